@@ -1,0 +1,1 @@
+"""Turns media into features: one decode, all encoders, one writer."""

@@ -1,0 +1,121 @@
+"""Aligned face crops in OpenFace's geometry, from five landmarks.
+
+MAE and VideoMAE of Emotion-LLaMA were trained on crops of OpenFace 2 (`FeatureExtraction`, default flags): a similarity
+transform of the face onto the mean shape of its point distribution model, 112 x 112 pixels, scale 0.7, everything
+outside the face black. OpenFace fits 68 points; here the same mean shape is reduced to the five that a detector gives.
+
+Coordinates are continuous: a pixel `i` covers `[i, i + 1)`, its centre is `i + 0.5`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+# Mean shape of OpenFace's `model/pdms/In-the-wild_aligned_PDM_68.txt` (millimetres, origin at the mean of the points),
+# reduced to: mean of the six points of each eye (36-41, 42-47), nose tip (30), mouth corners (48, 54).
+# At size 112 and scale 0.7 they lie at (32.9, 29.2) (79.0, 28.9) (56.9, 50.1) (35.8, 76.0) (76.2, 75.7), pixel indices.
+TEMPLATE_MM = np.array(
+    [[-32.935, -38.287], [32.788, -38.765], [1.227, -8.415], [-28.916, 28.613], [28.794, 28.080]], np.float64
+)
+"""Right eye (left in the image), left eye, nose tip, mouth corner left in the image, mouth corner right: `(5, 2)`."""
+
+# Hull of the same mean shape, clockwise from the right ear, to the millimetre. `AlignFaceMask` in OpenFace's
+# `FaceAnalyser/src/Face_utils.cpp` lifts the brows (17-26) and the ends of the jaw (0, 16) by 30 / 0.7 mm, so that the
+# forehead stays in.
+_FOREHEAD_MM = 30 / 0.7
+_UPPER_MM = [(-73, -30), (-61, -49), (-51, -59), (-38, -62), (38, -63), (51, -59), (60, -50), (71, -30)]
+_JAW_MM = [(70, -12), (68, 7), (64, 25), (57, 42), (46, 56), (33, 67), (17, 75), (0, 77)]
+_JAW_MM += [(-18, 75), (-34, 67), (-48, 56), (-60, 43), (-67, 26), (-71, 8), (-73, -11)]
+OUTLINE_MM = np.array([(x, y - _FOREHEAD_MM) for x, y in _UPPER_MM] + _JAW_MM, np.float64)
+
+
+def to_pixels(points_mm: np.ndarray, size: int = 112, scale: float = 0.7) -> np.ndarray:
+    """Where points of the mean shape lie in an aligned crop.
+
+    OpenFace puts the origin of the mean shape on the pixel of index `size / 2`, whose centre is half a pixel further.
+
+    Args:
+        points_mm: `(N, 2)`.
+        size: Side of the crop in pixels.
+        scale: Pixels per millimetre of the mean shape (OpenFace's `-simscale`).
+    """
+    return points_mm * scale + size / 2 + 0.5
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift that brings points onto others; never a reflection.
+
+    As in OpenFace (`AlignShapesWithScale`), the rotation is the least-squares one and the scale is the ratio of the two
+    root mean square radii.
+
+    Args:
+        source: `(N, 2)`.
+        target: `(N, 2)`.
+
+    Returns:
+        `(2, 3)` matrix `M` with `target ~ source @ M[:, :2].T + M[:, 2]`.
+    """
+    from_centre, to_centre = source.mean(axis=0), target.mean(axis=0)
+    a = (source - from_centre) @ (1, 1j)  # (N,) points as complex numbers: a similarity is one product
+    b = (target - to_centre) @ (1, 1j)
+    product = np.vdot(a, b)
+    spread = np.linalg.norm(a)
+    if spread == 0 or product == 0:
+        turn = complex(1)  # all landmarks on one spot: no direction and no size to go by
+    else:
+        turn = product / abs(product) * np.linalg.norm(b) / spread
+    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    return np.column_stack([linear, to_centre - linear @ from_centre])
+
+
+@lru_cache(maxsize=8)
+def face_mask(size: int = 112, scale: float = 0.7) -> np.ndarray:
+    """Which pixels of an aligned crop show the face.
+
+    It is the hull of the mean shape, the same for every face; OpenFace draws it anew from the 68 points of each frame.
+    In an aligned crop the two differ by how much a face differs from the mean one.
+
+    Returns:
+        `(size, size)` bool, read-only.
+    """
+    fine = 4
+    image = Image.new("L", (size * fine, size * fine))
+    ImageDraw.Draw(image).polygon([tuple(p) for p in to_pixels(OUTLINE_MM, size, scale) * fine], fill=255)
+    mask = np.asarray(image.resize((size, size), Image.Resampling.BOX)) > 127
+    mask.setflags(write=False)
+    return mask
+
+
+def align_face(
+    rgb: np.ndarray, landmarks: np.ndarray, *, size: int = 112, scale: float = 0.7, mask: bool = True
+) -> np.ndarray:
+    """Cut a face out of a frame so that its landmarks come to lie on the mean shape.
+
+    Args:
+        rgb: `(H, W, 3)` uint8.
+        landmarks: `(5, 2)` in the order of `TEMPLATE_MM`, continuous pixel coordinates.
+        size: Side of the crop in pixels.
+        scale: Pixels per millimetre of the mean shape.
+        mask: Whether everything outside `face_mask` becomes black.
+
+    Returns:
+        `(size, size, 3)` uint8; bilinear, black where the frame ends.
+    """
+    matrix = similarity(np.asarray(landmarks, np.float64), to_pixels(TEMPLATE_MM, size, scale))
+    linear = np.linalg.inv(matrix[:, :2])  # from the crop to the frame
+    shift = -linear @ matrix[:, 2]
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ linear.T + shift
+    limit = np.array(rgb.shape[1::-1])
+    low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, limit).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, limit).astype(int)
+    if (high <= low).any():
+        return np.zeros((size, size, 3), np.uint8)
+    part = Image.fromarray(np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]))
+    rows = np.column_stack([linear, shift - low]).ravel()
+    crop = np.array(part.transform((size, size), Image.Transform.AFFINE, tuple(rows), Image.Resampling.BILINEAR))
+    if mask:
+        crop[~face_mask(size, scale)] = 0
+    return crop

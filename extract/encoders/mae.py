@@ -1,0 +1,95 @@
+"""MAE on face crops: `mae_340_UTT`, ViT-L/16 of Emotion-LLaMA's authors.
+
+Every aligned face crop of the clip, resized to 224 by Pillow's bilinear filter, as [0, 1] RGB without mean and std; the
+CLS token after the final norm; the mean over faces. The utterance level is (1, D), the frame level (T, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
+from emo.extract.preprocess import resize_square, to_float
+from emo.extract.vit import ViTConfig
+from emo.featstore.errors import UsageError
+
+# models_vit.vit_large_patch16 of facebookresearch/mae
+PAPER = ViTConfig(
+    img=224,
+    patch=16,
+    dim=1024,
+    depth=24,
+    heads=16,
+    mlp=4096,
+    eps=1e-6,
+    bias="qkv",
+    cls=True,
+    pos="learned",
+    norm="norm",
+)
+TINY = replace(PAPER, img=64, dim=64, depth=2, heads=4, mlp=256)
+POOLINGS = {"cls": "norm", "mean+fc_norm": "fc_norm"}
+
+
+class Mae(ViTEncoder):
+    """`mae_340_UTT`.
+
+    Args:
+        pooling: `cls` (published: CLS token after `norm`), or `mean+fc_norm` for checkpoints trained with global
+            pooling (mean of the patch tokens, then `fc_norm`).
+        **options: See `Encoder`.
+    """
+
+    name = "mae_340_UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "mae_340_UTT", "frame": "mae_340_FRA"}
+    family = "mae"
+    modality = "face"
+    needs = "faces"
+    paper = PAPER
+    small = TINY
+    published = "mae_checkpoint-340.pth of Emotion-LLaMA's authors"
+    budget: ClassVar[Mapping[str, float]] = {"cpu": 32, "cuda": 512}  # faces
+    ignore = (
+        (r"decoder.*", "the decoder of pre-training"),
+        (r"mask_token", "used in pre-training only"),
+        (r"(head|classifier)\..*", "a classification head, which the feature does not pass"),
+        (r"pooler\..*", "a pooling layer, which the feature does not pass"),
+        (r"fc_norm\..*", "the norm of global pooling; the feature is the CLS token after `norm`"),
+    )
+
+    def __init__(self, *, pooling: str = "cls", **options: Any) -> None:
+        if pooling not in POOLINGS:
+            raise UsageError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
+        self.pooling = pooling
+        super().__init__(**options)
+
+    def configure(self, config: ViTConfig | None) -> ViTConfig:
+        return replace(super().configure(config), norm=POOLINGS[self.pooling])
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        pool = "mean over faces" if level == "utt" else None
+        mine = {"resize": "pil-bilinear-u8-square", "mean": None, "std": None, "token": self.pooling, "pool": pool}
+        return {**super().recipe(level), **mine}
+
+    def prepare(self, inputs: ClipInputs) -> Prepared:
+        faces = check_pixels(inputs.faces, 4, "no-face", "face crops")
+        pixels = np.stack([resize_square(face, self.config.img, "bilinear") for face in faces])  # (T, S, S, 3)
+        return Prepared(torch.from_numpy(pixels), float(len(pixels)), inputs.t0_s, inputs.hop_s)
+
+    def run(self, batch: Sequence[Prepared]) -> Sequence[Tensor]:
+        faces = torch.cat([item.payload for item in batch])  # (sum of T, S, S, 3), in as many passes as the budget asks
+        with self.computing() as model:
+            rows = torch.cat([self.pool(model, part) for part in faces.split(max(1, int(self.max_cost)))])
+        return rows.split([len(item.payload) for item in batch])
+
+    def pool(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """One forward pass: (B, S, S, 3) uint8 to (B, D) float32."""
+        tokens = model(to_float(self.stage(pixels)))
+        kept = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(1)
+        return model.final_norm(kept).float()

@@ -1,0 +1,193 @@
+"""VideoMAE on face crops: `maeV_399_UTT` of Emotion-LLaMA's authors, and MERBench's `videomae-large-UTT`.
+
+Same transformer, two recipes. The authors: 8 segments x 2 frames, square bilinear resize, [0, 1] RGB, no final norm,
+mean of 1568 tokens. MERBench: 16 left-aligned uniform frames, short side 224 and centre crop, ImageNet mean and std,
+the final norm where the model has one, mean of each tubelet's 196 tokens (frame level), mean of the 8 (utterance).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
+from emo.extract.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    resize_crop,
+    resize_square,
+    segment_indices,
+    to_float,
+    uniform_indices,
+)
+from emo.extract.vit import ViTConfig
+from emo.featstore.errors import ModelError
+
+# modeling_finetune.vit_large_patch16_224 of MCG-NJU/VideoMAE; with use_mean_pooling its `norm` is the identity
+AUTHOR = ViTConfig(
+    img=224,
+    patch=16,
+    dim=1024,
+    depth=24,
+    heads=16,
+    mlp=4096,
+    eps=1e-6,
+    bias="qv",
+    cls=False,
+    pos="sinusoid",
+    norm=None,
+    frames=16,
+    tubelet=2,
+)
+MERBENCH = replace(AUTHOR, eps=1e-12, norm="norm")  # config.json of MCG-NJU/videomae-large
+SMALL = {"img": 64, "dim": 64, "depth": 2, "heads": 4, "mlp": 256}
+PIL_NAMES = {2: "bilinear", 3: "bicubic"}
+CONFIG_KEYS = {
+    "img": "image_size",
+    "patch": "patch_size",
+    "dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp": "intermediate_size",
+    "eps": "layer_norm_eps",
+    "frames": "num_frames",
+    "tubelet": "tubelet_size",
+}
+
+
+class _VideoMae(ViTEncoder):
+    family = "videomae"
+    modality = "face"
+    needs = "faces"
+    budget: ClassVar[Mapping[str, float]] = {"cpu": 1, "cuda": 16}  # clips of 16 frames
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    @abstractmethod
+    def select(self, n: int) -> list[int]:
+        """Which of `n` face crops the model sees."""
+
+    @abstractmethod
+    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One crop to the model's square."""
+
+    def prepare(self, inputs: ClipInputs) -> Prepared:
+        faces = check_pixels(inputs.faces, 4, "no-face", "face crops")
+        indices = self.select(len(faces))
+        ready = {i: self.resize(faces[i]) for i in sorted(set(indices))}
+        pixels = np.stack([ready[i] for i in indices])  # (F, S, S, 3)
+        tubelets = self.config.grid[0]
+        hop_s = None if inputs.hop_s is None else inputs.hop_s * max(len(faces), self.config.frames) / tubelets
+        return Prepared(torch.from_numpy(pixels), 1.0, inputs.t0_s, hop_s)
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, N, D) of clips (B, F, S, S, 3) uint8, as the recipe has them, float32 on the device."""
+        with self.computing() as model:
+            x = to_float(self.stage(pixels), self.mean, self.std).transpose(1, 2)  # (B, 3, F, S, S)
+            return model.final_norm(model(x)).float()
+
+
+class VideoMaeAuthor(_VideoMae):
+    """`maeV_399_UTT`; frames are taken in time order (the published script's order is that of the file system)."""
+
+    name = "maeV_399_UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "maeV_399_UTT"}
+    paper = AUTHOR
+    small = replace(AUTHOR, **SMALL)
+    prefixes = r"^(?:module\.)?(?:(?:backbone|encoder)\.(?!layer\.))?"
+    published = "maeVideo_ckp199.pth of Emotion-LLaMA's authors"
+    ignore = (
+        (r"decoder\..*|encoder_to_decoder\..*", "the decoder of pre-training"),
+        (r"mask_token", "used in pre-training only"),
+        (r"head\..*|classifier\..*", "a classification head, which the feature does not pass"),
+        (r"(fc_norm|norm)\..*", "a final norm; the feature is the mean of un-normalised tokens"),
+    )
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        return {
+            **super().recipe(level),
+            "frames": "tsn: 8 segments x 2 frames, test",
+            "resize": "pil-bilinear-u8-square",
+            "mean": None,
+            "std": None,
+            "pool": "mean over tokens, no final norm",
+        }
+
+    def select(self, n: int) -> list[int]:
+        return segment_indices(n, segments=self.config.frames // 2, duration=2)
+
+    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return resize_square(face, self.config.img, "bilinear")
+
+    def run(self, batch: Sequence[Prepared]) -> Tensor:
+        return self.tokens(torch.stack([item.payload for item in batch]))
+
+
+class VideoMaeMerbench(_VideoMae):
+    """`videomae-large-UTT`: MERBench's `extract_vision_huggingface.py` with a Hugging Face VideoMAE."""
+
+    name = "videomae-large-UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "videomae-large-UTT", "frame": "videomae-large-FRA"}
+    paper = MERBENCH
+    small = replace(MERBENCH, **SMALL)
+    published = "MCG-NJU/videomae-large on Hugging Face"
+    ignore = (
+        (r"decoder\..*|encoder_to_decoder\..*", "the decoder of pre-training"),
+        (r"mask_token", "used in pre-training only"),
+        (r"(classifier|fc_norm)\..*", "a classification head, which the feature does not pass"),
+    )
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    resample = "bilinear"
+
+    def configure(self, config: ViTConfig | None) -> ViTConfig:
+        found = self.weights.config() if self.weights is not None and config is None else None
+        if self.weights is not None:
+            processor = self.weights.config("preprocessor_config.json") or {}
+            self.mean = tuple(processor.get("image_mean", IMAGENET_MEAN))
+            self.std = tuple(processor.get("image_std", IMAGENET_STD))
+            self.resample = PIL_NAMES.get(processor.get("resample", 2), "")
+            if not self.resample:
+                raise ModelError(f"{self.weights.source}: emo has no filter {processor['resample']} to resize with.")
+        if found is None:
+            return super().configure(config)
+        from transformers import VideoMAEConfig
+
+        full = VideoMAEConfig(**found).to_dict()  # with the library's defaults for what the file leaves out
+        norm = None if full["use_mean_pooling"] else "norm"
+        sizes = replace(MERBENCH, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
+        if self.profile == "paper" and replace(sizes, norm=MERBENCH.norm) != MERBENCH:
+            got = f"{sizes.depth} layers of width {sizes.dim} at {sizes.img} px"
+            message = f"{self.name} has 24 layers of width 1024 at 224 px, {self.weights.source} has {got}."
+            raise ModelError(message, "Is it another model?")
+        return sizes
+
+    def rows(self, level: str) -> int:
+        return self.config.grid[0]
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        return {
+            **super().recipe(level),
+            "frames": "uniform-16 left-aligned",
+            "resize": f"pil-{self.resample}-u8-short-side, centre crop",
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "pool": "mean over patches of a tubelet" + (", mean over tubelets" if level == "utt" else ""),
+        }
+
+    def select(self, n: int) -> list[int]:
+        return uniform_indices(n, self.config.frames)
+
+    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return resize_crop(face, self.config.img, self.resample)
+
+    def run(self, batch: Sequence[Prepared]) -> Tensor:
+        tokens = self.tokens(torch.stack([item.payload for item in batch]))
+        return tokens.view(len(batch), self.config.grid[0], -1, self.dim).mean(2)  # (B, tubelets, D)

@@ -1,0 +1,525 @@
+"""The one pass: decode pool -> device batches across clips -> one writer.
+
+Each clip is opened and decoded once, whatever the number of encoders. Decoding (a thread pool; PyAV, Pillow and
+onnxruntime release the interpreter lock), computing (one thread per device) and writing (one thread) overlap; bounded
+queues between them keep memory flat. A clip that fails one encoder keeps the others.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo.extract.batching import cut, enough
+from emo.extract.detect import Detector
+from emo.extract.encoders.base import ClipInputs, Encoder, Output, Prepared
+from emo.extract.faces import COLUMNS, FaceConfig, FaceTracker, FaceTracks, read_openface
+from emo.extract.media import Media, open_media
+from emo.featstore.clip import Clip, MediaId, hash_media
+from emo.featstore.errors import EmoError, MediaError, ModelError
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.store import Store, Writer
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """How a pass runs.
+
+    Attributes:
+        faces: Face settings; `None` takes the crops of each clip's OpenFace folder, and nothing is detected.
+        frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip id.
+        workers: Threads that decode.
+        commit_every: Clips per commit.
+        commit_every_s: Longest time between commits.
+    """
+
+    faces: FaceConfig | None = field(default_factory=FaceConfig)
+    frame: str | Mapping[str, int] = "first"
+    workers: int = 2
+    commit_every: int = 200
+    commit_every_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to process. `media` is `None` where the file has not been hashed yet."""
+
+    clip: Clip
+    path: Path
+    media: MediaId | None
+
+
+@dataclass
+class Plan:
+    """What a pass would do, decided without reading media that the store remembers.
+
+    Attributes:
+        total: Clips listed by the dataset.
+        absent: Clips whose media file is not there.
+        done: Clips that have every wanted feature.
+        hopeless: Clips that failed for good.
+        jobs: Clips to process, in the dataset's order.
+        unread: How many of the jobs were never hashed; some may turn out to be copies.
+    """
+
+    total: int = 0
+    absent: int = 0
+    done: int = 0
+    hopeless: int = 0
+    jobs: list[Job] = field(default_factory=list)
+    unread: int = 0
+
+
+def plan(
+    store: Store,
+    clips: Iterable[Clip],
+    specs: Sequence[EncoderSpec],
+    *,
+    retry_failed: bool = False,
+    limit: int | None = None,
+) -> Plan:
+    """Decide what is left: wanted - ok - failed for good.
+
+    Args:
+        store: The store, opened.
+        clips: Clips of a dataset.
+        specs: Features wanted of each clip.
+        retry_failed: Try again what failed for good.
+        limit: Look at the first so many clips that are present.
+    """
+    result = Plan()
+    present: list[Job] = []
+    for clip in clips:
+        if limit is not None and len(present) >= limit:
+            break
+        result.total += 1
+        if clip.media is None:
+            result.absent += 1
+        else:
+            # Faces that lie outside the media file are part of what is computed from: hashed again each time.
+            known = store.media_of(clip.media) if clip.faces is None else None
+            present.append(Job(clip, clip.media, known))
+    known = [(job.clip.id, job.media) for job in present if job.media is not None]
+    todo = set[MediaId]().union(*store.work(specs, known, retry_failed=retry_failed).values())
+    lacking = set[MediaId]().union(*store.work(specs, known, retry_failed=True).values())
+    for job in present:
+        if job.media is None or job.media in todo:
+            result.jobs.append(job)
+            result.unread += job.media is None
+        elif job.media in lacking:
+            result.hopeless += 1
+        else:
+            result.done += 1
+    return result
+
+
+@dataclass
+class Progress:
+    """Counters of a running pass; read by whoever draws, written by the pass."""
+
+    total: int = 0
+    done: int = 0
+    stored: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    media_s: float = 0.0
+    started_s: float = field(default_factory=time.monotonic)
+    stopping: bool = False
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+    @property
+    def clips_per_s(self) -> float:
+        return self.done / max(self.elapsed_s, 1e-9)
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of media per second of wall time."""
+        return self.media_s / max(self.elapsed_s, 1e-9)
+
+
+@dataclass
+class _Ready:
+    """One clip after decoding: what each encoder gets, and what failed already."""
+
+    clip: Clip
+    path: Path
+    media: MediaId | None  # None: the file could not even be hashed
+    duration_s: float = 0.0
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    failed: dict[str, MediaError] = field(default_factory=dict)
+    faces: NDArray[np.float32] | None = None
+    pending: int = 0
+
+
+def faces_spec(recipe: Mapping[str, Any]) -> EncoderSpec:
+    """Spec of the table of boxes, landmarks and track choice that a pass keeps beside the features."""
+    return EncoderSpec(
+        name="faces",
+        encoder="faces",
+        modality="face",
+        level="frame",
+        dim=len(COLUMNS),
+        rows=None,
+        profile="paper",
+        weights=str(recipe["detector"]["weights"]),
+        recipe={"columns": list(COLUMNS), "faces": recipe, "stored_dtype": "float32"},
+    )
+
+
+class Pass:
+    """One run over a plan.
+
+    Args:
+        store: Store to write into.
+        devices: Encoders per device; every device has the same ones, by name.
+        levels: Level wanted of each encoder, by encoder name.
+        options: How to run.
+        retry_failed: Try again what failed for good.
+        detector: Finds faces, for all decoding threads; needed where an encoder needs faces and `options.faces` is set.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        devices: Sequence[Sequence[Encoder]],
+        levels: Mapping[str, str],
+        options: PassOptions,
+        *,
+        retry_failed: bool = False,
+        detector: Detector | None = None,
+    ) -> None:
+        self.store = store
+        self.devices = devices
+        self.encoders = {encoder.name: encoder for encoder in devices[0]}
+        self.specs = {name: encoder.spec(levels[name]) for name, encoder in self.encoders.items()}
+        self.levels = levels
+        self.options = options
+        self.retry_failed = retry_failed
+        self.progress = Progress()
+        self._detector = detector
+        self._seen: set[MediaId] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        # One waiting room per stage; their sizes bound what is in memory at once.
+        self._ready: queue.Queue[_Ready | None] = queue.Queue(maxsize=4 * options.workers)
+        self._outputs: queue.Queue[tuple[_Ready, str, Output | MediaError] | _Ready | None] = queue.Queue(maxsize=256)
+
+    def stop(self) -> None:
+        """Take no new clips; finish and commit those under way."""
+        self.progress.stopping = True
+        self._stop.set()
+
+    def run(self, jobs: Sequence[Job], environment: dict[str, str] | None = None) -> Progress:
+        """Process the jobs and commit their features.
+
+        Raises:
+            StoreError: The store cannot be written; everything committed before is intact.
+        """
+        self.progress = Progress(total=len(jobs))
+        writer = self.store.writer(
+            commit_every=self.options.commit_every,
+            commit_every_s=self.options.commit_every_s,
+            environment=environment or {},
+        )
+        threads = [threading.Thread(target=self._write, args=(writer,), name="emo-writer", daemon=True)]
+        threads += [
+            threading.Thread(target=self._compute, args=(encoders,), name=f"emo-device-{i}", daemon=True)
+            for i, encoders in enumerate(self.devices)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._decode_all(jobs)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            for _ in self.devices:
+                _put(self._ready, None, self._dead)
+            for thread in threads[1:]:
+                thread.join()
+            _put(self._outputs, None, self._dead)
+            threads[0].join()
+        if self._error is not None:
+            raise self._error
+        return self.progress
+
+    def _dead(self) -> bool:
+        return self._error is not None
+
+    # ---- decode pool ------------------------------------------------------------------------------------------------
+
+    def _decode_all(self, jobs: Sequence[Job]) -> None:
+        waiting: set[Future[None]] = set()
+        with ThreadPoolExecutor(self.options.workers, thread_name_prefix="emo-decode") as pool:
+            for job in jobs:
+                while len(waiting) >= 2 * self.options.workers and not self._stop.is_set():
+                    finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                    for each in finished:
+                        each.result()
+                if self._stop.is_set() or self._dead():
+                    break
+                waiting.add(pool.submit(self._decode, job))
+            for each in waiting:
+                each.result()
+
+    def _decode(self, job: Job) -> None:
+        _put(self._ready, self._prepare(job), self._dead)
+
+    def _prepare(self, job: Job) -> _Ready:
+        """Decode one clip and prepare every wanted encoder's input."""
+        ready = _Ready(job.clip, job.path, job.media)
+        wanted = list(self.specs)
+        try:
+            if ready.media is None:
+                ready.media = _hash(job)
+            wanted = self._wanted(job.clip, ready.media)
+            if wanted:
+                self._decode_once(job, ready, [self.encoders[name] for name in wanted])
+        except MediaError as error:
+            ready.failed = dict.fromkeys(wanted, error)
+        except EmoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
+            failure = MediaError("internal", f"{job.path.name}: {type(error).__name__}: {error}.", retry=True)
+            ready.failed = dict.fromkeys(wanted, failure)
+        if ready.failed.keys() >= set(wanted):
+            ready.prepared.clear()
+        return ready
+
+    def _wanted(self, clip: Clip, media: MediaId) -> list[str]:
+        """Encoders that this content still lacks; none where a clip with the same content is under way."""
+        with self._lock:
+            if media in self._seen:
+                return []
+            self._seen.add(media)
+        left = self.store.work(self.specs.values(), [(clip.id, media)], retry_failed=self.retry_failed)
+        return [name for name, spec in self.specs.items() if left[spec.key]]
+
+    def _decode_once(self, job: Job, ready: _Ready, encoders: Sequence[Encoder]) -> None:
+        """Open and decode the clip once. What touches only one kind of input fails only the encoders that need it."""
+        needs = {encoder.needs for encoder in encoders}
+        errors: dict[str, MediaError] = {}
+        audio = crops = picked = None
+        times = np.zeros(0)
+        with open_media(job.path) as media:
+            ready.duration_s = media.info.duration_s
+            if self.options.faces is None and "faces" in needs:
+                needs.discard("faces")
+                try:
+                    crops = _openface_crops(job.clip)
+                except MediaError as error:
+                    errors["faces"] = error
+            if needs & {"faces", "frame"}:
+                try:
+                    tracks, picked = self._watch(media, job.clip.id, needs)
+                    if tracks is not None:
+                        ready.faces = tracks.table()
+                        track = tracks.choose()
+                        crops, times = track.crops, track.time_s
+                except MediaError as error:
+                    errors["faces"] = error
+                    if picked is None:
+                        errors["frame"] = error
+            if "audio" in needs:
+                try:
+                    audio = media.audio()
+                except MediaError as error:
+                    errors["audio"] = error
+            fps = media.info.fps
+        inputs = ClipInputs(
+            audio=audio,
+            faces=crops,
+            frame=picked,
+            fps=fps,
+            hop_s=1.0 / fps if fps else None,
+            t0_s=float(times[0]) if len(times) else 0.0,
+        )
+        for encoder in encoders:
+            try:
+                if encoder.needs in errors:
+                    raise errors[encoder.needs]
+                ready.prepared[encoder.name] = encoder.prepare(inputs)
+            except MediaError as error:
+                ready.failed[encoder.name] = error
+
+    def _watch(self, media: Media, clip_id: str, needs: set[str]) -> tuple[FaceTracks | None, NDArray[np.uint8] | None]:
+        """Run through the frames once, feeding the face tracker and picking the frame for whole-image encoders."""
+        tracker = None
+        if "faces" in needs and self._detector is not None:
+            tracker = FaceTracker(self._detector, self.options.faces, media.info.path.name)
+        wanted = self._frame_index(media, clip_id) if "frame" in needs else -1
+        picked = None
+        for frame in media.frames():
+            if frame.index <= wanted:
+                picked = frame.rgb  # where the container promised more frames, the last one stands in
+            if tracker is not None:
+                tracker.feed(frame)
+            elif frame.index >= wanted:
+                break
+        return (None if tracker is None else tracker.finish()), picked
+
+    def _frame_index(self, media: Media, clip_id: str) -> int:
+        choice = self.options.frame
+        if choice == "first":
+            return 0
+        if choice == "middle":
+            return media.info.n_frames // 2
+        if clip_id not in choice:
+            raise MediaError(
+                "no-frame-index", f"The frame list has no entry for clip {clip_id}.", "Add it to the list."
+            )
+        return choice[clip_id]
+
+    # ---- device workers ---------------------------------------------------------------------------------------------
+
+    def _compute(self, encoders: Sequence[Encoder]) -> None:
+        rooms: dict[str, list[_Ready]] = {encoder.name: [] for encoder in encoders}
+        try:
+            while True:
+                ready = self._ready.get()
+                if ready is not None:
+                    self._announce(ready)
+                    for name in ready.prepared:
+                        rooms[name].append(ready)
+                for encoder in encoders:
+                    room = rooms[encoder.name]
+                    costs = [r.prepared[encoder.name].cost for r in room]
+                    if room and (ready is None or enough(costs, encoder.max_cost, padded=encoder.padded)):
+                        for batch in cut(costs, encoder.max_cost, padded=encoder.padded):
+                            self._encode(encoder, [room[i] for i in batch])
+                        room.clear()
+                if ready is None:
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
+            self._fail(error)
+
+    def _announce(self, ready: _Ready) -> None:
+        """Tell the writer of a clip, before any of its features."""
+        ready.pending = len(ready.prepared) + len(ready.failed)
+        self._emit(ready)
+        for name, error in ready.failed.items():
+            self._emit((ready, name, error))
+
+    def _encode(self, encoder: Encoder, batch: list[_Ready]) -> None:
+        """Encode a batch; when it does not fit or fails, halve it until the culprit stands alone."""
+        level = self.levels[encoder.name]
+        try:
+            outputs = encoder.encode([ready.prepared[encoder.name] for ready in batch], [level])
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - recorded for the clip once it is alone
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._encode(encoder, batch[:middle])
+                self._encode(encoder, batch[middle:])
+                return
+            kind = "out-of-memory" if "out of memory" in str(error).lower() else "internal"
+            sentence = f"{encoder.name} failed on {batch[0].path.name}: {type(error).__name__}: {error}."
+            self._emit((batch[0], encoder.name, MediaError(kind, sentence, retry=True)))
+            return
+        for ready, output in zip(batch, outputs, strict=True):
+            result: Output | MediaError = output[level]
+            if not np.isfinite(output[level].array).all():
+                sentence = f"{encoder.name} gives values that are not finite for {ready.path.name}."
+                result = MediaError("not-finite", sentence, "Try --dtype float32.", retry=True)
+            del ready.prepared[encoder.name]
+            self._emit((ready, encoder.name, result))
+
+    def _emit(self, item: tuple[_Ready, str, Output | MediaError] | _Ready) -> None:
+        _put(self._outputs, item, self._dead)
+
+    # ---- writer -----------------------------------------------------------------------------------------------------
+
+    def _write(self, writer: Writer) -> None:
+        config = self.options.faces
+        table = None if config is None or self._detector is None else faces_spec(config.recipe())
+        try:
+            with writer:
+                while (item := self._outputs.get()) is not None:
+                    if isinstance(item, _Ready):
+                        self._write_clip(writer, item, table)
+                        continue
+                    ready, name, result = item
+                    if isinstance(result, MediaError):
+                        writer.fail(self.specs[name], ready.media or ready.clip.id, result)
+                        self.progress.failed[result.kind] += 1
+                    else:
+                        assert ready.media is not None  # only hashed media are encoded
+                        writer.add(self.specs[name], ready.media, result.array, result.t0_s, result.hop_s)
+                        self.progress.stored += 1
+                    ready.pending -= 1
+                    self._finished(ready)
+        except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
+            self._fail(error)
+
+    def _write_clip(self, writer: Writer, ready: _Ready, table: EncoderSpec | None) -> None:
+        if ready.media is not None:
+            writer.clip(ready.clip.id, ready.media, ready.path)
+            rows = ready.faces
+            if table and rows is not None and len(rows) and self.store.status(table, ready.media) != "ok":
+                writer.add(table, ready.media, rows)
+            ready.faces = None
+        self._finished(ready)
+
+    def _finished(self, ready: _Ready) -> None:
+        if ready.pending == 0:
+            self.progress.done += 1
+            self.progress.media_s += ready.duration_s
+
+    def _fail(self, error: BaseException) -> None:
+        """Remember the first error and wake everyone who waits on a queue."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+        self._stop.set()
+        for waiting in (self._ready, self._outputs):
+            while True:
+                try:
+                    waiting.get_nowait()
+                except queue.Empty:
+                    break
+        for _ in self.devices:
+            _put(self._ready, None, lambda: True)
+        _put(self._outputs, None, lambda: True)
+
+
+def _put(target: queue.Queue, item: object, dead: Callable[[], bool]) -> None:
+    """Put, but never wait for a reader that has died."""
+    while True:
+        try:
+            target.put(item, timeout=0.2)
+            return
+        except queue.Full:
+            if dead():
+                return
+
+
+def _hash(job: Job) -> MediaId:
+    """Content of the clip; where faces come from an OpenFace folder, its files are part of it."""
+    faces = job.clip.faces
+    more = [] if faces is None else [faces] if faces.is_file() else sorted(p for p in faces.rglob("*") if p.is_file())
+    try:
+        return hash_media(job.path, *more)
+    except OSError as error:
+        sentence = f"{error.filename or job.path} cannot be read: {error.strerror or error}."
+        raise MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True) from error
+
+
+def _openface_crops(clip: Clip) -> NDArray[np.uint8]:
+    if clip.faces is None:
+        raise MediaError("no-face", f"There is no OpenFace output for {clip.id}.", "Run OpenFace on it.", retry=True)
+    return read_openface(clip.faces)

@@ -1,0 +1,76 @@
+"""From decoded pixels and samples to what the encoders saw when they were trained.
+
+Images are resized by Pillow on uint8, because Pillow's antialiased resize is what every published extractor used; a
+float tensor resize moves MAE features by up to 6e-3. Frame choices are pure functions of the number of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP; blip_processors.py of Emotion-LLaMA
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # preprocessor_config.json of MCG-NJU/videomae-large
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def resize_square(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.uint8]:
+    """Resize (H, W, 3) uint8 to exactly (size, size, 3); the aspect ratio is not kept."""
+    return np.array(Image.fromarray(rgb).resize((size, size), RESAMPLE[resample]))
+
+
+def resize_crop(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.uint8]:
+    """Resize the short side to `size`, the long one to `int(size * long / short)`, and cut the centre square out."""
+    height, width = rgb.shape[:2]
+    short, long = min(height, width), max(height, width)
+    other = int(size * long / short)
+    new_width, new_height = (size, other) if width <= height else (other, size)
+    resized = np.asarray(Image.fromarray(rgb).resize((new_width, new_height), RESAMPLE[resample]))
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def to_float(pixels: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
+    """uint8 pixels (..., H, W, 3) to float32 (..., 3, H, W) in [0, 1], then `(x - mean) / std` where given."""
+    x = pixels.movedim(-1, -3).to(torch.float32) / 255
+    if mean is None or std is None:
+        return x
+    shape = (3, 1, 1)
+    return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+
+
+def segment_indices(n: int, segments: int = 8, duration: int = 2) -> list[int]:
+    """TSN test sampling of the `maeV_399_UTT` extractor: `duration` consecutive frames in each of `segments` parts.
+
+    With `n <= segments + duration - 1` frames every part starts at frame 0, as the original code has it.
+    """
+    tick = (n - duration + 1) / segments
+    offsets = [int(tick / 2 + tick * x) for x in range(segments)] if n > segments + duration - 1 else [0] * segments
+    return [min(offset + i, n - 1) for offset in offsets for i in range(duration)]
+
+
+def uniform_indices(n: int, count: int = 16) -> list[int]:
+    """MERBench's `resample_frames_uniform`: left-aligned equal steps, padded by repeating the last index."""
+    m = min(count, n)
+    indices = np.arange(0, n, n / m).astype(int)[:m].tolist()
+    return indices + [indices[-1]] * (count - m)
+
+
+def window_indices(n: int, step: int = 4, count: int = 16) -> list[list[int]]:
+    """MER2024's `sunlicai` choice: every 4th frame, padded by the last one, as a window at the start and at the end."""
+    indices = list(range(0, n, step))
+    indices += [indices[-1]] * (count - len(indices))
+    return [indices[:count], indices[-count:]]
+
+
+def normalise_audio(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Zero mean and unit variance over the whole clip, float32, eps 1e-7 (`Wav2Vec2FeatureExtractor`)."""
+    samples = np.asarray(samples, dtype=np.float32)
+    return ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)).astype(np.float32)

@@ -1,0 +1,233 @@
+"""From a workspace and a few flags to a pass that is ready to run: dataset, store, encoders, plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emo.extract.encoders.base import Encoder, find_encoder, load_encoder
+from emo.extract.faces import OPENFACE_RECIPE, FaceConfig
+from emo.extract.media import DECODER
+from emo.extract.pipeline import Pass, PassOptions, Plan, Progress, plan
+from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.base import Dataset
+from emo.featstore.errors import UsageError
+from emo.featstore.spec import LEVELS, EncoderSpec
+from emo.featstore.store import Failure, Store, open_store
+from emo.featstore.tables import read_frames
+from emo.featstore.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of `emo extract` asks for; `None` means what the workspace says.
+
+    Attributes:
+        dataset: Name of a `[data.NAME]` table; may be `None` where there is just one.
+        split: Only clips of this split.
+        encoders: Names or aliases.
+        level: `utt`, `frame` or `tokens`; encoders without that level are refused. Default: each encoder's first.
+        profile: `paper`, `tiny` or `random`.
+        device: `auto`, `cpu`, `cuda`, or several such as `cuda:0,cuda:1`.
+        dtype: Compute type; default float16 on a GPU, float32 elsewhere.
+        face: Rule that picks one of several people.
+        limit: Only the first so many clips that are present.
+        retry_failed: Try again what failed for good.
+        workers: Decoding threads; default one per core.
+    """
+
+    dataset: str | None = None
+    split: str | None = None
+    encoders: tuple[str, ...] | None = None
+    level: str | None = None
+    profile: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    face: str | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass has left behind.
+
+    Attributes:
+        progress: Its counters.
+        failures: What the wanted features still lack, and why; earlier passes included.
+    """
+
+    progress: Progress
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every clip is stored or hopeless, 3 when trying again can help, 130 when stopped early."""
+        if self.progress.stopping:
+            return 130
+        return 3 if any(failure.retry for failure in self.failures) else 0
+
+    def by_kind(self) -> list[tuple[str, int, bool, str]]:
+        """Kind of failure, number of features, whether trying again can help, one message."""
+        kinds: dict[str, list[Failure]] = {}
+        for failure in self.failures:
+            kinds.setdefault(failure.kind, []).append(failure)
+        return [(kind, len(each), each[0].retry, each[0].message) for kind, each in kinds.items()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "clips": self.progress.done,
+            "features": self.progress.stored,
+            "seconds": round(self.progress.elapsed_s, 3),
+            "interrupted": self.progress.stopping,
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+
+@dataclass(frozen=True)
+class Session:
+    """A pass that is ready to run."""
+
+    dataset: Dataset
+    store: Store
+    specs: tuple[EncoderSpec, ...]
+    plan: Plan
+    job: Pass
+    environment: dict[str, str]
+
+    def says(self) -> list[str]:
+        """What is going to happen, one sentence each."""
+        todo = self.plan
+        lines = [
+            f"{self.dataset.name}: {todo.total:,} clips listed, {todo.absent:,} without a media file",
+            "features: " + ", ".join(f"{spec.key} ({spec.profile})" for spec in self.specs),
+            f"{todo.done:,} clips are complete, {todo.hopeless:,} failed for good (--retry-failed tries again), "
+            f"{len(todo.jobs):,} to do",
+        ]
+        if any(spec.profile != "paper" for spec in self.specs):
+            lines.append(
+                "These networks have random weights: the features serve to try things out, and nothing trained on them "
+                "says anything about people."
+            )
+        return lines
+
+    def run(self) -> Outcome:
+        """Run the pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
+
+        Raises:
+            ModelError: Weights do not load. Nothing has been decoded by then.
+            StoreError: The store cannot be written.
+        """
+        progress = self.job.progress
+        if self.plan.jobs:
+            for encoders in self.job.devices:
+                for encoder in encoders:
+                    encoder.load()
+            progress = self.job.run(self.plan.jobs, self.environment)
+        wanted = {spec.key for spec in self.specs}
+        return Outcome(progress, tuple(f for f in self.store.failures() if f.feature in wanted))
+
+
+def open_session(workspace: Workspace, request: Request) -> Session:
+    """Find the clips, make the encoders (without their weights' values) and decide what is left to do.
+
+    Raises:
+        UsageError: A flag, the workspace or the dataset is wrong.
+        WeightsMissing: Configured weights are not there.
+        StoreError: The store cannot be opened.
+    """
+    table = workspace.table(request.dataset)
+    dataset = open_dataset(table.name, table)
+    clips = dataset.clips()
+    if request.split is not None:
+        split = dataset.find_split(request.split)
+        clips = (clip for clip in clips if clip.split == split)
+    faces = None if table.faces is not None else _face_config(workspace, request)
+    detector = None if faces is None else faces.open_detector()
+    frame = _frame_choice(workspace.extract.frame)
+    devices = _devices(request.device or workspace.extract.device)
+    dtype = request.dtype or ("float16" if devices[0].startswith("cuda") else "float32")
+    recipes = {
+        "audio": {"audio": DECODER["audio"]},
+        "faces": {"frames": DECODER["frames"], "faces": OPENFACE_RECIPE if faces is None else faces.recipe()},
+        "frame": {"frames": DECODER["frames"], "frame": _frame_recipe(frame)},
+    }
+    per_device = [_encoders(workspace, request, device, dtype, recipes) for device in devices]
+    levels = {encoder.name: _level(encoder, request.level) for encoder in per_device[0]}
+    store = open_store(workspace.store_path, create=True)
+    options = PassOptions(faces=faces, frame=frame, workers=request.workers or os.cpu_count() or 1)
+    job = Pass(store, per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
+    specs = tuple(job.specs.values())
+    todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)
+    environment = {
+        "device": ",".join(devices),
+        "dtype": dtype,
+        **{package: metadata.version(package) for package in ("torch", "transformers", "av", "onnxruntime")},
+    }
+    return Session(dataset, store, specs, todo, job, environment)
+
+
+def _face_config(workspace: Workspace, request: Request) -> FaceConfig:
+    given: dict[str, object] = {}
+    if rule := request.face or workspace.extract.face:
+        given["rule"] = rule
+    if workspace.extract.faces_every is not None:
+        given["every"] = workspace.extract.faces_every
+    return FaceConfig(**given)  # type: ignore[arg-type]
+
+
+def _encoders(
+    workspace: Workspace, request: Request, device: str, dtype: str, recipes: dict[str, dict[str, object]]
+) -> list[Encoder]:
+    profile = request.profile or workspace.extract.profile
+    made: list[Encoder] = []
+    for name in request.encoders or workspace.extract.encoders:
+        factory = find_encoder(name)
+        real_name = getattr(factory, "name", name)
+        weights = None
+        if profile == "paper":
+            found = workspace.weights_at(real_name)
+            weights = None if found is None else str(found)
+        needs = getattr(factory, "needs", "frame")
+        made.append(load_encoder(name, profile, weights, device, dtype, media_recipe=recipes[needs]))
+    twice = {encoder.name for encoder in made if [each.name for each in made].count(encoder.name) > 1}
+    if twice:
+        raise UsageError(f"{', '.join(sorted(twice))} is asked for more than once.")
+    return made
+
+
+def _level(encoder: Encoder, wanted: str | None) -> str:
+    if wanted is None:
+        return encoder.levels[0]
+    if wanted not in LEVELS:
+        raise UsageError(f"There is no level {wanted!r}.", f"Levels: {', '.join(LEVELS)}.")
+    encoder.spec(wanted)  # refuses a level that it does not have
+    return wanted
+
+
+def _devices(text: str) -> list[str]:
+    if text == "auto":
+        return ["cuda:0" if torch.cuda.is_available() else "cpu"]
+    names = [each.strip() for each in text.split(",") if each.strip()]
+    if not names:
+        raise UsageError(f"{text!r} names no device.", "Use auto, cpu, cuda or cuda:0,cuda:1.")
+    return names
+
+
+def _frame_choice(text: str) -> str | dict[str, int]:
+    return text if text in ("first", "middle") else read_frames(Path(text))
+
+
+def _frame_recipe(choice: str | dict[str, int]) -> str:
+    """How the frame is chosen, for the fingerprint: a table of indices counts by its content."""
+    if isinstance(choice, str):
+        return choice
+    return "table:" + hashlib.blake2b(repr(sorted(choice.items())).encode(), digest_size=16).hexdigest()

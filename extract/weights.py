@@ -1,0 +1,391 @@
+"""Weights files: find, hash, read without running code in them, rename, and fit strictly to a model.
+
+Strict means: every tensor the model expects is taken from the file exactly once, and every tensor of the file that is
+not taken is named together with the reason why that is right. Anything else is a `ModelError`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from emo.extract.pull import pull
+from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES
+
+State = dict[str, Tensor]
+Reasons = Sequence[tuple[str, str]]  # (regular expression on the whole name, reason)
+
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIGS = ("config.json", "preprocessor_config.json")
+WIDTHS = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant"}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did with every tensor of the file.
+
+    Attributes:
+        consumed: Names of the model's tensors that were filled from the file.
+        ignored: Tensors of the file that were not used, with the reason.
+        notes: Anything else worth knowing, such as an interpolated position table.
+    """
+
+    consumed: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint on disk: one file, or a Hugging Face folder.
+
+    Attributes:
+        source: The path or hub id as the user wrote it.
+        path: The file or folder.
+        files: The files that hold tensors (shards of a folder, in order).
+    """
+
+    source: str
+    path: Path
+    files: tuple[Path, ...]
+
+    def config(self, name: str = "config.json") -> dict[str, Any] | None:
+        """A JSON file of the folder, or `None` where there is none.
+
+        Raises:
+            ModelError: The file is not JSON.
+        """
+        file = self.path / name
+        if not self.path.is_dir() or not file.is_file():
+            return None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{file} is not valid JSON: {error}.", "Fetch the model folder again.") from error
+
+    @property
+    def hash(self) -> str:
+        """32 hex digits of BLAKE2b over the file, or over names and hashes of a folder's weights and config files."""
+        if not self.path.is_dir():
+            return _hash_file(self.path)
+        digest = hashlib.blake2b(digest_size=16)
+        named = [self.path / name for name in CONFIGS if (self.path / name).is_file()]
+        for file in sorted({*self.files, *named}):
+            digest.update(f"{file.relative_to(self.path).as_posix()}\0{_hash_file(file)}\n".encode())
+        return digest.hexdigest()
+
+    def tensors(self) -> State:
+        """All tensors; values stay on disk until they are used, where the format allows it.
+
+        Raises:
+            ModelError: A file is not a checkpoint, is damaged, or holds objects other than tensors and plain values.
+        """
+        state: State = {}
+        for file in self.files:
+            _merge(state, _read(file), file)
+        return state
+
+
+def find_weights(source: str | os.PathLike[str]) -> Weights:
+    """Find a checkpoint: a file, a Hugging Face folder, or a hub id (the local cache first, else it is pulled).
+
+    Raises:
+        WeightsMissing: Nothing is there, or the model is gated or unknown on the hub.
+        ModelError: A folder holds no weights file, or the hub cannot be reached.
+    """
+    source = os.fspath(source)
+    path = Path(source).expanduser()
+    if not path.exists():
+        if path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(source):
+            raise WeightsMissing(f"There are no weights at {source}.", "Correct the path under [weights] in emo.toml.")
+        path = _cached(source) or pull(source)
+    if not path.is_dir():
+        return Weights(source, path, (path,))
+    files = _folder_files(path)
+    if not files:
+        raise ModelError(
+            f"The folder {path} holds no weights: none of {', '.join(FILES)}.", "Is the download complete?"
+        )
+    return Weights(source, path, files)
+
+
+def _cached(repo: str) -> Path | None:
+    """Folder of a model in the local Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = (try_to_load_from_cache(repo, name) for name in FILES)
+        return next((Path(path).parent for path in found if isinstance(path, str)), None)
+    except HFValidationError as error:
+        raise WeightsMissing(f"There are no weights at {repo}, and it is no Hugging Face id.") from error
+
+
+def _folder_files(folder: Path) -> tuple[Path, ...]:
+    """Weights files of a Hugging Face folder, shards included; empty where there are none or not all."""
+    for name in FILES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return (file,)
+        try:
+            shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(
+                f"{file} is not an index of shards: {error!r}.", "Fetch the model folder again."
+            ) from error
+        if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+            raise ModelError(f"{folder} lacks shard {absent[0]}, which {name} names.", "Run `emo weights pull`.")
+        return tuple(folder / shard for shard in shards)
+    return ()
+
+
+_hashes: dict[str, str] = {}
+
+
+def emo_home() -> Path:
+    """Folder of what emo remembers between runs: `EMO_HOME`, or `~/.cache/emo`."""
+    return Path(os.environ.get("EMO_HOME") or "~/.cache/emo").expanduser()
+
+
+def _hash_file(path: Path) -> str:
+    """Content hash of a file, remembered by (path, size, mtime) in `EMO_HOME`: four real files take 10 s to hash."""
+    stat = path.stat()
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memory = emo_home() / "weights.json"
+    if not _hashes:
+        with contextlib.suppress(OSError, ValueError, TypeError):  # no memory, or a damaged one
+            _hashes.update(json.loads(memory.read_text(encoding="utf-8")))
+    if key not in _hashes:
+        with open(path, "rb") as file:
+            _hashes[key] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        with contextlib.suppress(OSError):  # a home that cannot be written costs time, nothing else
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(_hashes, indent=0), encoding="utf-8")
+            temporary.replace(memory)
+    return _hashes[key]
+
+
+def _read(path: Path) -> State:
+    """Tensors of one file; the format is told by its first bytes, not by its name."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head[8:9] == b"{":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is a damaged safetensors file: {error}.", "Fetch it again.") from error
+    if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
+        what = "it is empty" if not head else f"it begins with {head[:24]!r}"
+        if head.lstrip()[:1] == b"<":
+            what = "it is a web page, probably a download that asked for confirmation"
+        elif head.startswith(b"version https://git-lfs"):
+            what = "it is a Git LFS pointer; run `git lfs pull`"
+        raise ModelError(f"{path} is not a checkpoint: {what}.", "A .pth, .bin or .safetensors file is expected.")
+    try:
+        # Namespace is what MAE and VideoMAE keep their arguments in: a plain container, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            message = (
+                f"{path} holds the object {found[1]}; only tensors and plain values are read: others can run code."
+            )
+            raise ModelError(message, "Save its state dict again with torch.save, or as safetensors.") from error
+        raise ModelError(f"{path} is damaged or truncated ({type(error).__name__}).", "Fetch it again.") from error
+    return _unnest(content, path)
+
+
+def _unnest(content: Any, path: Path) -> State:
+    """The state dict in a training checkpoint: the whole, or what lies under `model`, `module` or `state_dict`."""
+    for key in ("model", "module", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return _unnest(content[key], path)
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(
+            f"{path} holds no state dict.", "Expected tensors by name, or those under `model` or `module`."
+        )
+    if odd := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+        raise ModelError(f"{path} mixes tensors with other values: {_some(odd)}.", "Save the state dict alone.")
+    return dict(content)
+
+
+def _merge(state: State, more: Mapping[str, Tensor], where: object) -> None:
+    """Add tensors, and refuse a second one of the same name."""
+    if twice := sorted(state.keys() & more.keys()):
+        raise ModelError(f"{where} holds {_some(twice)} twice, under different spellings.", "One of them must go.")
+    state.update(more)
+
+
+def rename(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]], where: object) -> State:
+    """Apply regular-expression substitutions to the names, each rule at most once per name, all in order.
+
+    Raises:
+        ModelError: Two tensors end up with one name.
+    """
+    renamed: State = {}
+    compiled = [(re.compile(pattern), to) for pattern, to in rules]
+    for name, tensor in state.items():
+        new = name
+        for pattern, to in compiled:
+            new = pattern.sub(to, new, count=1)
+        _merge(renamed, {new: tensor}, where)
+    return renamed
+
+
+# Hugging Face spellings of a vision transformer -> the original ones. Files written by transformers 4.x and 5.x use the
+# first spelling of each line; state dicts that a 5.x model gives in memory use the second.
+_LAYER = r"^(?:encoder\.)?layers?\.(\d+)\."
+HUGGING_FACE = (
+    (r"^(?:vit|videomae|vision_model)\.", ""),
+    (r"^embeddings\.(?:cls_token|class_embedding)$", "cls_token"),
+    (r"^embeddings\.position_embeddings?$", "pos_embed"),
+    (r"^embeddings\.(?:patch_embeddings\.projection|patch_embedding)\.", "patch_embed.proj."),
+    (_LAYER + r"attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
+    (_LAYER + r"attention\.attention\.([qv])_bias$", r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.(?:attention\.query|q_proj)\.", r"blocks.\1.attn.query."),
+    (_LAYER + r"attention\.(?:attention\.key|k_proj)\.", r"blocks.\1.attn.key."),
+    (_LAYER + r"attention\.(?:attention\.value|v_proj)\.", r"blocks.\1.attn.value."),
+    (_LAYER + r"self_attn\.projection\.", r"blocks.\1.attn.proj."),
+    (_LAYER + r"self_attn\.qkv\.", r"blocks.\1.attn.qkv."),
+    (_LAYER + r"(?:layernorm_before|layer_norm1)\.", r"blocks.\1.norm1."),
+    (_LAYER + r"(?:layernorm_after|layer_norm2)\.", r"blocks.\1.norm2."),
+    (_LAYER + r"(?:intermediate\.dense|mlp\.fc1)\.", r"blocks.\1.mlp.fc1."),
+    (_LAYER + r"(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+)
+
+
+def vit_names(state: State, bias: str, where: object) -> tuple[State, dict[str, str]]:
+    """Bring a vision transformer's tensors into the original spelling and the model's bias form (`qkv` or `qv`).
+
+    Returns:
+        The tensors, and those that went nowhere (a key bias of zeros) with the reason.
+
+    Raises:
+        ModelError: A key bias is not zero where the model has none, or a name occurs twice.
+    """
+    state = rename(state, HUGGING_FACE, where)
+    dropped: dict[str, str] = {}
+    for stem in sorted({name[: -len("query.weight")] for name in state if name.endswith(".attn.query.weight")}):
+        for kind in ("weight", "bias"):
+            q, k, v = (state.pop(f"{stem}{part}.{kind}", None) for part in ("query", "key", "value"))
+            if q is None and k is None and v is None:
+                continue
+            if q is None or v is None or (k is None and kind == "weight"):
+                raise ModelError(f"{where} holds only a part of {stem}qkv.{kind}.", "The file is not complete.")
+            fused = torch.cat([q, torch.zeros_like(q) if k is None else k, v])
+            _merge(state, {f"{stem}qkv.{kind}": fused}, where)
+    for name in [name for name in state if bias == "qv" and name.endswith(".attn.qkv.bias")]:
+        q, k, v = state.pop(name).chunk(3)
+        if k.any():
+            raise ModelError(
+                f"{where} has a key bias in {name}, which this model does not have.", "Is it another model?"
+            )
+        stem = name.removesuffix("qkv.bias")
+        _merge(state, {f"{stem}q_bias": q, f"{stem}v_bias": v}, where)
+        dropped[f"{name} (key third)"] = "zeros: this model has no key bias"
+    return state, dropped
+
+
+def fit(
+    expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], ignore: Reasons, where: object
+) -> tuple[State, LoadReport]:
+    """Match a file's tensors with a model's, strictly.
+
+    Args:
+        expected: Shape by name, of every tensor that the model has.
+        found: The file's tensors, renamed to the model's spelling.
+        ignore: What the file may hold besides, each with a reason.
+        where: Name of the file, for messages.
+
+    Returns:
+        float32 tensors by name, ready for `load_state_dict(strict=True, assign=True)`, and the report.
+
+    Raises:
+        ModelError: Tensors are missing, have another shape, or are unexpected; with the likely cause.
+    """
+    missing = [name for name in expected if name not in found]
+    shapes = {n: (tuple(found[n].shape), tuple(s)) for n, s in expected.items() if n in found and found[n].shape != s}
+    ignored = {
+        name: reason
+        for name in found
+        if name not in expected and (reason := next((r for p, r in ignore if re.fullmatch(p, name)), None))
+    }
+    unexpected = [name for name in found if name not in expected and name not in ignored]
+    if missing or shapes or unexpected:
+        mismatched = [f"{name} is {a} instead of {b}" for name, (a, b) in shapes.items()]
+        parts = [("lacks", missing), ("has other shapes:", mismatched), ("holds unexpected", unexpected)]
+        message = "; ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+        raise ModelError(f"{where} does not fit the encoder: it {message}.", _cause(expected, found, missing, shapes))
+    state = {name: found[name].detach().to(torch.float32) for name in expected}
+    return state, LoadReport(tuple(expected), ignored)
+
+
+def _cause(
+    expected: Mapping[str, torch.Size],
+    found: Mapping[str, Tensor],
+    missing: Sequence[str],
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+) -> str:
+    """The likeliest reason why a checkpoint does not fit."""
+    for a, b in shapes.values():
+        if len(a) == len(b) == 1 and a[0] in WIDTHS and b[0] in WIDTHS:
+            return f"This is a {WIDTHS[a[0]]}-size checkpoint ({a[0]}), expected {WIDTHS[b[0]]} ({b[0]})."
+    if len(missing) > 0.9 * len(expected):
+        return f"Hardly a name fits; the file begins with {_some(list(found), 3)}. It belongs to another model."
+    if list(shapes) == ["pos_embed"]:
+        a, b = shapes["pos_embed"]
+        return f"Its position table has {a[1]} rows, the encoder needs {b[1]}: it was trained at another image size."
+    if missing and all(name.startswith("norm.") for name in missing) and "fc_norm.weight" in found:
+        return "The file was trained with global pooling (fc_norm): use pooling='mean+fc_norm'."
+    depths = [
+        1 + max((int(m[1]) for m in map(re.compile(r".*?\.(\d+)\.").match, n) if m), default=-1)
+        for n in (expected, found)
+    ]
+    if depths[0] != depths[1]:
+        return f"The file has {depths[1]} layers, the encoder {depths[0]}."
+    return ""
+
+
+def seeded_state(expected: Mapping[str, torch.Size], seed: int) -> State:
+    """Random weights that are the same everywhere: a private generator, names in sorted order, on the CPU.
+
+    Matrices are scaled by 1/sqrt(fan-in), LayerNorm gains lie near 1, biases and tokens near 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state: State = {}
+    for name in sorted(expected):
+        shape = expected[name]
+        noise = torch.randn(shape, generator=generator)
+        if name.endswith("original0"):  # gain of a weight norm
+            state[name] = torch.ones(shape)
+        elif name.endswith(("weight", "original1")) and len(shape) > 1:
+            state[name] = noise * (shape.numel() / shape[0]) ** -0.5
+        else:
+            state[name] = noise * 0.02 + (1.0 if name.endswith("weight") else 0.0)
+    return state
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """A few names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,70 @@
+"""Clips, labels and the identity of media."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+MediaId: TypeAlias = str  # content hash, 32 hex digits
+Seconds: TypeAlias = float
+
+
+@dataclass(frozen=True)
+class Label:
+    """What annotators said of a clip. `None` means "not annotated"; absent is not zero.
+
+    Attributes:
+        emotion: One lower-case word of the dataset's label set.
+        valence: On the dataset's own scale (MER2023: -5 to 5).
+    """
+
+    emotion: str | None = None
+    valence: float | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a dataset. Datasets yield clips; nothing else does.
+
+    Attributes:
+        id: Name of the clip, unique in its dataset (the media file's stem in all MER sets).
+        media: The audio/video file, or `None` where it is listed but not present.
+        dataset: Name of the dataset, such as `MER2023-SEMI`.
+        split: The dataset's own split name, such as `train_corpus` or `test3`.
+        label: Annotation, if any.
+        transcripts: Text by language (`chinese`, `english`); an absent transcript has no key.
+        speaker: Speaker name, where the dataset knows it.
+        faces: Folder of an OpenFace run for this clip, where the user has one.
+    """
+
+    id: str
+    media: Path | None = None
+    dataset: str = ""
+    split: str = ""
+    label: Label | None = None
+    transcripts: Mapping[str, str] = field(default_factory=dict)
+    speaker: str | None = None
+    faces: Path | None = None
+
+
+def hash_media(path: Path, *more: Path) -> MediaId:
+    """Content hash of a file, or of several in the given order (a clip and its OpenFace files).
+
+    Returns:
+        32 hex digits of BLAKE2b over the bytes; with several files, over their sizes and bytes.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for each in (path, *more):
+        with open(each, "rb") as file:
+            if more:
+                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""One file per dataset, all under one contract (`base.Dataset`). Members are imported when they are opened."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from emo.featstore.datasets.base import Card, Dataset
+from emo.featstore.errors import UsageError
+from emo.featstore.workspace import DataTable
+
+# name -> module that has CARD and open_table(table) -> Dataset
+DATASETS = {
+    "MER2023-SEMI": "emo.featstore.datasets.mer2023",
+    "MER2023": "emo.featstore.datasets.mer2023",
+    "folder": "emo.featstore.datasets.folder",
+}
+
+
+def open_dataset(name: str, table: DataTable) -> Dataset:
+    """Open a dataset.
+
+    The reader is the table's `kind` where given, else the one registered under `name`; any other name is a folder of
+    media with a csv of labels.
+
+    Args:
+        name: Name of the dataset; clips carry it.
+        table: Its `[data.NAME]` table.
+
+    Raises:
+        UsageError: Unknown `kind`, a name that looks like a mistyped dataset name, or a root that does not exist.
+    """
+    kind = table.kind or (name if name in DATASETS else _folder_unless_typo(name))
+    module = importlib.import_module(_module(kind))
+    if not table.root.is_dir():
+        state = "is a file" if table.root.exists() else "does not exist"
+        raise UsageError(f"The root of {name}, {table.root}, {state}.", "Correct `root` in emo.toml.")
+    return cast(Callable[[DataTable], Dataset], module.open_table)(table)
+
+
+def card(kind: str) -> Card:
+    """What a registered dataset is, how to get it and what its folder looks like; nothing needs to be on disk.
+
+    Raises:
+        UsageError: No such dataset.
+    """
+    return cast(Card, importlib.import_module(_module(kind)).CARD)
+
+
+def _module(kind: str) -> str:
+    if kind not in DATASETS:
+        close = difflib.get_close_matches(kind.lower(), [k.lower() for k in DATASETS], n=1, cutoff=0.5)
+        nearest = next((f"Did you mean {k}?" for k in DATASETS if close and k.lower() == close[0]), "")
+        raise UsageError(f"Unknown dataset {kind!r}; known are {', '.join(DATASETS)}.", nearest)
+    return DATASETS[kind]
+
+
+def _folder_unless_typo(name: str) -> str:
+    """`folder`, unless the name is nearly a registered one: then silence would read the data with the wrong reader."""
+    plain = {known.lower().replace("-", "").replace("_", ""): known for known in DATASETS}
+    close = difflib.get_close_matches(name.lower().replace("-", "").replace("_", ""), plain, n=1, cutoff=0.8)
+    if close:
+        raise UsageError(
+            f"Unknown dataset {name!r}; did you mean {plain[close[0]]}?",
+            'If it is your own folder of clips, add kind = "folder" to its table.',
+        )
+    return "folder"

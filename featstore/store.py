@@ -1,0 +1,524 @@
+"""The feature store: what was extracted, for which clips, and how.
+
+    mer2023.emo/
+      emo.json                          schema, id and date; written once
+      journal/00000001.jsonl ...        the only truth: one immutable file per commit
+      features.zarr/                    plain Zarr v3
+        HL-UTT@9f2c1ab4/<segment>/      one array (rows, D), one writer, never edited
+      writers/<uuid>/                   scratch of the writers that are running
+
+Keyed by (media content, encoder fingerprint). Several processes may read, write, compact and clean up at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from emo.featstore import durable, journal, maintain, names
+from emo.featstore.clip import MediaId
+from emo.featstore.errors import FeatureMissing, StoreCorrupt, StoreError, UsageError
+from emo.featstore.index import NO_MEDIA, Array, Index, Table
+from emo.featstore.maintain import CompactReport, GcReport, Problem
+from emo.featstore.segment import SegmentGone, SegmentReader, group_document
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.writer import Writer
+
+Result = TypeVar("Result")
+MISSING_POLICIES = ("error", "skip", "zeros")
+SHOWN = 5  # clips named in an error message
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of one clip, with its times and its origin.
+
+    Attributes:
+        array: `(T, D)`, float16 or float32 as stored.
+        t0_s: Time of the first row.
+        hop_s: Time between rows, or `None` where rows are no points in time.
+    """
+
+    array: Array
+    t0_s: float
+    hop_s: float | None
+    spec: EncoderSpec
+    clip: str
+    media: MediaId
+
+    @property
+    def times_s(self) -> Array | None:
+        """Time of each row `(T,)`, or `None` without a hop."""
+        return None if self.hop_s is None else self.t0_s + self.hop_s * np.arange(len(self.array))
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What the store holds of one feature; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
+
+    key: str
+    spec: EncoderSpec
+    ok: int
+    failed: int
+    rows: int
+    size_bytes: int
+    segments: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a clip lacks a feature. `clip` is empty where no clip id names the media."""
+
+    feature: str
+    clip: str
+    media: MediaId
+    kind: str
+    message: str
+    retry: bool
+
+
+class Store:
+    """A store on disk. Reading needs no permission to write; the journal is replayed at the first question.
+
+    A feature is named by its spec, its name, an alias, or `name@` and the beginning of a fingerprint.
+    """
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+        self.id: str = meta["id"]
+        self._index: Index | None = None
+        self._lock = threading.RLock()
+        self._readers: dict[str, SegmentReader] = {}
+        self._matrices: dict[str, tuple[Table, int, Array, Array]] = {}
+        self._by_path: tuple[Index, int, dict[str, int]] | None = None
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: str | Path) -> Store:
+        """Makes an empty store.
+
+        Raises:
+            StoreError: Something is there already, or the disk refuses.
+        """
+        path = Path(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise StoreError(f"{path} exists already.", "Choose another path, or open it.")
+        built = path.parent / f".{path.name}.{uuid.uuid4().hex}.new"
+        meta = {
+            "schema": journal.SCHEMA,
+            "id": uuid.uuid4().hex,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with durable.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                for folder in ("journal", "features.zarr", "writers"):
+                    (built / folder).mkdir(parents=True)
+                durable.write_file(built / "features.zarr" / "zarr.json", group_document({}))
+                durable.write_file(built / "emo.json", json.dumps(meta).encode())
+                for each in (built / "features.zarr", built):
+                    durable.sync_folder(each)
+                durable.reached("store-built")
+                os.rename(built, path)
+            except BaseException:
+                shutil.rmtree(built, ignore_errors=True)
+                raise
+            durable.reached("store-placed")
+            durable.sync_folder(path.parent)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Opens a store; writes nothing.
+
+        Raises:
+            StoreError: There is none, or a newer emo made it.
+            StoreCorrupt: Its `emo.json` is damaged.
+        """
+        path = Path(path)
+        try:
+            meta = json.loads((path / "emo.json").read_bytes())
+            if meta["schema"] != journal.SCHEMA:
+                text = f"{path} has schema {meta['schema']}; this emo reads {journal.SCHEMA}."
+                raise StoreError(text, "Install a newer emo.")
+            store = cls(path, {"schema": meta["schema"], "id": meta["id"], "created": meta["created"]})
+        except (FileNotFoundError, NotADirectoryError) as error:
+            hint = "Run `emo extract` to make one, or check the [store] path in emo.toml."
+            raise StoreError(f"There is no feature store at {path}.", hint) from error
+        except OSError as error:
+            raise StoreError(f"The store {path} cannot be read: {error}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "Restore it from a copy; the header of each journal file names the store's id."
+            raise StoreCorrupt(f"{path / 'emo.json'} is damaged: {error!r}.", hint) from error
+        return store
+
+    @property
+    def index(self) -> Index:
+        """The replayed journal."""
+        if self._index is None:
+            self.refresh()
+        assert self._index is not None
+        return self._index
+
+    def refresh(self) -> None:
+        """Replays the commits that appeared since.
+
+        Raises:
+            StoreCorrupt: A journal file is damaged or missing.
+        """
+        folder = self.path / "journal"
+        with self._lock:
+            for attempt in range(5):
+                index = self._index or Index()
+                try:
+                    for number in journal.ahead(folder, index.number):
+                        commit = journal.read(folder, number, self.id)
+                        if commit.header.get("base"):
+                            index = Index()
+                            self._readers.clear()
+                        index.apply(commit)
+                        self._index = index
+                    self._index = index
+                    return
+                except FileNotFoundError as error:  # `gc` took files below a newer base away: look again
+                    if attempt == 4:
+                        raise StoreCorrupt(f"The journal file {error.filename} is missing.", journal.HINT) from error
+                except OSError as error:
+                    raise StoreError(f"The journal of {self.path} cannot be read: {error}.") from error
+                except StoreCorrupt:
+                    self._index = None  # a half-applied commit must not be seen
+                    raise
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def features(self) -> list[FeatureInfo]:
+        """What there is, in the order of first appearance."""
+        with self._lock:
+            index = self.index
+            infos = []
+            for table in index.tables.values():
+                live = table.records[table.live()]
+                segments = [index.segments[i] for i in np.unique(live["segment"])]
+                infos.append(
+                    FeatureInfo(
+                        key=table.spec.key,
+                        spec=table.spec,
+                        ok=len(live),
+                        failed=len(index.failures(table)),
+                        rows=int(live["rows"].sum()),
+                        size_bytes=sum(segment.size_bytes for segment in segments),
+                        segments=len(segments),
+                    )
+                )
+            return infos
+
+    def resolve(self, name: str) -> EncoderSpec:
+        """The feature a name means, see `names.choose`.
+
+        Raises:
+            FeatureMissing: There is none; the message names those that exist.
+            StoreError: Several are meant; the message says how they differ.
+        """
+        with self._lock:
+            return names.choose(name, (table.spec for table in self.index.tables.values()))
+
+    def clips(self) -> list[str]:
+        """Clip ids, in the order of first appearance."""
+        with self._lock:
+            return list(self.index.clips)
+
+    def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> Array:
+        """Which of the clips have the feature: bool (N,)."""
+        with self._lock:
+            found: Array = self._records(self._table(feature), clip_ids) >= 0
+            return found
+
+    def status(self, spec: EncoderSpec, clip_or_media: str) -> Literal["ok", "failed", "missing"]:
+        """Whether a feature of a clip (or media) is there, failed, or was not tried."""
+        with self._lock:
+            table = self.index.tables.get(spec.fingerprint)
+            media = self.index.media_of(clip_or_media)
+            if table is None or media < 0:
+                return "missing"
+            if table.latest(np.array([media]))[0] >= 0:
+                return "ok"
+            return "failed" if media in table.failed else "missing"
+
+    def work(
+        self, specs: Iterable[EncoderSpec], clips: Iterable[tuple[str, MediaId]], retry_failed: bool = False
+    ) -> dict[str, set[MediaId]]:
+        """What is left to extract: wanted, less what is there, less what failed for good.
+
+        Args:
+            specs: Wanted features.
+            clips: Wanted clips, as (id, media); media under several ids count once.
+            retry_failed: Also try again what failed for good.
+
+        Returns:
+            Media by feature key.
+        """
+        with self._lock:
+            index = self.index
+            wanted = list(dict.fromkeys(media for _, media in clips))
+            numbers = np.fromiter((index.media.get(media, -1) for media in wanted), "i8")
+            left: dict[str, set[MediaId]] = {}
+            for spec in specs:
+                table = index.tables.get(spec.fingerprint) or Table(spec)
+                hopeless = () if retry_failed else {media for media, why in table.failed.items() if not why.retry}
+                todo = np.flatnonzero(table.latest(numbers) < 0)
+                left[spec.key] = {wanted[i] for i in todo if int(numbers[i]) not in hopeless}
+            return left
+
+    def failures(self) -> list[Failure]:
+        """Failures that still hold: nothing was stored since, and the clip still is the same content."""
+        with self._lock:
+            index, found = self.index, []
+            for table in index.tables.values():
+                for number, why in index.failures(table):
+                    name = index.media_names[number]
+                    media = "" if name.startswith(NO_MEDIA) else name
+                    found.append(Failure(table.spec.key, why.clip or "", media, why.kind, why.message, why.retry))
+            return found
+
+    def media_of(self, path: str | Path) -> MediaId | None:
+        """Remembered content hash of a file whose size and time are unchanged, so that a resume reads no media."""
+        where = os.path.abspath(path)
+        with self._lock:
+            index = self.index
+            if self._by_path is None or self._by_path[:2] != (index, index.number):
+                by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
+                self._by_path = (index, index.number, by_path)
+            row = self._by_path[2].get(where)
+            if row is None:
+                return None
+            try:
+                stat = os.stat(where)
+            except OSError:
+                return None
+            same = (stat.st_size, stat.st_mtime_ns) == (index.sizes[row], index.mtimes_ns[row])
+            return index.media_names[index.clip_media[row]] if same else None
+
+    def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
+        """What is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
+        with self._lock:
+            index = self.index
+            row = index.clips.get(clip_id)
+            if row is None:
+                return None
+            return (
+                index.media_names[index.clip_media[row]],
+                index.paths[row],
+                int(index.sizes[row]),
+                int(index.mtimes_ns[row]),
+            )
+
+    def clip_of(self, media: MediaId) -> str | None:
+        """The first clip id that names the media."""
+        with self._lock:
+            index = self.index
+            rows = np.flatnonzero(index.clip_media[: len(index.clips)] == index.media.get(media, -2))
+            return index.clip_names[rows[0]] if len(rows) else None
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, feature: str | EncoderSpec, clip_id: str) -> Feature:
+        """One feature of one clip, checked against its checksum.
+
+        Raises:
+            FeatureMissing: The store does not have it.
+            StoreCorrupt: Its bytes are not the committed ones.
+        """
+
+        def read() -> Feature:
+            table, records = self._found(feature, [clip_id])
+            record = records[0]
+            array = self._record(record).copy()
+            hop_s = None if np.isnan(record["hop"]) else float(record["hop"])
+            media = self.index.media_names[record["media"]]
+            return Feature(array, float(record["t0"]), hop_s, table.spec, clip_id, media)
+
+        return self._reading(read)
+
+    def utterances(
+        self, feature: str | EncoderSpec, clip_ids: Sequence[str], missing: Literal["error", "skip", "zeros"] = "error"
+    ) -> Array:
+        """Utterance vectors `(N, D)` float32 in the order of `clip_ids`. The whole matrix is loaded once and kept.
+
+        Args:
+            feature: One of level `utt`.
+            clip_ids: Clips, in any order, also repeatedly.
+            missing: What to do about clips without it: `error` lists them; `skip` leaves their rows out (`has` tells
+                which); `zeros` puts a row of zeros.
+
+        Raises:
+            FeatureMissing: With `error`: these clips do not have it.
+            StoreCorrupt: The bytes are not the committed ones.
+            UsageError: Not an utterance feature, or no such policy.
+        """
+        if missing not in MISSING_POLICIES:
+            raise UsageError(f"missing={missing!r} is not one of {', '.join(MISSING_POLICIES)}.")
+
+        def read() -> Array:
+            table = self._table(feature)
+            if table.spec.rows != 1:
+                raise UsageError(f"{table.spec.key} is of level {table.spec.level}.", "Read it with get or read_into.")
+            found = self._records(table, clip_ids)
+            if missing == "error" and (found < 0).any():
+                raise self._missing(table, clip_ids, found)
+            matrix, place = self._matrix(table)
+            if missing == "skip":
+                found = found[found >= 0]
+            out = np.zeros((len(found), table.spec.dim), np.float32)
+            out[found >= 0] = matrix[place[found[found >= 0]]]
+            return out
+
+        return self._reading(read)
+
+    def read_into(self, feature: str | EncoderSpec, clip_ids: Sequence[str], out: Array) -> None:
+        """Fills the caller's buffer `(N, T, D)` with records of T rows, in the order of `clip_ids`.
+
+        Raises:
+            FeatureMissing: These clips do not have it.
+            StoreCorrupt: The bytes are not the committed ones; `out` is then filled in part.
+            UsageError: The buffer does not fit.
+        """
+
+        def read() -> None:
+            table, records = self._found(feature, clip_ids)
+            dim = table.spec.dim
+            rows = table.spec.rows or (int(records["rows"][0]) if len(records) else 0)
+            if out.shape != (len(clip_ids), rows, dim) or (records["rows"] != rows).any():
+                wanted = f"({len(clip_ids)}, {table.spec.rows or 'T'}, {dim})"
+                hint = "" if table.spec.rows else "Its clips differ in length: read them one by one with get."
+                raise UsageError(f"A buffer {out.shape} does not fit {table.spec.key}, which needs {wanted}.", hint)
+            for i, record in enumerate(records):
+                out[i] = self._record(record)
+
+        self._reading(read)
+
+    def _reading(self, read: Callable[[], Result]) -> Result:
+        """Reads; once more when a segment is gone that another process merged meanwhile."""
+        with self._lock:
+            try:
+                return read()
+            except SegmentGone:
+                before = self.index.number
+                self.refresh()
+                if self.index.number == before:
+                    raise
+                return read()
+
+    def _table(self, feature: str | EncoderSpec) -> Table:
+        tables = self.index.tables
+        if isinstance(feature, str):
+            return tables[self.resolve(feature).fingerprint]
+        if feature.fingerprint not in tables:
+            self.resolve(f"{feature.name}@{feature.fingerprint}")  # raises, naming what there is
+        return tables[feature.fingerprint]
+
+    def _records(self, table: Table, clip_ids: Sequence[str]) -> Array:
+        return table.latest(self.index.media_of_clips(clip_ids))
+
+    def _found(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Table, Array]:
+        table = self._table(feature)
+        found = self._records(table, clip_ids)
+        if (found < 0).any():
+            raise self._missing(table, clip_ids, found)
+        return table, table.records[found]
+
+    def _missing(self, table: Table, clip_ids: Sequence[str], found: Array) -> FeatureMissing:
+        lacking = list(dict.fromkeys(clip_ids[i] for i in np.flatnonzero(found < 0).tolist()))
+        shown = []
+        for clip in lacking[:SHOWN]:
+            why = table.failed.get(self.index.media_of(clip))
+            shown.append(f"{clip} ({why.kind if why else 'not extracted' if clip in self.index.clips else 'unknown'})")
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        text = f"{len(lacking)} of {len(set(clip_ids))} clips have no {table.spec.key}: {', '.join(shown)}{more}."
+        return FeatureMissing(text, "Run `emo extract`, or leave these clips out.")
+
+    def _record(self, record: Any) -> Array:
+        return self.reader(int(record["segment"])).record(int(record["start"]), int(record["rows"]), int(record["crc"]))
+
+    def reader(self, number: int) -> SegmentReader:
+        segment = self.index.segments[number]
+        reader = self._readers.get(segment.name)
+        if reader is None:
+            key = self.index.tables[segment.feature].spec.key
+            reader = SegmentReader(self.path / "features.zarr" / key / segment.name, segment)
+            self._readers[segment.name] = reader
+        return reader
+
+    def _matrix(self, table: Table) -> tuple[Array, Array]:
+        """All utterance vectors in use `(n, D)`, and the row of each record."""
+        key = table.spec.fingerprint
+        table_then, count, matrix, place = self._matrices.get(key, (None, 0, None, None))
+        if matrix is None or place is None or table_then is not table or count != table.count:
+            live = table.live()
+            records = table.records[live]
+            matrix = np.empty((len(live), table.spec.dim), np.float32)
+            for number in np.unique(records["segment"]).tolist():
+                mine = records["segment"] == number
+                matrix[mine] = self.reader(number).rows(records[mine])
+            place = np.full(table.count, -1)
+            place[live] = np.arange(len(live))
+            self._matrices[key] = (table, table.count, matrix, place)
+        return matrix, place
+
+    # --- writing and care --------------------------------------------------------------------------------------------
+
+    def writer(
+        self, commit_every: int = 200, commit_every_s: float = 30.0, environment: dict[str, Any] | None = None
+    ) -> Writer:
+        """A writer, to be used in a `with` statement; it commits every so many media or seconds, and at the end.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        return Writer(self, commit_every, commit_every_s, environment)
+
+    def verify(self) -> list[Problem]:
+        """Re-reads everything; see `maintain.verify`."""
+        return maintain.verify(self)
+
+    def repair(self) -> list[Problem]:
+        """Forgets what `verify` finds damaged, so that it can be extracted again; see `maintain.repair`."""
+        return maintain.repair(self)
+
+    def gc(self) -> GcReport:
+        """Removes what no commit names; see `maintain.gc`."""
+        return maintain.gc(self)
+
+    def compact(self) -> CompactReport:
+        """Merges small segments; see `maintain.compact`."""
+        return maintain.compact(self)
+
+    def info(self) -> dict[str, Any]:
+        """Contents of a dataset card; see `maintain.info`."""
+        return maintain.info(self)
+
+
+def open_store(path: str | Path, create: bool = False) -> Store:
+    """Opens a store; with `create`, makes it where there is none.
+
+    Raises:
+        StoreError: See `Store.open` and `Store.create`.
+    """
+    if create and not (Path(path) / "emo.json").exists():
+        try:
+            return Store.create(path)
+        except StoreError:
+            if not (Path(path) / "emo.json").exists():  # else another process was faster
+                raise
+    return Store.open(path)

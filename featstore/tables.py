@@ -1,0 +1,404 @@
+"""Readers of the small tables that datasets come with: label lists, csv files, MERBench label npz, frame indices.
+
+Every reader takes what people really have (a byte-order mark, blank lines, double spaces, the same row twice) and says
+file and line where it cannot.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import pickle
+import re
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo.featstore.clip import Label
+from emo.featstore.errors import UsageError
+
+EMOTION_COLUMNS = ("label", "emotion", "discrete")
+VALENCE_COLUMNS = ("valence", "val")
+NO_VALENCE = -10.0  # "not annotated" in MERBench's npz and in the relative_*_NCEV.txt lists
+MAX_MEMBER_BYTES = 1 << 30  # the largest published label table is below 1 MB; a bomb is refused
+
+# Python <= 1.x names and numpy 2 names of the three functions that rebuild an object array, and nothing else.
+_NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_PICKLE_GLOBALS = frozenset(
+    [(module, name) for module in _NUMPY_MODULES for name in ("_reconstruct", "scalar")]
+    + [("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict")]
+)
+# name frames emotion [valence]; greedy on the right, so that a name may hold spaces
+_LIST_LINE = re.compile(
+    r"(?P<name>\S.*?)\s+(?P<frames>\d+)\s+(?P<emotion>\S+)(?:\s+(?P<valence>[-+.\deE]+|nan))?", re.I
+)
+
+
+@dataclass(frozen=True)
+class ListRow:
+    """One line of a label list: `name frames emotion [valence]`.
+
+    Attributes:
+        name: Clip id.
+        frames: Frame count as written; 0 or a placeholder in some published lists, so it is never relied on.
+        label: Emotion (lower case) and valence, `None` where the list says -10.
+    """
+
+    name: str
+    frames: int
+    label: Label
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """One row of a csv file: its first line in the file (from 1) and its fields by column name."""
+
+    line: int
+    fields: Mapping[str, str]
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def normal_name(name: str) -> str:
+    """Clip name as it is compared: NFC and stripped, so that names from macOS (NFD) and from lists are equal."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, with or without byte-order mark.
+
+    Raises:
+        UsageError: The file is absent, not UTF-8, or empty.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not text.strip():
+        raise UsageError(f"{path} is empty.")
+    return text
+
+
+def read_list(path: Path) -> list[ListRow]:
+    """Read the field's label list, three or four columns separated by blanks: `name frames emotion [valence]`.
+
+    Raises:
+        UsageError: Not such a list (all bad lines are named), empty, or a name with two different labels.
+    """
+    rows: dict[str, tuple[int, ListRow]] = {}
+    problems = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = _LIST_LINE.fullmatch(line.strip())
+        if match is None:
+            problems.append(f"line {number}: {_short(line)}")
+            continue
+        label = Label(match["emotion"].lower(), _valence(match["valence"] or "", f"{path} line {number}"))
+        row = ListRow(normal_name(match["name"]), int(match["frames"]), label)
+        before = rows.setdefault(row.name, (number, row))
+        if before[1].label != row.label:
+            raise _conflict(path, row.name, before[0], number)
+    if problems:
+        raise UsageError(
+            f"{path} is not a list of `name frames emotion [valence]`: {'; '.join(problems[:3])}"
+            + (f"; and {len(problems) - 3} more lines." if len(problems) > 3 else ".")
+        )
+    return [row for _, row in rows.values()]
+
+
+def read_csv(
+    path: Path, columns: Sequence[str | tuple[str, ...]], optional: Sequence[str | tuple[str, ...]] = ()
+) -> list[CsvRow]:
+    """Read chosen columns of a comma-separated file with a header.
+
+    Args:
+        path: UTF-8 csv file.
+        columns: Columns that must be there; a tuple gives the accepted spellings and is known by its first.
+        optional: Columns that may be there; absent ones have no key in `CsvRow.fields`.
+
+    Returns:
+        One row per record, fields stripped, in file order. Header names are compared in lower case.
+
+    Raises:
+        UsageError: The file is absent, empty, not UTF-8, not comma-separated, lacks a column or has a ragged row.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    records = _records(reader, path)
+    line, header = next(records, (1, []))
+    header = [column.strip().lower() for column in header]
+    chosen: dict[str, int] = {}
+    for each in [*columns, *optional]:
+        spellings = (each,) if isinstance(each, str) else each
+        found = [header.index(spelling) for spelling in spellings if spelling in header]
+        if found:
+            chosen[spellings[0]] = found[0]
+        elif each in columns:
+            raise UsageError(
+                f"{path} has no column {' or '.join(spellings)}; its header is {_short(','.join(header))}.",
+                "Save it with commas between columns." if len(header) == 1 and re.search(r"[;\t]", header[0]) else "",
+            )
+    rows = []
+    for line, record in records:
+        if len(record) != len(header):
+            raise UsageError(f"{path} line {line} has {len(record)} fields where the header has {len(header)}.")
+        rows.append(CsvRow(line, {name: record[index].strip() for name, index in chosen.items()}))
+    if not rows:
+        raise UsageError(f"{path} has a header and no rows.")
+    return rows
+
+
+def rows_by_name(path: Path, rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
+    """Rows of a csv by their `name` column; the same row twice counts once.
+
+    Raises:
+        UsageError: Two rows of one name say different things, or a name is empty.
+    """
+    found: dict[str, CsvRow] = {}
+    for row in rows:
+        name = normal_name(row.fields["name"])
+        if not name:
+            raise UsageError(f"{path} line {row.line} has an empty name.")
+        before = found.setdefault(name, row)
+        if before.fields != row.fields:
+            raise _conflict(path, name, before.line, row.line)
+    return found
+
+
+def _records(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[int, list[str]]]:
+    line = 1
+    try:
+        for record in reader:
+            if any(field.strip() for field in record):
+                yield line, record
+            line = reader.line_num + 1  # type: ignore[attr-defined]  # csv.reader has it, its protocol does not say
+    except csv.Error as error:
+        raise UsageError(f"{path} line {line} is not csv: {error}.") from error
+
+
+def _conflict(path: Path, name: str, first: int, second: int) -> UsageError:
+    return UsageError(f"{path} names {name} twice, in lines {first} and {second}, and they differ.", "Remove one.")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _valence(text: str, where: str) -> float | None:
+    """A valence field: empty, `nan` and -10 mean "not annotated"."""
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"{where}: valence {text!r} is not a number.") from None
+    return None if not math.isfinite(value) or value == NO_VALENCE else value
+
+
+# ---- MERBench label npz ---------------------------------------------------------------------------------------------
+
+
+class _NumpyOnly(pickle.Unpickler):
+    """Unpickler that can rebuild dictionaries and numpy arrays, and can call nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _latin1
+        if (module, name) not in _PICKLE_GLOBALS:
+            raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _latin1(text: str, codec: str) -> bytes:
+    if codec != "latin1":
+        raise pickle.UnpicklingError(f"it wants to encode as {codec!r}")
+    return text.encode("latin1")
+
+
+def npz_splits(path: Path) -> list[str]:
+    """Names of the tables in an npz, in file order: `train_corpus`, `test1_corpus`, ...
+
+    Raises:
+        UsageError: The file is absent or not an npz.
+    """
+    with _open_npz(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def read_npz_dict(path: Path, split: str) -> dict[str, Any]:
+    """One pickled dictionary of an npz, without running code that the file may carry.
+
+    Published label files are object arrays, which `np.load` opens only with `allow_pickle=True`, that is by running
+    whatever the file asks for. This reader rebuilds dictionaries, lists, strings, numbers and numpy scalars only.
+
+    Raises:
+        UsageError: Absent, damaged, no such split, not a dictionary, or the pickle asks for anything else.
+    """
+    with _open_npz(path) as archive:
+        member = f"{split}.npy"
+        if member not in archive.namelist():
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+            raise UsageError(f"{path} has no split {split!r}.", f"It has {names}.")
+        if archive.getinfo(member).file_size > MAX_MEMBER_BYTES:
+            raise UsageError(f"{path}#{split} unpacks to more than 1 GiB, which is no label table.")
+        try:
+            stream = io.BytesIO(archive.read(member))
+            version = np.lib.format.read_magic(stream)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            else:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+            value: object = None
+            if dtype.hasobject and shape == ():
+                value = _NumpyOnly(stream, encoding="latin1").load()
+                value = value.item() if isinstance(value, np.ndarray) and value.shape == () else value
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise UsageError(f"{path}#{split} is damaged: {error}.", "Copy or download it again.") from error
+        except pickle.UnpicklingError as error:
+            hint = "A label file holds words and numbers only; do not load this one with allow_pickle=True."
+            raise UsageError(f"{path}#{split} is refused: {error}.", hint) from error
+        except (ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, ImportError, OverflowError) as e:
+            raise UsageError(f"{path}#{split} is damaged: {e}.", "Copy or download it again.") from e
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}#{split} is not a dictionary of names.", "MERBench label files hold one per split.")
+    return {str(name): entry for name, entry in value.items()}
+
+
+def read_label_npz(path: Path, split: str, classes: Sequence[str] = ()) -> dict[str, Label]:
+    """Labels of one split of a MERBench npz: `{name: {"emo": word or index, "val": number}}`.
+
+    Args:
+        path: `label-6way.npz`, `label.npz`, ...
+        split: As in the file, with or without `_corpus`: `test3` finds `test3_corpus`.
+        classes: Words for integer `emo` in index order; without them an integer stays its digits, such as `"3"`.
+
+    Raises:
+        UsageError: As `read_npz_dict`, or an entry is not such a label.
+    """
+    labels = {}
+    for name, entry in read_npz_dict(path, _find_split(path, split)).items():
+        if not isinstance(entry, dict) or "emo" not in entry:
+            raise UsageError(f"{path}#{split}: {name} has no 'emo'; a label is {{'emo': ..., 'val': ...}}.")
+        emotion = entry["emo"]
+        if isinstance(emotion, int | np.integer):
+            if classes and not 0 <= int(emotion) < len(classes):
+                raise UsageError(f"{path}#{split}: {name} has class {emotion} where {len(classes)} are known.")
+            emotion = classes[int(emotion)] if classes else str(int(emotion))
+        valence = _valence(str(entry.get("val", "")), f"{path}#{split}: {name}")
+        labels[normal_name(name)] = Label(str(emotion).strip().lower() or None, valence)
+    if not labels:
+        raise UsageError(f"{path}#{split} is empty.")
+    return labels
+
+
+def _open_npz(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist.") from None
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UsageError(f"{path} is not an npz file: {error}.", "Copy or download it again.") from error
+
+
+def _find_split(path: Path, split: str) -> str:
+    names = npz_splits(path)
+    matches = [name for name in names if split_name(name) == split_name(split)]
+    if not matches:
+        raise UsageError(f"{path} has no split {split!r}.", f"It has {', '.join(names)}: write {path.name}#{names[0]}.")
+    return matches[0]
+
+
+def split_name(text: str) -> str:
+    """Split name as it is compared: `test3_corpus`, `test3` and `Test3` are one; so are `train_corpus` and `train`."""
+    return text.strip().lower().removesuffix("_corpus")
+
+
+# ---- any labels -----------------------------------------------------------------------------------------------------
+
+
+def read_labels(path: Path, split: str | None = None, classes: Sequence[str] = ()) -> dict[str, Label]:
+    """Labels by clip name from whatever holds them.
+
+    Accepted: a MERBench npz (`label-6way.npz#test3`), a csv with `name` and `label|emotion|discrete` (and perhaps
+    `valence`, `split`), or a text list `name frames emotion [valence]`.
+
+    Args:
+        path: File, with `#split` appended where it holds several splits.
+        split: The split, where it is not part of the path.
+        classes: Words for integer labels of an npz.
+
+    Raises:
+        UsageError: Not readable as labels, or the split is missing, unknown or not applicable.
+    """
+    if not path.exists() and "#" in path.name:
+        name, _, given = path.name.partition("#")
+        path, split = path.with_name(name), split or given
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        names = npz_splits(path)
+        if not split and len(names) != 1:
+            raise UsageError(f"{path} holds the splits {', '.join(names)}.", f"Choose one: {path.name}#{names[-1]}.")
+        return read_label_npz(path, split or names[0], classes)
+    if suffix == ".csv":
+        return _read_label_csv(path, split)
+    if split:
+        raise UsageError(f"{path} is a text list and has no splits, so #{split} means nothing.")
+    return {row.name: row.label for row in read_list(path)}
+
+
+def _read_label_csv(path: Path, split: str | None) -> dict[str, Label]:
+    rows = read_csv(path, ["name", EMOTION_COLUMNS], [VALENCE_COLUMNS, *(["split"] if split is not None else [])])
+    if split is not None:
+        if "split" not in rows[0].fields:
+            raise UsageError(f"{path} has no column split, so #{split} means nothing.")
+        known = sorted({row.fields["split"] for row in rows})
+        rows = [row for row in rows if split_name(row.fields["split"]) == split_name(split)]
+        if not rows:
+            raise UsageError(f"{path} has no rows of split {split!r}.", f"It has {', '.join(known)}.")
+    return {name: csv_label(path, row) for name, row in rows_by_name(path, rows).items()}
+
+
+def csv_label(path: Path, row: CsvRow) -> Label:
+    """Label of a csv row whose emotion column is known as `label`; an empty field means "not annotated"."""
+    valence = _valence(row.fields.get("valence", ""), f"{path} line {row.line}")
+    return Label(row.fields.get("label", "").lower() or None, valence)
+
+
+def read_frames(path: Path) -> dict[str, int]:
+    """Frame index per clip: a csv `name,frame|peak_index`, or a JSON file in MERR's form (`{name: {"peak_index"}}`).
+
+    Raises:
+        UsageError: Not such a file, or an index is not a whole number from 0 up.
+    """
+    found: dict[str, tuple[str, object]] = {}
+    if path.suffix.lower() == ".json":
+        try:
+            table = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+        if not isinstance(table, dict):
+            raise UsageError(f"{path} is not a JSON object of clip names.")
+        for name, entry in table.items():
+            found[name] = (f"{path}: {name}", entry.get("peak_index") if isinstance(entry, dict) else entry)
+    else:
+        for name, row in rows_by_name(path, read_csv(path, ["name", ("frame", "peak_index", "index")])).items():
+            found[name] = (f"{path} line {row.line}", row.fields["frame"])
+    frames = {}
+    for name, (where, value) in found.items():
+        if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value).strip()):
+            raise UsageError(f"{where}: frame index {value!r} is not a whole number from 0 up.")
+        frames[normal_name(name)] = int(str(value))
+    return frames

@@ -1,0 +1,375 @@
+"""The workspace: a folder with an `emo.toml` that says where data, weights and the store are."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emo.featstore.errors import UsageError
+
+FILE_NAME = "emo.toml"
+DEFAULT_STORE = "features.emo"
+PROFILES = ("paper", "tiny")
+PUBLISHED_ENCODERS = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
+KNOWN_WEIGHTS = (*PUBLISHED_ENCODERS, "HL-MERBench-UTT", "videomae-large-UTT", "llama", "minigpt_v2")
+WEIGHT_FOLDERS = ("checkpoints", "ckpt", "models", "pretrained", "weights")
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".gguf")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """One `[data.NAME]` table: where a dataset lies. Paths are absolute; none is looked at before it is used.
+
+    Attributes:
+        name: Name of the dataset, such as `MER2023-SEMI`.
+        root: Folder of the dataset.
+        labels: Label file, where it is not found in the root by its usual name.
+        transcripts: Transcript csv, likewise.
+        clips: Folder of the media files, likewise.
+        faces: Folder of OpenFace output, to be used in place of the face detector.
+        kind: Reader to use: a registered dataset name or `folder`; empty for the name's own.
+    """
+
+    name: str
+    root: Path
+    labels: Path | None = None
+    transcripts: Path | None = None
+    clips: Path | None = None
+    faces: Path | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class ExtractTable:
+    """The `[extract]` table: what `emo extract` makes when no flag says otherwise.
+
+    Attributes:
+        profile: `paper` (the published sizes and weights) or `tiny` (same code, small random networks).
+        encoders: Features to extract.
+        face: Rule that picks one of several people; empty for the extractor's default.
+        faces_every: Detect faces in every k-th frame and track between; `None` for the extractor's default.
+        device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1`, ...
+        frame: Frame for `eva_g_448`: `first` (as published), `middle`, or the path of a table of indices per clip.
+    """
+
+    profile: str = "paper"
+    encoders: tuple[str, ...] = PUBLISHED_ENCODERS
+    face: str = ""
+    faces_every: int | None = None
+    device: str = "auto"
+    frame: str = "first"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything an `emo.toml` says, checked and with defaults filled in.
+
+    Attributes:
+        root: Folder of the `emo.toml`; relative paths in the file start here.
+        store_path: The feature store, which need not exist yet.
+        data: Tables by dataset name.
+        extract: Defaults of `emo extract`.
+        weights: Local path or Hugging Face id by name, as written.
+        recipe: Default recipe of `emo train`; empty when none is set.
+    """
+
+    root: Path
+    store_path: Path
+    data: Mapping[str, DataTable] = field(default_factory=dict)
+    extract: ExtractTable = field(default_factory=ExtractTable)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
+
+    def table(self, name: str | None = None) -> DataTable:
+        """The `[data.NAME]` table of a dataset; without a name, the only one there is.
+
+        Raises:
+            UsageError: There is none of that name (the nearest one is given), or several to choose from.
+        """
+        where = self.root / FILE_NAME
+        have = f"It has {', '.join(self.data)}." if self.data else "It has no [data] table at all."
+        if name is None:
+            if len(self.data) == 1:
+                return next(iter(self.data.values()))
+            raise UsageError(f"{where} does not say which dataset is meant. {have}", "Name one: --dataset NAME.")
+        if name in self.data:
+            return self.data[name]
+        raise UsageError(
+            f"{where} has no [data.{_key(name)}] table.{_nearest(name, self.data)}",
+            f'{have} Add the table with root = "...".',
+        )
+
+    def weights_at(self, name: str) -> Path | str | None:
+        """Where weights lie: a `Path` for local ones (which may be absent), a Hugging Face id, or `None`.
+
+        A value is taken as an id when it has the form `owner/name` and nothing speaks for a path: no such path, no
+        suffix of a weights file, and `owner` is neither a folder here nor a usual folder name such as `checkpoints`.
+        """
+        value = self.weights.get(name)
+        if not value:
+            return None
+        path = self.root / Path(value).expanduser()
+        owner = value.split("/")[0]
+        if path.exists() or path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(value):
+            return path
+        return path if owner in WEIGHT_FOLDERS or (self.root / owner).is_dir() else value
+
+
+# ---- finding and loading --------------------------------------------------------------------------------------------
+
+
+def find_workspace(start: Path | None = None) -> Path:
+    """Path of the `emo.toml` in a folder or the nearest one above it.
+
+    Args:
+        start: Folder to start from; the current folder if `None`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    folder = (start or Path.cwd()).resolve()
+    for each in (folder, *folder.parents):
+        if (each / FILE_NAME).is_file():
+            return each / FILE_NAME
+    raise UsageError(f"No {FILE_NAME} in {folder} or above.", "Run `emo init` to write one.")
+
+
+def load_workspace(path: Path) -> Workspace:
+    """Read an `emo.toml`, or the one of a folder. Whether data and weights exist is looked at only when they are used.
+
+    Raises:
+        UsageError: The file is absent, is not TOML, or has problems; all of them are listed, one per line.
+    """
+    path = path.resolve()
+    path = path / FILE_NAME if path.is_dir() else path
+    reader = _Reader(_parse(path), path.parent)
+    workspace = reader.workspace()
+    if reader.problems:
+        count = f"{len(reader.problems)} problem{'s' if len(reader.problems) > 1 else ''}"
+        raise UsageError("\n  ".join([f"{path} has {count}:", *reader.problems]))
+    return workspace
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist.", "Run `emo init` to write one.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        what = str(error)
+        place = re.search(r"\(at line (\d+), column (\d+)\)", what)
+        where = f"line {place[1]}, column {place[2]}" if place else "at its end"
+        hint = "Write Windows paths with / or between 'single quotes'." if "escape" in what.lower() else ""
+        raise UsageError(f"{path} is not valid TOML, {where}: {what.split(' (at ')[0]}.", hint) from error
+
+
+class _Reader:
+    """Walks the parsed file and collects every problem instead of stopping at the first."""
+
+    def __init__(self, content: dict[str, Any], root: Path) -> None:
+        self.content = content
+        self.root = root
+        self.problems: list[str] = []
+
+    def workspace(self) -> Workspace:
+        self.known("", self.content, ("store", "data", "extract", "weights", "train"))
+        store = self.section("store", ("path",))
+        train = self.section("train", ("recipe",))
+        extract = self.extract_table()
+        return Workspace(
+            root=self.root,
+            store_path=self.path("store", store, "path") or self.root / DEFAULT_STORE,
+            data=self.data_tables(),
+            extract=extract,
+            weights=self.weights(extract.encoders),
+            recipe=self.text("train", train, "recipe"),
+        )
+
+    def data_tables(self) -> dict[str, DataTable]:
+        tables = {}
+        for name, table in self.section("data").items():
+            where = f"data.{_key(name)}"
+            if not isinstance(table, dict):
+                self.problems.append(f"{where}: must be a table; write [data.NAME] above its keys")
+                continue
+            self.known(where, table, ("root", "labels", "transcripts", "clips", "faces", "kind"))
+            root = self.path(where, table, "root")
+            if "root" not in table:
+                self.problems.append(f"{where}.root: is missing; it is the folder of the dataset")
+            places = {key: self.path(where, table, key) for key in ("labels", "transcripts", "clips", "faces")}
+            tables[name] = DataTable(name, root or self.root, **places, kind=self.text(where, table, "kind"))
+        return tables
+
+    def extract_table(self) -> ExtractTable:
+        default = ExtractTable()
+        table = self.section("extract", ("profile", "encoders", "face", "faces_every", "device", "frame"))
+        profile = self.text("extract", table, "profile", default.profile)
+        if profile not in PROFILES:
+            self.problems.append(f"extract.profile: {profile!r} is not {' or '.join(PROFILES)}")
+        encoders = table.get("encoders", list(default.encoders))
+        if not isinstance(encoders, list) or not encoders or not all(isinstance(e, str) and e for e in encoders):
+            self.problems.append('extract.encoders: must be a list of names, such as ["HL-UTT", "eva_g_448"]')
+            encoders = list(default.encoders)
+        for each in encoders:
+            self.near_miss("extract.encoders", each, PUBLISHED_ENCODERS, cutoff=1.0)  # the registry knows the others
+        every = table.get("faces_every")
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            self.problems.append(f"extract.faces_every: {every!r} is not a whole number from 1 up")
+            every = None
+        frame = self.text("extract", table, "frame", default.frame)
+        if frame not in ("first", "middle"):
+            frame = str(self.root / Path(frame).expanduser())
+        return ExtractTable(
+            profile=profile,
+            encoders=tuple(dict.fromkeys(encoders)),
+            face=self.text("extract", table, "face"),
+            faces_every=every,
+            device=self.text("extract", table, "device", default.device),
+            frame=frame,
+        )
+
+    def weights(self, encoders: Iterable[str]) -> dict[str, str]:
+        """Weights are an open table (third parties add encoders), but a near miss of a known name is a typing error."""
+        table = self.section("weights")
+        for name in table:
+            if name not in encoders:
+                self.near_miss("weights", name, KNOWN_WEIGHTS)
+        return {name: self.text("weights", table, name) for name in table}
+
+    # ---- one value --------------------------------------------------------------------------------------------------
+
+    def section(self, name: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+        table = self.content.get(name, {})
+        if not isinstance(table, dict):
+            self.problems.append(f"{name}: must be a table; write [{name}] above its keys")
+            return {}
+        if keys is not None:
+            self.known(name, table, keys)
+        return table
+
+    def known(self, where: str, table: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in keys:
+                place = f"{where}.{_key(key)}" if where else _key(key)
+                self.problems.append(f"{place}: unknown key; {_nearest(key, keys).strip() or _known(keys)}")
+
+    def near_miss(self, where: str, name: str, known: Iterable[str], cutoff: float = 0.85) -> None:
+        close = _close(name, known, cutoff)
+        if close is not None and close != name:
+            self.problems.append(f"{where}: unknown name {name!r}; did you mean {close!r}?")
+
+    def text(self, where: str, table: Mapping[str, Any], key: str, default: str = "") -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or (key in table and not value.strip()):
+            self.problems.append(f"{where}.{_key(key)}: must be text between quotes, not {value!r}")
+            return default
+        return value
+
+    def path(self, where: str, table: Mapping[str, Any], key: str) -> Path | None:
+        value = self.text(where, table, key)
+        return Path(os.path.abspath(self.root / Path(value).expanduser())) if value else None
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _text(name)
+
+
+def _text(value: str) -> str:
+    """A TOML basic string, of which a JSON string is a special case."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"known are {', '.join(names)}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean X?`, or nothing when no name is near."""
+    matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    return next((f" Did you mean {k}?" for k in known if matches and k.lower() == matches[0]), "")
+
+
+def _close(name: str, known: Iterable[str], cutoff: float) -> str | None:
+    """The known name that this one is almost certainly a mistyping of; case, `-`, `_` and `.` are not compared."""
+    plain = {re.sub(r"[-_. ]", "", each).lower(): each for each in known}
+    matches = difflib.get_close_matches(re.sub(r"[-_. ]", "", name).lower(), plain, n=1, cutoff=cutoff)
+    return plain[matches[0]] if matches else None
+
+
+# ---- the file that `emo init` writes --------------------------------------------------------------------------------
+
+_STARTER = """\
+# Workspace of emo. Paths are relative to this file. Keys that are commented out show an example or their default.
+
+[store]
+path = {store}                # the feature store; the first `emo extract` creates it
+
+[data.{dataset}]              # one table per dataset in use; `emo data list` names the known ones
+# root: the folder with label-6way.npz (or csv), transcription*.csv, and clips/ or video/; list files such as
+# relative_test3_NCEV.txt are found here too. The commented keys are needed only where a file lies elsewhere.
+root = {root}
+# labels = "label-6way.npz"             # npz, csv (name,label[,valence][,split]) or text list
+# transcripts = "transcription.csv"     # csv with name and chinese, english or sentence
+# clips = "clips"                       # folder of the media files
+# faces = "openface_face"               # OpenFace output (<clip>_aligned/, <clip>/, <clip>.npy), replaces detection
+# kind = "folder"                       # for your own data: any folder of media with a csv of labels
+
+[extract]
+# profile: paper (published networks and weights) or tiny (same code, small random networks, for trying things out)
+profile = "paper"
+encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features to extract
+# device = "auto"             # auto | cpu | cuda | cuda:0,cuda:1
+# frame = "first"             # for eva_g_448: first (as published), middle, or a csv name,frame or MERR json of indices
+# face = "prominent"          # which of several people: prominent | largest | longest | central | talking
+# faces_every = 5             # detect faces in every k-th frame and track between
+
+[weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
+"HL-UTT" = "TencentGameMate/chinese-hubert-large"          # HuBERT large, Chinese speech
+"mae_340_UTT" = "checkpoints/mae_checkpoint-340.pth"       # MAE ViT-L on face crops of MER2023
+"maeV_399_UTT" = "checkpoints/maeVideo_ckp199.pth"         # VideoMAE ViT-L on face crops of MER2023
+"eva_g_448" = "checkpoints/eva_vit_g.pth"                  # EVA ViT-g of BLIP-2
+llama = "checkpoints/Llama-2-7b-chat-hf"                   # the language model that `emo train` tunes
+minigpt_v2 = "checkpoints/minigptv2_checkpoint.pth"        # MiniGPT-v2: its vision-language projection and LoRA
+
+[train]
+recipe = "emotion-llama-stage1"    # recipe of `emo train` when none is named
+"""
+
+
+def starter_toml(dataset: str = "MER2023-SEMI", root: str = "../data/MER2023") -> str:
+    """Text of a first `emo.toml` for one dataset, every key explained by a comment."""
+    store = re.split(r"[-\s]", dataset.strip().lower())[0] or "features"
+    store = re.sub(r"[^\w.]", "_", store) + ".emo"
+    return _STARTER.format(store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")))
+
+
+def write_starter(folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023") -> Path:
+    """Write a first `emo.toml` into a folder, which is created if need be.
+
+    Raises:
+        UsageError: There is one already, or it cannot be written.
+    """
+    path = folder / FILE_NAME
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file.", "Name a folder for the workspace.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(starter_toml(dataset, root))
+    except FileExistsError:
+        raise UsageError(f"{path} exists already.", "Edit it, or choose another folder.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

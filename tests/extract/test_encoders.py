@@ -1,0 +1,530 @@
+"""The contract that every encoder passes, and what each of emo's own promises beyond it.
+
+Batch invariance is asserted to a relative tolerance of 1e-5 in float32 on the CPU (largest difference over largest
+value).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from emo.extract.encoders import base
+from emo.extract.encoders.base import ClipInputs, encoder_names, find_encoder, load_encoder, register
+from emo.extract.encoders.eva import LN_VISION_EPS, Eva
+from emo.extract.encoders.hubert import LARGE, HubertLast
+from emo.extract.encoders.mae import Mae
+from emo.extract.encoders.videomae import VideoMaeAuthor, VideoMaeMerbench
+from emo.extract.weights import seeded_state
+from emo.featstore.errors import MediaError, ModelError, UsageError, WeightsMissing
+from emo.featstore.spec import EncoderSpec
+
+NAMES = ["HL-UTT", "HL-MERBench-UTT", "mae_340_UTT", "maeV_399_UTT", "videomae-large-UTT", "eva_g_448"]
+INVARIANCE = 1e-5
+
+
+def make_inputs(needs: str, size: int, seed: int = 0) -> ClipInputs:
+    """Random input; `size` makes it longer (audio, faces) or larger (frame)."""
+    rng = np.random.default_rng(seed)
+    if needs == "audio":
+        return ClipInputs(audio=rng.normal(0, 0.1, 4000 * size).astype(np.float32))
+    if needs == "faces":
+        return ClipInputs(faces=rng.integers(0, 256, (size, 112, 96, 3), dtype=np.uint8), hop_s=0.04, fps=25.0)
+    return ClipInputs(frame=rng.integers(0, 256, (90 + size, 160, 3), dtype=np.uint8), frame_index=50, fps=25.0)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def state_of(encoder, seed=3):
+    """A complete state dict for an encoder, as a published file would hold it."""
+    with torch.device("meta"):
+        model = encoder.build()
+    return seeded_state({name: tensor.shape for name, tensor in model.state_dict().items()}, seed)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def encoder(request):
+    return load_encoder(request.param, "tiny")
+
+
+def test_the_list_is_complete():
+    assert encoder_names() == NAMES
+
+
+# ---- identity --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_is_the_same_in_every_instance_and_process():
+    program = (
+        "from emo.extract.encoders.base import *\n"
+        "for name in encoder_names():\n"
+        "    e = load_encoder(name, 'tiny')\n"
+        "    print(*(e.spec(level).fingerprint for level in e.levels))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    encoders = [load_encoder(name, "tiny") for name in NAMES]
+    assert other == [e.spec(level).fingerprint for e in encoders for level in e.levels]
+    assert len(set(other)) == len(other)
+
+
+def test_spec_is_complete_json(encoder):
+    for level in encoder.levels:
+        spec = encoder.spec(level)
+        assert EncoderSpec.from_json(spec.canonical()).fingerprint == spec.fingerprint
+        assert (spec.profile, spec.weights, spec.level) == ("tiny", "seed:0", level)
+        assert spec.name == encoder.names[level]
+        assert spec.recipe["arch"]
+
+
+def test_what_changes_the_numbers_changes_the_fingerprint_and_nothing_else_does(encoder):
+    level = encoder.levels[0]
+    same = [load_encoder(encoder.name, "tiny", dtype="bfloat16")]
+    other = [
+        load_encoder(encoder.name, "tiny", seed=1),
+        load_encoder(encoder.name, "tiny", media_recipe={"faces": "x"}),
+    ]
+    other.append(load_encoder(encoder.name, "random"))
+    mine = encoder.spec(level).fingerprint
+    assert {e.spec(level).fingerprint for e in same} == {mine}
+    assert len({e.spec(level).fingerprint for e in other} | {mine}) == 4
+
+
+def test_levels_it_does_not_have_are_refused(encoder):
+    with pytest.raises(UsageError, match=encoder.name):
+        encoder.spec("tokens" if "tokens" not in encoder.levels else "utt")
+
+
+def test_profiles_cannot_be_mixed_up(encoder, tmp_path):
+    with pytest.raises(WeightsMissing, match=r"emo\.toml"):
+        load_encoder(encoder.name, "paper")
+    with pytest.raises(UsageError, match="random"):
+        load_encoder(encoder.name, "random", weights=str(tmp_path))
+    with pytest.raises(UsageError, match="sizes"):
+        load_encoder(encoder.name, "random", config=encoder.config)
+    with pytest.raises(UsageError, match="huge"):
+        load_encoder(encoder.name, "huge")
+    assert load_encoder(encoder.name, "random").spec(encoder.levels[0]).profile == "random"
+
+
+# ---- output ----------------------------------------------------------------------------------------------------------
+
+
+def test_output_is_what_the_spec_says(encoder):
+    output = encoder.encode([encoder.prepare(make_inputs(encoder.needs, 5))])[0]
+    assert set(output) == set(encoder.levels)
+    for level, result in output.items():
+        spec = encoder.spec(level)
+        assert result.array.dtype == np.float32
+        assert result.array.shape == (spec.rows or len(result.array), spec.dim)
+        assert np.isfinite(result.array).all()
+        assert result.array.std() > 1e-3
+        assert (result.hop_s is not None) == (level == "frame")
+
+
+def test_only_the_levels_asked_for_are_returned(encoder):
+    item = encoder.prepare(make_inputs(encoder.needs, 2))
+    assert set(encoder.encode([item], levels=encoder.levels[:1])[0]) == set(encoder.levels[:1])
+    assert encoder.encode([]) == []
+
+
+def test_a_clip_does_not_depend_on_its_neighbours_and_order_is_kept(encoder):
+    items = [encoder.prepare(make_inputs(encoder.needs, size, seed=size)) for size in (9, 1, 17, 4, 10, 2)]
+    alone = [encoder.encode([item])[0] for item in items]
+    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4], [2, 2, 1]):
+        together = encoder.encode([items[i] for i in order])
+        for i, output in zip(order, together, strict=True):
+            for level in encoder.levels:
+                assert difference(output[level].array, alone[i][level].array) < INVARIANCE
+    first, second = alone[0][encoder.levels[0]].array, alone[1][encoder.levels[0]].array
+    assert difference(first, second) > 100 * INVARIANCE  # clips do differ
+
+
+def test_a_smaller_budget_changes_nothing(encoder, monkeypatch):
+    items = [encoder.prepare(make_inputs(encoder.needs, size, seed=size)) for size in (3, 8, 1)]
+    whole = encoder.encode(items)
+    monkeypatch.setattr(encoder, "max_cost", 2.0)
+    for a, b in zip(encoder.encode(items), whole, strict=True):
+        for level in encoder.levels:
+            assert difference(a[level].array, b[level].array) < INVARIANCE
+
+
+def test_prepare_in_many_threads_is_prepare(encoder):
+    inputs = [make_inputs(encoder.needs, size, seed=size) for size in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(encoder.prepare, inputs))
+    for item, each in zip(threaded, inputs, strict=True):
+        assert torch.equal(item.payload, encoder.prepare(each).payload)
+        assert item.cost > 0
+
+
+def test_cost_grows_with_the_work(encoder):
+    small, large = (encoder.prepare(make_inputs(encoder.needs, size)).cost for size in (1, 20))
+    assert small <= large
+    assert (small < large) == (encoder.name in ("HL-UTT", "HL-MERBench-UTT", "mae_340_UTT"))
+
+
+def test_half_precision_is_near_and_stays_float32_outside(encoder):
+    half = load_encoder(encoder.name, "tiny", dtype="bfloat16")
+    items = [encoder.prepare(make_inputs(encoder.needs, size)) for size in (6, 7)]  # audio: padded and masked
+    for mine, exact in zip(half.encode(items), encoder.encode(items), strict=True):
+        for level in encoder.levels:
+            assert mine[level].array.dtype == np.float32
+            assert 0 < difference(mine[level].array, exact[level].array) < 0.05
+
+
+def test_random_weights_are_the_same_everywhere_and_leave_the_global_seed_alone(encoder):
+    before = torch.random.get_rng_state()
+    item = encoder.prepare(make_inputs(encoder.needs, 3))
+    again, other = load_encoder(encoder.name, "tiny"), load_encoder(encoder.name, "tiny", seed=7)
+    assert torch.equal(before, torch.random.get_rng_state())
+    level = encoder.levels[0]
+    mine = encoder.encode([item])[0][level].array
+    assert np.array_equal(again.encode([item])[0][level].array, mine)
+    assert difference(other.encode([item])[0][level].array, mine) > 0.01
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_missing_or_odd_input_is_a_media_error(encoder):
+    bad = {
+        "audio": [
+            (ClipInputs(), "no-audio"),
+            (ClipInputs(audio=np.zeros(0, np.float32)), "audio-too-short"),
+            (ClipInputs(audio=np.zeros(399, np.float32)), "audio-too-short"),
+            (ClipInputs(audio=np.zeros((2, 16000), np.float32)), "bad-input"),
+            (ClipInputs(audio=np.zeros(16000, np.int16)), "bad-input"),
+            (ClipInputs(audio=np.full(16000, np.nan, np.float32)), "bad-input"),
+        ],
+        "faces": [
+            (ClipInputs(), "no-face"),
+            (ClipInputs(faces=np.zeros((0, 112, 112, 3), np.uint8)), "no-face"),
+            (ClipInputs(faces=np.zeros((112, 112, 3), np.uint8)), "bad-input"),
+            (ClipInputs(faces=np.zeros((2, 112, 112, 3), np.float32)), "bad-input"),
+            (ClipInputs(faces=np.zeros((2, 112, 112, 4), np.uint8)), "bad-input"),
+        ],
+        "frame": [
+            (ClipInputs(), "no-frame"),
+            (ClipInputs(frame=np.zeros((0, 0, 3), np.uint8)), "no-frame"),
+            (ClipInputs(frame=np.zeros((1, 90, 160, 3), np.uint8)), "bad-input"),
+            (ClipInputs(frame=np.zeros((90, 160), np.uint8)), "bad-input"),
+        ],
+    }[encoder.needs]
+    for inputs, kind in bad:
+        with pytest.raises(MediaError) as caught:
+            encoder.prepare(inputs)
+        assert (caught.value.kind, caught.value.retry) == (kind, False)
+
+
+def test_the_smallest_valid_input_works(encoder):
+    least = {
+        "audio": ClipInputs(audio=np.zeros(400, np.float32)),  # silence, 25 ms
+        "faces": ClipInputs(faces=np.zeros((1, 1, 2, 3), np.uint8)),
+        "frame": ClipInputs(frame=np.zeros((1, 1, 3), np.uint8)),
+    }[encoder.needs]
+    for result in encoder.encode([encoder.prepare(least)])[0].values():
+        assert np.isfinite(result.array).all()
+
+
+# ---- weights files ---------------------------------------------------------------------------------------------------
+
+
+def save(state, path):
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return str(path)
+
+
+def load_with(encoder, path):
+    return load_encoder(encoder.name, "tiny", weights=path, config=encoder.config)
+
+
+def test_a_complete_file_loads_and_its_hash_is_the_identity(encoder, tmp_path):
+    state = state_of(encoder)
+    loaded = load_with(encoder, save(state, tmp_path / "w.safetensors"))
+    report = loaded.load()
+    assert set(report.consumed) == set(state)
+    assert not report.ignored
+    assert loaded.spec(encoder.levels[0]).weights == loaded.weights.hash
+    with loaded.computing() as model:
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, state[name]), name
+
+
+def test_every_missing_tensor_is_named(encoder, tmp_path):
+    needed = [name for name in state_of(encoder) if not name.startswith("ln_vision.")]
+    for name in needed[::7]:
+        state = state_of(encoder)
+        del state[name]
+        with pytest.raises(ModelError, match="lacks") as caught:
+            load_with(encoder, save(state, tmp_path / "w.safetensors")).load()
+        assert name in caught.value.message
+
+
+def test_unexpected_tensors_are_named(encoder, tmp_path):
+    state = {**state_of(encoder), "surprise.weight": torch.zeros(3)}
+    with pytest.raises(ModelError, match=r"unexpected surprise\.weight"):
+        load_with(encoder, save(state, tmp_path / "w.safetensors")).load()
+
+
+def test_other_shapes_are_named(encoder, tmp_path):
+    state = state_of(encoder)
+    name = next(name for name in state if name.endswith("bias"))
+    state[name] = torch.zeros(5)
+    with pytest.raises(ModelError, match=r"\(5,\) instead of") as caught:
+        load_with(encoder, save(state, tmp_path / "w.safetensors")).load()
+    assert name in caught.value.message
+
+
+def test_the_file_of_another_model_is_refused_with_its_names(encoder, tmp_path):
+    path = save({"lstm.weight_ih": torch.zeros(4, 4)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="another model"):
+        load_with(encoder, path).load()
+
+
+def test_what_is_ignored_has_a_reason(encoder, tmp_path):
+    extra = {
+        "HL-UTT": "masked_spec_embed",
+        "HL-MERBench-UTT": "lm_head.weight",
+        "mae_340_UTT": "decoder_blocks.0.norm1.weight",
+        "maeV_399_UTT": "encoder_to_decoder.weight",
+        "videomae-large-UTT": "mask_token",
+        "eva_g_448": "blocks.39.norm1.weight",
+    }[encoder.name]
+    state = {**state_of(encoder), extra: torch.zeros(3)}
+    report = load_with(encoder, save(state, tmp_path / "w.safetensors")).load()
+    assert report.ignored[extra]
+
+
+@pytest.mark.parametrize("nest", ["model", "module", None])
+def test_training_checkpoints_with_prefixes_load(encoder, tmp_path, nest):
+    prefixes = {"eva_g_448": "visual_encoder.", "maeV_399_UTT": "encoder.", "HL-UTT": "hubert."}
+    state = state_of(encoder)
+    named = {f"module.{prefixes.get(encoder.name, '')}{name}": tensor for name, tensor in state.items()}
+    path = tmp_path / "checkpoint.pth"
+    torch.save({nest: named, "epoch": 199} if nest else named, path)
+    assert set(load_with(encoder, str(path)).load().consumed) == set(state)
+
+
+# ---- what emo's own encoders promise ---------------------------------------------------------------------------------
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def true_models():
+    """The models at the published sizes, without values."""
+    with torch.device("meta"):
+        classes = (HubertLast, Mae, VideoMaeAuthor, VideoMaeMerbench, Eva)
+        return {cls.name: cls(profile="random").build() for cls in classes}
+
+
+def test_true_sizes(true_models):
+    counts = {name: parameters(model) for name, model in true_models.items()}
+    ln_vision = 2 * 1408
+    assert counts == {
+        "HL-UTT": 315_437_696,  # without masked_spec_embed
+        "mae_340_UTT": 303_301_632,
+        "maeV_399_UTT": 303_860_736 - 2 * 1024,  # no final norm
+        "videomae-large-UTT": 303_860_736,
+        "eva_g_448": 986_975_872 + ln_vision,
+    }
+
+
+def test_true_names_of_eva(true_models):
+    """The names and shapes that eva_vit_g.pth has, but for its 224 px position table."""
+    d, h = 1408, 6144
+    want = {"cls_token": (1, 1, d), "pos_embed": (1, 1025, d)}
+    want |= {"patch_embed.proj.weight": (d, 3, 14, 14), "patch_embed.proj.bias": (d,)}
+    for i in range(39):
+        stem = f"blocks.{i}."
+        want |= {f"{stem}norm{n}.{kind}": (d,) for n in (1, 2) for kind in ("weight", "bias")}
+        want |= {f"{stem}attn.q_bias": (d,), f"{stem}attn.v_bias": (d,), f"{stem}attn.qkv.weight": (3 * d, d)}
+        want |= {f"{stem}attn.proj.weight": (d, d), f"{stem}attn.proj.bias": (d,)}
+        want |= {f"{stem}mlp.fc1.weight": (h, d), f"{stem}mlp.fc1.bias": (h,)}
+        want |= {f"{stem}mlp.fc2.weight": (d, h), f"{stem}mlp.fc2.bias": (d,)}
+    want |= {"ln_vision.weight": (d,), "ln_vision.bias": (d,)}
+    assert {name: tuple(t.shape) for name, t in true_models["eva_g_448"].state_dict().items()} == want
+
+
+def test_epsilons(true_models):
+    """A wrong epsilon passes most tolerances, so the values themselves are asserted."""
+
+    def epsilons(model):
+        return {m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.LayerNorm) and name != "ln_vision"}
+
+    assert epsilons(true_models["mae_340_UTT"]) == {1e-6}
+    assert epsilons(true_models["maeV_399_UTT"]) == {1e-6}
+    assert epsilons(true_models["videomae-large-UTT"]) == {1e-12}
+    assert epsilons(true_models["eva_g_448"]) == {1e-6}
+    assert epsilons(true_models["HL-UTT"]) == {1e-5}
+    assert true_models["eva_g_448"].ln_vision.eps == LN_VISION_EPS == 1e-5
+
+
+def test_audio_normalisation_has_epsilon_1e_7():
+    quiet = np.float32([1e-3, -1e-3] * 800)
+    want = 1e-3 / np.sqrt(1e-6 + 1e-7)
+    payload = load_encoder("HL-UTT", "tiny").prepare(ClipInputs(audio=quiet)).payload
+    assert payload[0, 0].item() == pytest.approx(want, rel=1e-5)
+
+
+def test_final_norms(true_models):
+    assert hasattr(true_models["mae_340_UTT"], "norm")
+    assert not hasattr(true_models["maeV_399_UTT"], "norm")
+    assert hasattr(true_models["videomae-large-UTT"], "norm")
+    assert not hasattr(true_models["eva_g_448"], "norm")
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16000, 49), (160000, 499), (320000, 999)]
+)
+def test_hubert_frames_per_sample(samples, frames):
+    encoder = load_encoder("HL-UTT", "tiny")
+    assert encoder.frames(samples) == frames
+    assert (encoder.shortest, encoder.hop_samples) == (400, 320)
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(160_000, 499), (160_001, 998), (320_000, 998)])
+def test_merbench_folds_what_is_longer_than_ten_seconds(samples, rows):
+    encoder = load_encoder("HL-MERBench-UTT", "tiny")
+    item = encoder.prepare(ClipInputs(audio=np.random.default_rng(0).normal(size=samples).astype(np.float32)))
+    assert item.payload.shape[1] == 160_000
+    assert encoder.encode([item])[0]["frame"].array.shape == (rows, 64)
+
+
+def test_group_norm_sounds_of_other_lengths_never_share_a_forward():
+    sizes = {**load_encoder("HL-UTT", "tiny").config, "feat_extract_norm": "group", "do_stable_layer_norm": False}
+    encoder = load_encoder("HL-UTT", "tiny", config=sizes)
+    items = [encoder.prepare(make_inputs("audio", size, seed=size)) for size in (20, 21, 20)]
+    shapes = []
+    with encoder.computing() as model:
+        model.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape)))
+    together = encoder.encode(items)
+    assert shapes == [(2, 80_000), (1, 84_000)]
+    for item, output in zip(items, together, strict=True):
+        assert difference(output["frame"].array, encoder.encode([item])[0]["frame"].array) < INVARIANCE
+
+
+def test_times_of_rows():
+    faces = make_inputs("faces", 32)
+    mae, merbench = load_encoder("mae_340_UTT", "tiny"), load_encoder("videomae-large-UTT", "tiny")
+    assert mae.encode([mae.prepare(faces)])[0]["frame"].hop_s == 0.04
+    assert merbench.encode([merbench.prepare(faces)])[0]["frame"].hop_s == pytest.approx(0.04 * 32 / 8)
+    eva, audio = load_encoder("eva_g_448", "tiny"), load_encoder("HL-UTT", "tiny")
+    assert eva.encode([eva.prepare(make_inputs("frame", 1))])[0]["tokens"].t0_s == 2.0  # frame 50 at 25 per second
+    assert audio.encode([audio.prepare(make_inputs("audio", 4))])[0]["frame"].hop_s == 0.02
+
+
+def test_eva_takes_a_smaller_half_precision_position_table(tmp_path):
+    """As eva_vit_g.pth: half precision, 224 px table, 40th block, no ln_vision."""
+    eva = load_encoder("eva_g_448", "tiny")
+    state = {name: tensor.half() for name, tensor in state_of(eva).items() if not name.startswith("ln_vision")}
+    state["pos_embed"] = torch.randn(1, 1 + 4 * 4, 64).half()
+    state["blocks.39.attn.q_bias"] = torch.zeros(64).half()
+    torch.save(state, tmp_path / "eva.pth")
+    loaded = load_encoder("eva_g_448", "tiny", weights=str(tmp_path / "eva.pth"))
+    report = loaded.load()
+    assert "4x4 to 8x8" in report.notes[0]
+    assert "no ln_vision" in report.notes[1]
+    assert list(report.ignored) == ["blocks.39.attn.q_bias"]
+    tokens = loaded.encode([loaded.prepare(make_inputs("frame", 1))])[0]["tokens"].array
+    assert np.abs(tokens.mean(1)).max() < 1e-4  # plain normalisation
+    assert np.abs(tokens.std(1) - 1).max() < 1e-2
+
+
+def test_eva_finds_its_part_in_a_whole_model(tmp_path):
+    """BLIP-2 and Emotion-LLaMA checkpoints hold a language model beside the image encoder."""
+    eva = load_encoder("eva_g_448", "tiny")
+    state = {f"visual_encoder.{n}" if not n.startswith("ln_") else n: t for n, t in state_of(eva).items()}
+    language = ["llama_proj.weight", "llama_model.model.layers.0.q_proj.weight", "query_tokens"]
+    state |= dict.fromkeys(language, torch.zeros(2))
+    loaded = load_encoder("eva_g_448", "tiny", weights=save({n: t.clone() for n, t in state.items()}, tmp_path / "w"))
+    report = loaded.load()
+    assert set(report.ignored) == set(language)
+    assert "ln_vision.weight" in report.consumed
+    assert not report.notes
+
+
+def test_another_image_size_is_explained(tmp_path):
+    mae = load_encoder("mae_340_UTT", "tiny")
+    state = {**state_of(mae), "pos_embed": torch.zeros(1, 197, 64)}
+    with pytest.raises(ModelError, match="another image size"):
+        load_encoder("mae_340_UTT", "tiny", weights=save(state, tmp_path / "w.safetensors")).load()
+
+
+def test_global_pooling_without_the_option_is_explained(tmp_path):
+    pooled = load_encoder("mae_340_UTT", "tiny", pooling="mean+fc_norm")
+    path = save(state_of(pooled), tmp_path / "w.safetensors")
+    assert load_encoder("mae_340_UTT", "tiny", weights=path, pooling="mean+fc_norm").load().consumed
+    with pytest.raises(ModelError, match=r"pooling='mean\+fc_norm'"):
+        load_encoder("mae_340_UTT", "tiny", weights=path).load()
+    with pytest.raises(UsageError, match="sum"):
+        load_encoder("mae_340_UTT", "tiny", pooling="sum")
+    assert pooled.spec("utt").fingerprint != load_encoder("mae_340_UTT", "tiny").spec("utt").fingerprint
+
+
+def test_a_base_size_checkpoint_is_called_that(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**LARGE, "hidden_size": 768, "num_hidden_layers": 12}))
+    save({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="hidden_size is 768 instead of 1024"):
+        load_encoder("HL-UTT", "paper", weights=str(tmp_path))
+    state = {"cls_token": torch.zeros(1, 1, 768), "norm.weight": torch.zeros(768)}
+    with pytest.raises(ModelError, match=r"base-size checkpoint \(768\), expected large \(1024\)"):
+        load_encoder("mae_340_UTT", "paper", weights=save(state, tmp_path / "base.safetensors")).load()
+
+
+# ---- registry --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(UsageError, match="mae_340_UTT"):
+        find_encoder("mae_341_UTT")
+    with pytest.raises(UsageError, match="HL-UTT"):
+        find_encoder("???")
+
+
+@pytest.mark.parametrize(("alias", "name"), [("HL", "HL-UTT"), ("mae_340_FRA", "mae_340_UTT"), ("eva_g", "eva_g_448")])
+def test_aliases(alias, name):
+    assert find_encoder(alias) is find_encoder(name)
+
+
+def test_the_ambiguous_published_name_is_no_alias():
+    """MER2023 and MERBench gave two different features one directory name."""
+    with pytest.raises(UsageError, match="HL-UTT or HL-MERBench-UTT"):
+        find_encoder("chinese-hubert-large-UTT")
+
+
+def test_plugins_and_registration(monkeypatch):
+    class Plugin(Mae):
+        name = "mine"
+
+    point = SimpleNamespace(name="mine", load=lambda: Plugin)
+    monkeypatch.setattr(base.metadata, "entry_points", lambda group, name="mine": [point] if name == "mine" else [])
+    assert load_encoder("mine", "tiny").name == "mine"
+    assert encoder_names() == [*NAMES, "mine"]
+    monkeypatch.setattr(base, "_registry", dict(base._registry))
+    register("other", Plugin)
+    assert find_encoder("other") is Plugin
+    with pytest.raises(UsageError, match="exists"):
+        register("HL-UTT", Plugin)
+
+
+def test_devices_and_types_that_are_not_there():
+    with pytest.raises(UsageError, match="device"):
+        load_encoder("mae_340_UTT", "tiny", device="abacus")
+    with pytest.raises(UsageError, match="CUDA"):
+        load_encoder("mae_340_UTT", "tiny", device="cuda:99")
+    with pytest.raises(UsageError, match="float8"):
+        load_encoder("mae_340_UTT", "tiny", dtype="float8")

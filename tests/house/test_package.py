@@ -1,0 +1,81 @@
+"""What is shipped: every sub-package, every recipe, nothing else; and one copy of each module in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("extract", "featstore", "train")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def package_folders() -> set[str]:
+    found = {"emo"}
+    for room in ROOMS:
+        for init in (ROOT / room).rglob("__init__.py"):
+            found.add("emo." + ".".join(init.parent.relative_to(ROOT).parts))
+    return found
+
+
+def test_every_sub_package_is_listed() -> None:
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == package_folders()
+
+
+def test_every_folder_of_sources_is_a_package() -> None:
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            assert (path.parent / "__init__.py").exists(), f"{path.parent} has sources but no __init__.py"
+
+
+def test_no_stray_module_at_the_root() -> None:
+    assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "cli.py"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("wheel")
+    source = tmp_path_factory.mktemp("source")
+    for name in (*ROOMS, "pyproject.toml", "LICENSE", "README.md", "__init__.py", "cli.py"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        ".",
+    ]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = {n for n in wheel.namelist() if ".dist-info/" not in n}
+    tops = {n.split("/")[0] for n in names}
+    assert tops == {"emo"}
+    expected = {"emo/__init__.py", "emo/cli.py"}
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*"):
+            if path.suffix in {".py", ".yaml"}:
+                expected.add(f"emo/{path.relative_to(ROOT)}")
+    assert names == expected
+
+
+def test_a_module_is_never_loaded_twice() -> None:
+    code = (
+        "import sys, emo.featstore.spec, emo.extract, emo.train;"
+        "bare = [m for m in sys.modules if m.split('.')[0] in ('featstore', 'extract', 'train', 'cli')];"
+        "assert not bare, bare"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,282 @@
+"""Training a head from start to finish: honest predictions, exact repetition, everything written down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emo.featstore.clip import Label
+from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.train.heads.base import HEADS, HeadRecipe, Outputs, load_recipe, make_recipe
+from emo.train.heads.fit import FitResult, Mean, Progress, fit_head, make_folds, predict_run
+from emo.train.runs import load_run
+
+Fill = Callable[..., Any]
+LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+
+
+def quick(head: str = "attention", **keys: Any) -> HeadRecipe:
+    small = {} if head == "logistic" else {"epochs": 8, "lr": 0.01}
+    return make_recipe({"head": head, "folds": 3, **small, **keys})
+
+
+def rows_of(folder: Path, name: str = "predictions.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def fit(filled: Any, folder: Path, recipe: HeadRecipe | None = None, **options: Any) -> FitResult:
+    store, clips = filled
+    return fit_head(store, clips, LABELS, recipe or quick(), folder, "cpu", **options)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_learns_and_fills_its_run_folder(fill: Fill, tmp_path: Path, head: str) -> None:
+    filled = fill()
+    result = fit(filled, tmp_path / "run", quick(head) if head == "logistic" else quick(head, epochs=25))
+    assert result.validation.n == 40
+    assert result.validation.f1_weighted > 0.9
+    assert result.splits["test1"].n == 6
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "run.json",
+        "recipe.yaml",
+        "log.jsonl",
+        "metrics.json",
+        "predictions.jsonl",
+        *(f"seed0-fold{fold}.safetensors" for fold in range(3)),
+    }
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["validation"] == result.validation.to_json()
+    assert [member["n_train"] + member["n_val"] for member in metrics["members"]] == [40, 40, 40]
+
+
+def test_a_training_clip_is_answered_by_the_fold_that_did_not_see_it(fill: Fill, tmp_path: Path) -> None:
+    filled = fill()
+    clips = filled[1]
+    fit(filled, tmp_path / "run")
+    rows = {row["name"]: row for row in rows_of(tmp_path / "run")}
+    assert list(rows) == [clip.id for clip in clips]
+    folds = make_folds(np.array([LABELS.index(clip.label.emotion) for clip in clips[:40]]), 3, seed=0)
+    for fold, part in enumerate(folds):
+        assert all(rows[clips[i].id]["folds"] == [fold] for i in part)
+    assert all(rows[clip.id]["folds"] is None for clip in clips[40:])
+    assert rows["clip_000"]["truth"] == clips[0].label.emotion
+    assert "truth" not in rows[clips[-1].id]
+    assert sum(rows["clip_000"]["probabilities"].values()) == pytest.approx(1.0)
+
+
+def test_labels_that_say_nothing_give_a_score_at_chance(fill: Fill, tmp_path: Path) -> None:
+    # leakage of the held-out clips into training would show here
+    store, clips = fill(n=120, test=0, unlabelled=0)
+    for name in list(store.rows):
+        rng = np.random.default_rng(1)
+        store.rows[name] = {c: rng.normal(size=rows.shape).astype(np.float32) for c, rows in store.rows[name].items()}
+    result = fit((store, clips), tmp_path / "run", quick("logistic"))
+    assert result.validation.accuracy < 0.5
+
+
+def test_the_same_recipe_gives_the_same_bytes_again(fill: Fill, tmp_path: Path) -> None:
+    features = ["HL-UTT", "frames", {"name": "eva_g_448", "pool": "mean"}]
+    for name in ("a", "b"):
+        fit(fill(), tmp_path / name, quick(features=features, seeds=[3]))
+    files = sorted(path.name for path in (tmp_path / "a").iterdir() if path.name != "run.json")
+    assert len(files) == 7
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_the_written_recipe_repeats_the_run_and_another_seed_does_not(fill: Fill, tmp_path: Path) -> None:
+    fit(fill(), tmp_path / "a")
+    fit(fill(), tmp_path / "b", load_recipe(tmp_path / "a/recipe.yaml"))
+    fit(fill(), tmp_path / "c", quick(seeds=[1]))
+    a, b, c = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_the_written_recipe_has_every_default_resolved(fill: Fill, tmp_path: Path) -> None:
+    fit(fill(), tmp_path / "run")
+    text = (tmp_path / "run/recipe.yaml").read_text()
+    assert set(type(quick()).model_fields) == {line.split(":")[0] for line in text.splitlines() if line[0].isalpha()}
+    assert "select_by: combined" in text
+
+
+def test_epochs_are_chosen_by_f1_where_there_is_no_valence(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    bare = [replace(clip, label=clip.label and Label(clip.label.emotion)) for clip in clips]
+    result = fit((store, bare), tmp_path / "run")
+    assert "select_by: f1_weighted" in (tmp_path / "run/recipe.yaml").read_text()
+    assert result.validation.combined is None
+    assert "valence" not in rows_of(tmp_path / "run")[0]
+    with pytest.raises(UsageError, match="cannot be chosen by combined"):
+        fit((store, bare), tmp_path / "other", quick(select_by="combined"))
+
+
+def test_the_best_epoch_is_the_one_kept(fill: Fill, tmp_path: Path) -> None:
+    fit(fill(), tmp_path / "run", quick(lr=0.001, epochs=12))
+    log = rows_of(tmp_path / "run", "log.jsonl")
+    for member in json.loads((tmp_path / "run/metrics.json").read_text())["members"]:
+        fold = [row["combined"] for row in log if row["fold"] == member["fold"]]
+        assert len(fold) == 12
+        assert member["best_epoch"] == int(np.argmax(fold)) + 1
+        assert member["combined"] == max(fold)
+
+
+def test_thirteen_clips_run_and_the_result_says_what_they_are_worth(fill: Fill, tmp_path: Path) -> None:
+    result = fit(fill(n=13, classes=6, test=0, unlabelled=3), tmp_path / "run", quick(folds=5))
+    assert "13 clips are too few for a score: it shows that the path works and means nothing else." in result.notes
+    tiny = "Features come from the tiny profile (random weights): no number here is an accuracy on people."
+    assert result.notes[0] == result.run.info["profile"] == tiny
+    assert tiny in json.loads((tmp_path / "run/metrics.json").read_text())["notes"]
+
+
+def test_fewer_clips_than_folds_reduce_the_folds_and_say_so(fill: Fill, tmp_path: Path) -> None:
+    result = fit(fill(n=3, test=1), tmp_path / "run", quick(folds=5))
+    assert "3 labelled clips allow 3 folds instead of 5." in result.notes
+    with pytest.raises(UsageError, match=r"1 labelled clips with features.*pool, test1, train"):
+        fit(fill(n=1, classes=1), tmp_path / "other")
+
+
+def test_splits_choose_who_trains(fill: Fill, tmp_path: Path) -> None:
+    result = fit(fill(), tmp_path / "run", quick(train_splits=["test1_corpus"]))  # by either of its names
+    assert result.validation.n == 6
+    assert result.splits["train"].n == 40
+    assert {row["name"] for row in rows_of(tmp_path / "run") if row["folds"]} == {
+        f"clip_{i:03d}" for i in range(40, 46)
+    }
+
+
+def test_paper_features_need_no_excuse(fill: Fill, tmp_path: Path) -> None:
+    result = fit(fill(n=120, profile="paper"), tmp_path / "run", quick("logistic"))
+    assert result.notes == ()
+    assert result.run.info["profile"] == "Features come from the published encoders (paper profile)."
+
+
+def test_missing_features_follow_the_policy_and_are_recorded(fill: Fill, tmp_path: Path) -> None:
+    filled = fill()
+    del filled[0].rows["HL-UTT"]["clip_004"]
+    with pytest.raises(FeatureMissing, match="HL-UTT: clip_004"):
+        fit(filled, tmp_path / "error")
+    assert load_run(tmp_path / "error").info["status"] == "failed"
+    skipped = fit(filled, tmp_path / "skip", quick(missing="skip"))
+    assert skipped.run.info["skipped"] == ["clip_004"]
+    assert "1 clips lack features and were left out: clip_004." in skipped.notes
+    zeroed = fit(filled, tmp_path / "zeros", quick(missing="zeros"))
+    assert (zeroed.run.info["zeroed"], zeroed.validation.n) == (["clip_004"], 40)
+    assert "1 clips lack features and were filled with zeros: clip_004." in zeroed.notes
+
+
+def test_progress_counts_every_epoch_of_every_fold_and_seed(fill: Fill, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    fit(fill(), tmp_path / "run", quick(epochs=2, seeds=[0, 1]), on_progress=events.append)
+    assert [event.done for event in events] == list(range(1, 13))
+    assert {event.total for event in events} == {12}
+    assert [(event.seed, event.fold) for event in events[::2]] == [(s, f) for s in (0, 1) for f in range(3)]
+
+
+def test_an_interrupted_run_is_not_finished(fill: Fill, tmp_path: Path) -> None:
+    def stop(event: Progress) -> None:
+        if event.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(fill(), tmp_path / "run", on_progress=stop)
+    run = load_run(tmp_path / "run")
+    assert (run.finished, run.info["status"]) == (False, "interrupted")
+    with pytest.raises(UsageError, match="not finished"):
+        predict_run(fill()[0], run, [])
+    with pytest.raises(UsageError, match="holds a run already"):
+        fit(fill(), tmp_path / "run")
+
+
+def test_training_that_diverges_is_an_error(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    store.rows["HL-UTT"]["clip_003"] = np.full((1, 6), np.nan, np.float32)
+    with pytest.raises(TrainError, match=r"diverged at epoch 1: loss .*nan"):
+        fit((store, clips), tmp_path / "run")
+
+
+def test_clips_that_cannot_be_used_are_named(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    with pytest.raises(UsageError, match="1 clip names come more than once: clip_000"):
+        fit((store, [*clips, clips[0]]), tmp_path / "a")
+    with pytest.raises(UsageError, match="outside the label set: joy"):
+        fit((store, [replace(clips[0], label=Label("joy")), *clips[1:]]), tmp_path / "b")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_saved_run_predicts_new_clips_as_it_predicted_them_in_training(fill: Fill, tmp_path: Path, head: str) -> None:
+    store, clips = fill()
+    fit((store, clips[:44]), tmp_path / "part", quick(head))
+    fit((store, clips), tmp_path / "all", quick(head))
+    answers = predict_run(store, tmp_path / "part", clips, "cpu")
+    rows = {row["name"]: row for row in rows_of(tmp_path / "all")}
+    assert list(answers)[:44] == [clip.id for clip in clips[:44]]
+    for clip in clips[44:]:  # these the run has not seen before
+        assert answers[clip.id].answer == rows[clip.id]["answer"]
+        assert answers[clip.id].probabilities == pytest.approx(rows[clip.id]["probabilities"], abs=1e-6)
+
+
+def test_a_saved_run_never_answers_a_training_clip_with_a_fold_that_saw_it(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    fit((store, clips), tmp_path / "run")
+    rows = {row["name"]: row for row in rows_of(tmp_path / "run")}
+    answers = predict_run(store, tmp_path / "run", clips[:40], "cpu")
+    assert {name: answer.probabilities for name, answer in answers.items()} == {
+        clip.id: rows[clip.id]["probabilities"] for clip in clips[:40]
+    }
+
+
+def test_a_saved_run_refuses_another_feature_of_the_same_name(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    fit((store, clips[:44]), tmp_path / "run")
+    store.specs["HL-UTT"] = replace(store.specs["HL-UTT"], weights="seed:1")
+    with pytest.raises(FeatureMissing, match="HL-UTT@"):
+        predict_run(store, tmp_path / "run", clips)
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize(("n", "folds"), [(13, 5), (3373, 5), (5, 5), (7, 3)])
+def test_folds_are_even_disjoint_and_a_function_of_the_seed(n: int, folds: int, stratify: bool) -> None:
+    emotion = np.random.default_rng(0).choice(6, p=[0.3, 0.25, 0.2, 0.12, 0.1, 0.03], size=n)
+    parts = make_folds(emotion, folds, seed=4, stratify=stratify)
+    assert sorted(np.concatenate(parts)) == list(range(n))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(np.array_equal(a, b) for a, b in zip(parts, make_folds(emotion, folds, 4, stratify), strict=True))
+    if stratify:
+        for label in range(6):
+            counts = [int((emotion[part] == label).sum()) for part in parts]
+            assert max(counts) - min(counts) <= 1
+    if n > 100:
+        other = make_folds(emotion, folds, 5, stratify)
+        assert not all(np.array_equal(a, b) for a, b in zip(parts, other, strict=True))
+
+
+def test_the_ensemble_is_the_mean_of_raw_logits() -> None:
+    mean = Mean(2, 2)
+    mean.add(np.array([0, 1]), Outputs(np.array([[4.0, 0.0], [0.0, 1.0]]), np.array([1.0, 5.0])))
+    mean.add(np.array([0]), Outputs(np.array([[-1.0, 1.0]]), np.array([2.0])))
+    # a majority vote or a mean of probabilities could say otherwise
+    assert mean.row(0, ["a", "b"])["answer"] == "a"
+    assert mean.row(0, ["a", "b"])["probabilities"]["a"] == pytest.approx(1 / (1 + np.exp(0.5 - 1.5)))
+    assert (mean.row(0, ["a", "b"])["valence"], mean.row(1, ["a", "b"])["valence"]) == (1.5, 5.0)
+
+
+def test_training_loads_no_decoder_and_no_encoder() -> None:
+    code = "import sys, emo.train.heads.fit, emo.train.heads.attention, emo.train.heads.logistic; " + (
+        "print(sorted({'av', 'transformers', 'onnxruntime', 'emo.extract'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_nothing_is_printed(fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(fill(), tmp_path / "run")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,211 @@
+"""One contract for every head, and the constants that the golden case cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from emo.featstore.errors import ModelError, UsageError
+from emo.train.features import Stream
+from emo.train.heads.attention import Fused, head_loss, load_official, mer2023_attention, merbench_attention
+from emo.train.heads.base import HEADS, Epoch, Head, Outputs, Targets, head_class, make_recipe
+
+QUICK = {"attention": {"epochs": 15}, "attention-mer2023": {"epochs": 15}, "logistic": {}}
+CLASSES = 3
+
+
+def make_streams(dims: Sequence[int] = (6, 5), n: int = 60, sequence: bool = False) -> tuple[list[Stream], Targets]:
+    rng = np.random.default_rng(0)
+    emotion = rng.integers(CLASSES, size=n)
+    streams = []
+    for k, dim in enumerate(dims):
+        centre = rng.normal(size=(CLASSES, dim)) * 3
+        lengths = rng.integers(1, 6, size=n) if sequence else np.ones(n, dtype=int)
+        rows = (centre[np.repeat(emotion, lengths)] + rng.normal(size=(lengths.sum(), dim))).astype(np.float32)
+        streams.append(Stream(f"s{k}", rows, np.cumsum([0, *lengths]) if sequence else None))
+    return streams, Targets(emotion, emotion - 1.0)
+
+
+def build(
+    name: str, streams: Sequence[Stream], seed: int = 1, valence: bool = True, classes: int = CLASSES, **keys: Any
+) -> Head:
+    recipe = make_recipe({"head": name, **QUICK[name], **keys})
+    dims = [(stream.dim, stream.sequence) for stream in streams]
+    return head_class(name)(recipe, dims, classes, valence and recipe.predicts_valence, "cpu", seed)
+
+
+def train(head: Head, streams: Sequence[Stream], targets: Targets, rows: np.ndarray) -> list[Epoch]:
+    def accuracy(out: Outputs) -> float:
+        return float((out.logits.argmax(axis=1) == targets.emotion[40:60]).mean())
+
+    epochs: list[Epoch] = []
+    head.fit(head.prepare(streams, "cpu"), targets, rows, np.arange(40, 60), accuracy, epochs.append)
+    return epochs
+
+
+@pytest.mark.parametrize("name", HEADS)
+class TestEveryHead:
+    def test_it_learns_what_can_be_learned(self, name: str) -> None:
+        streams, targets = make_streams()
+        head = build(name, streams)
+        epochs = train(head, streams, targets, np.arange(40))
+        out = head.predict(head.prepare(streams, "cpu"), np.arange(60))
+        assert (out.logits.argmax(axis=1) == targets.emotion).mean() > 0.9
+        assert out.logits.shape == (60, CLASSES)
+        assert out.logits.dtype == np.float64
+        assert max(epoch.metric for epoch in epochs) == pytest.approx(
+            (out.logits[40:].argmax(axis=1) == targets.emotion[40:]).mean()
+        )
+
+    @pytest.mark.parametrize("dims", [(4,), (4, 3), (2, 3, 4, 5)])
+    def test_any_number_of_streams(self, name: str, dims: tuple[int, ...]) -> None:
+        streams, targets = make_streams(dims)
+        head = build(name, streams)
+        train(head, streams, targets, np.arange(40))
+        assert head.predict(head.prepare(streams, "cpu"), np.arange(3)).logits.shape == (3, CLASSES)
+
+    def test_an_answer_does_not_depend_on_its_batch(self, name: str) -> None:
+        streams, targets = make_streams()
+        head = build(name, streams)
+        train(head, streams, targets, np.arange(40))
+        data = head.prepare(streams, "cpu")
+        alone = np.concatenate([head.predict(data, np.array([i])).logits for i in range(5)])
+        assert np.abs(alone - head.predict(data, np.arange(5)).logits).max() < 1e-5
+        assert head.predict(data, np.arange(0)).logits.shape == (0, CLASSES)
+
+    def test_the_same_seed_gives_the_same_bits_and_another_does_not(self, name: str) -> None:
+        streams, targets = make_streams()
+        heads = [build(name, streams, seed) for seed in (1, 1, 2)]
+        for head in heads:
+            train(head, streams, targets, np.arange(40))
+        a, b, c = (head.state() for head in heads)
+        assert all(np.array_equal(a[key], b[key]) for key in a)
+        if name != "logistic":  # convex: every seed ends in the same place
+            assert any(not np.array_equal(a[key], c[key]) for key in a)
+
+    def test_training_leaves_the_callers_random_state_alone(self, name: str) -> None:
+        streams, targets = make_streams()
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        train(build(name, streams), streams, targets, np.arange(40))
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_a_fold_without_one_class_still_answers_finitely(self, name: str) -> None:
+        streams, targets = make_streams()
+        for seen in ({0, 1}, {2}):
+            rows = np.array([i for i in range(40) if targets.emotion[i] in seen])
+            head = build(name, streams)
+            train(head, streams, targets, rows)
+            out = head.predict(head.prepare(streams, "cpu"), rows)
+            assert np.isfinite(out.logits).all()
+            if name == "logistic":
+                assert set(out.logits.argmax(axis=1)) == seen
+
+    def test_state_and_load_are_inverse_and_strict(self, name: str) -> None:
+        streams, targets = make_streams()
+        head, fresh = build(name, streams), build(name, streams, seed=9)
+        train(head, streams, targets, np.arange(40))
+        fresh.load(head.state())
+        data = head.prepare(streams, "cpu")
+        assert np.array_equal(fresh.predict(data, np.arange(9)).logits, head.predict(data, np.arange(9)).logits)
+        some = next(iter(head.state()))
+        with pytest.raises(ModelError, match=some.replace(".", r"\.")):
+            fresh.load({key: array for key, array in head.state().items() if key != some})
+        with pytest.raises(ModelError, match="stranger"):
+            fresh.load(head.state() | {"stranger": np.zeros(1)})
+
+    def test_it_says_whether_it_takes_sequences(self, name: str) -> None:
+        streams, targets = make_streams(sequence=True)
+        if name == "attention":
+            train(build(name, streams), streams, targets, np.arange(40))
+        else:
+            with pytest.raises(UsageError, match="one row per clip"):
+                build(name, streams)
+
+
+def test_the_number_of_cpu_threads_changes_no_bit() -> None:
+    streams, targets = make_streams()
+    before, states = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            # the gradient of a (128, 6) layer is one that several threads would add up in another order
+            head = build("attention", streams, hidden=128, classes=6)
+            train(head, streams, targets, np.arange(40))
+            states.append(head.state())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_sequence_is_read_without_padding() -> None:
+    streams, targets = make_streams(sequence=True)
+    head = build("attention", streams)
+    train(head, streams, targets, np.arange(40))
+    data = head.prepare(streams, "cpu")
+    alone = np.concatenate([head.predict(data, np.array([i])).logits for i in range(8)])
+    assert np.abs(alone - head.predict(data, np.arange(8)).logits).max() < 1e-5
+
+
+def test_valence_is_learned_from_the_clips_that_have_one() -> None:
+    streams, targets = make_streams()
+    some = Targets(targets.emotion, np.where(np.arange(60) % 3 == 0, np.nan, targets.valence))
+    head = build("attention", streams, epochs=60)
+    train(head, streams, some, np.arange(40))
+    valence = head.predict(head.prepare(streams, "cpu"), np.arange(60)).valence
+    assert valence is not None
+    assert np.corrcoef(valence, targets.valence)[0, 1] > 0.8
+
+
+def test_a_row_without_valence_adds_nothing_to_the_loss() -> None:
+    logits, emotion = torch.randn(4, CLASSES), torch.tensor([0, 1, 2, 0])
+    said, truth = torch.tensor([[1.0], [2.0], [3.0], [9.0]]), torch.tensor([0.0, float("nan"), 1.0, float("nan")])
+    cross_entropy = nn.functional.cross_entropy(logits, emotion)
+    assert head_loss(Fused(logits, logits, said), emotion, truth) == cross_entropy + (1.0 + 4.0) / 2
+    assert head_loss(Fused(logits, logits, said), emotion, torch.full((4,), torch.nan)) == cross_entropy
+    assert head_loss(Fused(logits, logits, None), emotion, truth) == cross_entropy
+
+
+def test_dropout_is_on_the_input_in_merbench_and_after_each_layer_in_mer2023() -> None:
+    net = merbench_attention([(4, False), (3, True)], 8, 0.4, CLASSES, True)
+    assert [(name, m.p) for name, m in net.named_modules() if isinstance(m, nn.Dropout)] == [
+        ("encoders.0.drop", 0.4),
+        ("encoders.1.drop", 0.4),
+        ("attention_mlp.drop", 0.4),
+    ]
+    x = torch.ones(1, 4)
+    net.encoders[0].linear_1 = nn.Identity()  # what reaches the first linear layer has been dropped or scaled
+    net.encoders[0].linear_2 = net.encoders[0].linear_3 = nn.Identity()
+    assert {round(value, 4) for value in net.encoders[0](x.repeat(20, 1)).flatten().tolist()} == {0.0, 1.6667}
+    assert [type(m).__name__ for m in mer2023_attention([4, 3], [8, 5], 0.3, CLASSES, True).attention_mlp] == [
+        "Linear",
+        "ReLU",
+        "Dropout",
+    ] * 2
+
+
+def test_loading_official_weights_names_every_difference() -> None:
+    net = merbench_attention([(4, False)], 8, 0.0, CLASSES, True)
+    state = {key.replace("encoders.0.", "audio_encoder."): tensor for key, tensor in net.state_dict().items()}
+    load_official(net, state, ["audio"])
+    state["fc_out_1.bias"] = torch.zeros(CLASSES + 1)
+    state["text_encoder.linear_1.bias"] = state.pop("audio_encoder.linear_1.bias")
+    with pytest.raises(ModelError) as caught:
+        load_official(net, state, ["audio"])
+    for part in (
+        "encoders.0.linear_1.bias is missing",
+        "text_encoder.linear_1.bias is left over",
+        "(4,), expected (3,)",
+    ):
+        assert part in str(caught.value)
+
+
+def test_an_unknown_head_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Nearest: attention"):
+        head_class("atention")

@@ -1,0 +1,153 @@
+"""The store as a training set: features of clips as arrays, in the order asked for. No video, no encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.spec import EncoderSpec
+from emo.train.answers import some_of
+
+Missing = Literal["error", "skip", "zeros"]
+Pool = Literal["none", "mean"]
+
+
+class FeatureSource(Protocol):
+    """What training needs of a store; `emo.featstore.store.Store` has it."""
+
+    path: Any
+
+    def resolve(self, name: str) -> EncoderSpec: ...
+    def has(self, feature: str, clip_ids: Sequence[str]) -> np.ndarray: ...
+    def get(self, feature: str, clip_id: str) -> Any: ...
+    def utterances(self, feature: str, clip_ids: Sequence[str], missing: Missing = "error") -> np.ndarray: ...
+    def failures(self) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One feature of all clips.
+
+    Attributes:
+        name: Feature name as the recipe has it.
+        rows: `(N, D)` float32, one row per clip; or all rows of all clips, `(R, D)`, where `offsets` is given.
+        offsets: `(N + 1,)`: clip i owns rows `offsets[i]:offsets[i + 1]`. `None` for one row per clip.
+    """
+
+    name: str
+    rows: np.ndarray
+    offsets: np.ndarray | None = None
+
+    @property
+    def dim(self) -> int:
+        """Columns D."""
+        return int(self.rows.shape[1])
+
+    @property
+    def sequence(self) -> bool:
+        """Whether a clip has several rows, in order of time."""
+        return self.offsets is not None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The features of `clip_ids`, and what was left out or filled in on the caller's word."""
+
+    clip_ids: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    specs: tuple[EncoderSpec, ...]
+    skipped: tuple[str, ...] = ()
+    zeroed: tuple[str, ...] = ()
+
+
+def load_inputs(
+    store: FeatureSource, features: Iterable[tuple[str, Pool]], clip_ids: Sequence[str], missing: Missing = "error"
+) -> Inputs:
+    """Read features of clips, whole, into memory.
+
+    Args:
+        store: Where they lie.
+        features: `(name, pool)` pairs. `mean` averages a clip's rows into one; `none` keeps the row or the sequence.
+        clip_ids: In the order wanted.
+        missing: What to do about clips that lack one of the features: `error` lists them, `skip` leaves them out,
+            `zeros` puts zero rows in their place. The result names the clips concerned.
+
+    Raises:
+        FeatureMissing: A feature is not in the store, or clips lack one and the policy is `error`.
+        UsageError: Token rows without a pool, or no clip left.
+    """
+    features = list(features)
+    specs = tuple(store.resolve(name) for name, _ in features)
+    for (name, pool), spec in zip(features, specs, strict=True):
+        if spec.level == "tokens" and pool == "none":
+            raise UsageError(
+                f"{name} has {spec.rows or 'many'} token rows per clip, which are no sequence in time.",
+                f"Average them: {{name: {name}, pool: mean}}.",
+            )
+        if spec.level == "utt" and pool == "mean":
+            raise UsageError(f"{name} has one row per clip already.", f"Write {name} without a pool.")
+
+    present = np.array([store.has(spec.key, clip_ids) for spec in specs], dtype=bool)  # (F, N)
+    present = present.reshape(len(specs), len(clip_ids))
+    whole = np.logical_and.reduce(present, axis=0)  # (N,)
+    lacking = tuple(clip for clip, ok in zip(clip_ids, whole, strict=True) if not ok)
+    if lacking and missing == "error":
+        why = {(failure.feature, failure.clip): failure.kind for failure in store.failures()}
+        by_feature = []
+        for spec, row in zip(specs, present, strict=True):
+            clips = [clip for clip, ok in zip(clip_ids, row, strict=True) if not ok]
+            if clips:
+                said = [f"{clip} ({why.get((spec.key, clip), 'not extracted')})" for clip in clips]
+                by_feature.append(f"{spec.name}: {some_of(said)}")
+        raise FeatureMissing(
+            f"{len(lacking)} of {len(clip_ids)} clips lack features. {'; '.join(by_feature)}.",
+            "Extract them (emo extract), or leave these clips out with missing: skip.",
+        )
+    if missing == "skip":
+        keep = np.flatnonzero(whole)
+        clip_ids, present = [clip_ids[int(i)] for i in keep], present[:, keep]
+    if not len(clip_ids):
+        raise UsageError(f"No clip has all of {', '.join(spec.name for spec in specs)}.", "Run emo extract first.")
+    streams = tuple(
+        _stream(store, name, pool, spec, clip_ids, row)
+        for (name, pool), spec, row in zip(features, specs, present, strict=True)
+    )
+    return Inputs(
+        tuple(clip_ids),
+        streams,
+        specs,
+        skipped=lacking if missing == "skip" else (),
+        zeroed=lacking if missing == "zeros" else (),
+    )
+
+
+def _stream(
+    store: FeatureSource, name: str, pool: Pool, spec: EncoderSpec, clip_ids: Sequence[str], present: np.ndarray
+) -> Stream:
+    if spec.level == "utt":
+        # With zeros chosen by name, the caller has been told which clips these are.
+        return Stream(name, store.utterances(spec.key, clip_ids, missing="error" if present.all() else "zeros"))
+    matrices = (
+        np.asarray(store.get(spec.key, clip).array, dtype=np.float32) if ok else np.zeros((1, spec.dim), np.float32)
+        for clip, ok in zip(clip_ids, present, strict=True)
+    )
+    if pool == "mean":
+        return Stream(name, np.stack([matrix.mean(axis=0, dtype=np.float64).astype(np.float32) for matrix in matrices]))
+    kept = list(matrices)
+    return Stream(name, np.concatenate(kept), np.cumsum([0, *(len(matrix) for matrix in kept)]))
+
+
+def profile_note(specs: Iterable[EncoderSpec]) -> str | None:
+    """What must be said of numbers made from these features, or `None` where they are the published encoders'."""
+    specs = list(specs)
+    tiny = [spec.name for spec in specs if spec.profile == "tiny"]
+    if tiny:
+        which = "Features" if len(tiny) == len(specs) else f"Features {', '.join(tiny)}"
+        return f"{which} come from the tiny profile (random weights): no number here is an accuracy on people."
+    if other := [spec.name for spec in specs if spec.profile != "paper"]:
+        return f"Features {', '.join(other)} were imported: emo cannot say how they were made."
+    return None

@@ -1,0 +1,1 @@
+"""One file per head, and the loop that fits them."""

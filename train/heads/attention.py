@@ -1,0 +1,321 @@
+"""Attention fusion of any number of feature streams: MERBench's head and MER2023's, by the official definitions.
+
+One vector per stream; their concatenation gives one weight per stream (**not** softmaxed); the weighted sum gives the
+emotion logits and the valence. Sources, in MERTools: MERBench/toolkit/models/attention.py and modules/encoder.py;
+MER2023/main-release.py:226-290.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from emo.featstore.errors import ModelError, TrainError, UsageError
+from emo.train.features import Stream
+from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
+
+OFFICIAL_STREAMS = ("audio", "text", "video")
+EVAL_ROWS = 2048
+
+
+class GradientRecipe(HeadRecipe):
+    """Keys of the heads that are trained by gradient descent. Defaults: MERBench/main-release.py, model-tune.yaml."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
+    grad_clip: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    valence: Literal["auto", "off"] = "auto"
+
+    @property
+    def predicts_valence(self) -> bool:
+        return self.valence == "auto"
+
+
+class AttentionRecipe(GradientRecipe):
+    """MERBench `attention`."""
+
+    head: Literal["attention"] = "attention"
+    hidden: int = Field(default=128, ge=1)
+
+
+class AttentionMer2023Recipe(GradientRecipe):
+    """MER2023 baseline `attention`."""
+
+    head: Literal["attention-mer2023"] = "attention-mer2023"
+    layers: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+
+
+class MlpEncoder(nn.Module):
+    """Dropout on the input, then three times linear and ReLU: `(B, D) -> (B, hidden)`."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.linear_1 = nn.Linear(dim, hidden)
+        self.linear_2 = nn.Linear(hidden, hidden)
+        self.linear_3 = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        for linear in (self.linear_1, self.linear_2, self.linear_3):
+            x = F.relu(linear(x))
+        return x
+
+
+class LstmEncoder(nn.Module):
+    """Final state of one LSTM layer, dropout, linear without ReLU: `(B, T, D)` or packed sequences `-> (B, hidden)`.
+
+    The reference pads in front with zeros and reads the state at the end; packed sequences hold no padding at all.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(dim, hidden, batch_first=True)
+        self.drop = nn.Dropout(dropout)
+        self.linear_1 = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor | PackedSequence) -> Tensor:
+        _, (state, _) = self.rnn(x)
+        out: Tensor = self.linear_1(self.drop(state[-1]))
+        return out
+
+
+def _mlp(dim: int, layers: Sequence[int], dropout: float) -> nn.Sequential:
+    """MER2023's MLP: linear, ReLU and dropout per layer."""
+    stages: list[nn.Module] = []
+    for width in layers:
+        stages += [nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout)]
+        dim = width
+    return nn.Sequential(*stages)
+
+
+class Fused(NamedTuple):
+    """Fused vector `(B, h)`, emotion logits `(B, C)` and valence `(B, 1)` or `None`."""
+
+    features: Tensor
+    logits: Tensor
+    valence: Tensor | None
+
+
+class AttentionFusion(nn.Module):
+    """The network of both heads; they differ in their encoders alone. A batch of one clip keeps its batch axis."""
+
+    def __init__(
+        self, encoders: Sequence[nn.Module], attention_mlp: nn.Module, width: int, classes: int, valence: bool
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.attention_mlp = attention_mlp
+        self.fc_att = nn.Linear(width, len(encoders))
+        self.fc_out_1 = nn.Linear(width, classes)
+        self.fc_out_2 = nn.Linear(width, 1) if valence else None
+
+    def forward(self, streams: Sequence[Tensor | PackedSequence]) -> Fused:
+        hidden = [encoder(x) for encoder, x in zip(self.encoders, streams, strict=True)]  # K x (B, h)
+        weights = self.fc_att(self.attention_mlp(torch.cat(hidden, dim=1)))  # (B, K), no softmax
+        fused = torch.einsum("kbh,bk->bh", torch.stack(hidden), weights)
+        return Fused(fused, self.fc_out_1(fused), None if self.fc_out_2 is None else self.fc_out_2(fused))
+
+
+def merbench_attention(
+    dims: Sequence[tuple[int, bool]], hidden: int, dropout: float, classes: int, valence: bool
+) -> AttentionFusion:
+    """MERBench's head. `dims` holds `(D, is a sequence)` per stream: an LSTM encodes sequences, an MLP single rows."""
+    encoders = [(LstmEncoder if sequence else MlpEncoder)(dim, hidden, dropout) for dim, sequence in dims]
+    attention = MlpEncoder(hidden * len(dims), hidden, dropout)
+    return AttentionFusion(encoders, attention, hidden, classes, valence)
+
+
+def mer2023_attention(
+    dims: Sequence[int], layers: Sequence[int], dropout: float, classes: int, valence: bool
+) -> AttentionFusion:
+    """MER2023's head."""
+    encoders = [_mlp(dim, layers, dropout) for dim in dims]
+    return AttentionFusion(encoders, _mlp(layers[-1] * len(dims), layers, dropout), layers[-1], classes, valence)
+
+
+def load_official(net: AttentionFusion, state: Mapping[str, Tensor], streams: Sequence[str] = OFFICIAL_STREAMS) -> None:
+    """Load a state dict in the official naming: `audio_encoder.*` (MERBench) or `audio_mlp.*` (MER2023).
+
+    Args:
+        net: Head with as many encoders as `streams`.
+        state: Official state dict.
+        streams: Official name of each encoder, in the order of the head's inputs.
+
+    Raises:
+        ModelError: A tensor is missing, left over or of another shape; all are named.
+    """
+    places = {f"{name}_{kind}.": f"encoders.{i}." for i, name in enumerate(streams) for kind in ("encoder", "mlp")}
+    renamed = {}
+    for key, tensor in state.items():
+        prefix = next((prefix for prefix in places if key.startswith(prefix)), "")
+        renamed[places.get(prefix, "") + key.removeprefix(prefix)] = tensor
+    load_strict(net, renamed)
+
+
+def load_strict(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load every tensor and leave none over.
+
+    Raises:
+        ModelError: With all differences.
+    """
+    own = net.state_dict()
+    wrong = [f"{key} is missing" for key in own if key not in state]
+    wrong += [f"{key} is left over" for key in state if key not in own]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise ModelError(f"The weights do not fit the head: {'; '.join(wrong)}.")
+    net.load_state_dict(dict(state))
+
+
+def head_loss(out: Fused, emotion: Tensor, valence: Tensor) -> Tensor:
+    """Cross-entropy, mean over the batch, plus squared valence error, mean over the clips that have one; unweighted.
+
+    Shape:
+        emotion: `(B,)` class indices. valence: `(B,)`, NaN where absent.
+    """
+    loss = F.cross_entropy(out.logits, emotion)
+    if out.valence is not None:
+        known = ~valence.isnan()
+        if known.any():
+            loss = loss + F.mse_loss(out.valence.squeeze(1)[known], valence[known])
+    return loss
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators as a pure function of (seed, epoch); the caller's own state comes back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread: sums come out the same on any number of cores, and networks this small run faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Attention(Head):
+    """MERBench's attention head, trained as MERBench does except that everything is seeded and batches are shuffled."""
+
+    Recipe: ClassVar[type[HeadRecipe]] = AttentionRecipe
+
+    def __init__(
+        self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
+    ) -> None:
+        self.recipe, self.device, self.seed = recipe, torch.device(device), seed
+        with seeded(seed, 0, self.device):
+            self.net = self._build(dims, classes, valence).to(self.device)
+
+    def _build(self, dims: Sequence[tuple[int, bool]], classes: int, valence: bool) -> AttentionFusion:
+        return merbench_attention(dims, self.recipe.hidden, self.recipe.dropout, classes, valence)
+
+    @classmethod
+    def prepare(cls, streams: Sequence[Stream], device: str) -> list[tuple[Tensor, np.ndarray | None]]:
+        return [(torch.from_numpy(np.ascontiguousarray(s.rows)).to(device), s.offsets) for s in streams]
+
+    @one_thread()
+    def fit(
+        self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
+    ) -> int:
+        recipe = self.recipe
+        emotion = torch.from_numpy(targets.emotion).to(self.device)
+        valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        best, best_metric, best_state = 0, -math.inf, self.net.state_dict()
+        for epoch in range(1, recipe.epochs + 1):
+            order = train[np.random.default_rng([self.seed, epoch]).permutation(len(train))]
+            total = torch.zeros((), device=self.device)
+            self.net.train()
+            with seeded(self.seed, epoch, self.device):
+                for start in range(0, len(order), recipe.batch_size):
+                    rows = order[start : start + recipe.batch_size]
+                    at = torch.from_numpy(rows).to(self.device)
+                    loss = head_loss(self.net(_batch(data, rows, at)), emotion[at], valence[at])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    if recipe.grad_clip is not None:
+                        nn.utils.clip_grad_value_(self.net.parameters(), recipe.grad_clip)
+                    optimizer.step()
+                    total += loss.detach() * len(rows)
+            mean_loss = total.item() / len(order)
+            metric = measure(self.predict(data, val))
+            if not (math.isfinite(mean_loss) and math.isfinite(metric)):
+                raise TrainError(
+                    f"Training diverged at epoch {epoch}: loss {mean_loss}, validation metric {metric}.",
+                    "Lower lr, or look for broken features.",
+                )
+            if better := metric > best_metric:
+                best, best_metric = epoch, metric
+                best_state = {key: tensor.clone() for key, tensor in self.net.state_dict().items()}
+            on_epoch(Epoch(epoch, mean_loss, metric, better))
+        self.net.load_state_dict(best_state)
+        return best
+
+    @one_thread()
+    @torch.no_grad()
+    def predict(self, data: Any, rows: np.ndarray) -> Outputs:
+        self.net.eval()
+        logits, valence = [], []
+        for start in range(0, len(rows), EVAL_ROWS):
+            some = rows[start : start + EVAL_ROWS]
+            out = self.net(_batch(data, some, torch.from_numpy(some).to(self.device)))
+            logits.append(out.logits.double().cpu().numpy())
+            if out.valence is not None:
+                valence.append(out.valence.squeeze(1).double().cpu().numpy())
+        if not logits:
+            logits = [np.zeros((0, self.net.fc_out_1.out_features))]
+            valence = [np.zeros(0)] if self.net.fc_out_2 is not None else []
+        return Outputs(np.concatenate(logits), np.concatenate(valence) if valence else None)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {key: tensor.cpu().numpy() for key, tensor in self.net.state_dict().items()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        load_strict(self.net, {key: torch.from_numpy(array) for key, array in state.items()})
+
+
+class AttentionMer2023(Attention):
+    """MER2023's attention head."""
+
+    Recipe: ClassVar[type[HeadRecipe]] = AttentionMer2023Recipe
+
+    def _build(self, dims: Sequence[tuple[int, bool]], classes: int, valence: bool) -> AttentionFusion:
+        if any(sequence for _, sequence in dims):
+            raise UsageError(
+                "Head attention-mer2023 takes one row per clip.", "Pool the sequences: {name: ..., pool: mean}."
+            )
+        return mer2023_attention([dim for dim, _ in dims], self.recipe.layers, self.recipe.dropout, classes, valence)
+
+
+def _batch(data: Any, rows: np.ndarray, at: Tensor) -> list[Tensor | PackedSequence]:
+    """Streams of a batch: `(B, D)` each, or packed sequences."""
+    return [
+        tensor[at]
+        if offsets is None
+        else pack_sequence([tensor[offsets[i] : offsets[i + 1]] for i in rows], enforce_sorted=False)
+        for tensor, offsets in data
+    ]

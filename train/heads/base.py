@@ -1,0 +1,224 @@
+"""What a head is: a recipe and four methods. A new head is one file here and one line in `HEADS`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from emo.featstore.errors import UsageError
+from emo.train.features import Missing, Pool, Stream
+
+HEADS = {
+    "attention": "emo.train.heads.attention:Attention",
+    "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
+    "logistic": "emo.train.heads.logistic:Logistic",
+}
+Metric = Literal["auto", "combined", "f1_weighted", "accuracy"]
+
+
+class FeatureChoice(BaseModel):
+    """One feature of a recipe: `NAME`, or `{name: NAME, pool: mean}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    pool: Pool = "none"
+
+
+def _choice(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class HeadRecipe(BaseModel):
+    """Keys that every head has; the commented files in `recipes/` say what each means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    head: str
+    features: tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...] = Field(
+        default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True
+    )
+    missing: Missing = "error"
+    train_splits: tuple[str, ...] | None = None
+    folds: int = Field(default=5, ge=2)
+    stratify: bool = True
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    select_by: Metric = "auto"
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must be different and not negative")
+        return seeds
+
+    @property
+    def predicts_valence(self) -> bool:
+        """Whether the head learns valence where clips have one."""
+        return False
+
+    def to_yaml(self) -> str:
+        """The recipe with every default resolved."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a head says of clips: raw `logits` (N, C), and `valence` (N,) where it was trained on one; float64."""
+
+    logits: np.ndarray
+    valence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What annotators said: class index `(N,)`, -1 where nothing; valence `(N,)`, NaN where nothing."""
+
+    emotion: np.ndarray
+    valence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over a fold's training clips, as measured afterwards on its validation clips."""
+
+    epoch: int
+    loss: float | None
+    metric: float
+    best: bool
+
+
+Measure = Callable[[Outputs], float]
+OnEpoch = Callable[[Epoch], None]
+
+
+class Head(ABC):
+    """One trainable head. `fit_head` makes one per seed and fold.
+
+    Args:
+        recipe: An instance of the class's `Recipe`.
+        dims: `(D, is a sequence)` of each stream, in recipe order.
+        classes: Number of labels C.
+        valence: Whether to predict valence too.
+        device: Torch device name, for the heads that use one.
+    """
+
+    Recipe: ClassVar[type[HeadRecipe]]
+
+    @abstractmethod
+    def __init__(
+        self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
+    ) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, streams: Sequence[Stream], device: str) -> Any:
+        """Put the inputs of all clips where `fit` and `predict` want them; done once per run."""
+
+    @abstractmethod
+    def fit(
+        self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
+    ) -> int:
+        """Train on the rows `train`, keep the epoch at which `measure` of the rows `val` is best, and return it."""
+
+    @abstractmethod
+    def predict(self, data: Any, rows: np.ndarray) -> Outputs:
+        """Outputs for the given rows, in their order."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything learned, by name."""
+
+    @abstractmethod
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        """Inverse of `state`, strict.
+
+        Raises:
+            ModelError: A name or shape differs; all differences are named.
+        """
+
+
+def head_class(name: str) -> type[Head]:
+    """The head registered under `name`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in HEADS:
+        near = difflib.get_close_matches(str(name), HEADS, 1)
+        raise UsageError(
+            f"There is no head {name!r}.", f"{f'Nearest: {near[0]}. ' if near else ''}Heads: {', '.join(HEADS)}."
+        )
+    module, _, attribute = HEADS[name].partition(":")
+    found: type[Head] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> HeadRecipe:
+    """Read a recipe: the name of a shipped one, or a YAML file.
+
+    Args:
+        source: `attention`, or a path that ends in .yaml or .yml.
+        overrides: `key=value` pairs whose values are YAML, applied above the file.
+
+    Raises:
+        UsageError: All that is wrong with it, at once, each key with its nearest known one.
+    """
+    name = str(source)
+    if name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"Cannot read recipe {name}: {error.strerror}.") from error
+    else:
+        shipped = resources.files("emo.train") / "recipes" / f"{name}.yaml"
+        if name not in HEADS or not shipped.is_file():
+            raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {', '.join(HEADS)}; or give a .yaml file.")
+        text = shipped.read_text(encoding="utf-8")
+    table = _yaml(text, name)
+    if not isinstance(table, dict):
+        raise UsageError(f"Recipe {name} is not a table of key: value.")
+    for pair in overrides:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {pair!r} is not key=value.")
+        table[key] = _yaml(value, f"--set {key}")
+    return make_recipe(table, f"Recipe {name}")
+
+
+def make_recipe(table: dict[str, Any], where: str = "The recipe") -> HeadRecipe:
+    """Validate a table of recipe keys. `head` decides which further keys there are.
+
+    Raises:
+        UsageError: All problems at once.
+    """
+    if "head" not in table:
+        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}.")
+    recipe = head_class(table["head"]).Recipe
+    try:
+        return recipe.model_validate(table)
+    except ValidationError as error:
+        problems = []
+        for each in error.errors():
+            key = ".".join(str(part) for part in each["loc"])
+            if each["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(key, recipe.model_fields, 1)
+                problems.append(f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else ""))
+            else:
+                problems.append(f"{key}: {each['msg'].removeprefix('Value error, ')}")
+        raise UsageError(f"{where} is wrong: {'; '.join(problems)}.") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not YAML: {error}.") from error
