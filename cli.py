@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json as jsonlib
@@ -96,7 +97,10 @@ def _say(text: str) -> None:
 
 
 def _emit_json(value: Any) -> None:
-    print(jsonlib.dumps(value, ensure_ascii=False, default=str))
+    def plain(thing: Any) -> Any:
+        return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
+
+    print(jsonlib.dumps(value, ensure_ascii=False, default=plain))
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]], numbers: tuple[str, ...] = ()) -> None:
@@ -149,8 +153,6 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder of the new workspac
 @command(app, example="emo doctor")
 def doctor(json: Json = False) -> None:
     """Say what is here, what is missing and what to do about it."""
-    from dataclasses import asdict
-
     from emo.extract.doctor import diagnose
     from emo.featstore.errors import UsageError
     from emo.featstore.workspace import find_workspace, load_workspace
@@ -160,7 +162,7 @@ def doctor(json: Json = False) -> None:
     except UsageError as error:
         findings = diagnose(None, error)
     if json:
-        _emit_json({"findings": [asdict(finding) for finding in findings]})
+        _emit_json({"findings": findings})
     else:
         rows = [[finding.status, finding.area, f"{finding.what} {finding.do}".strip()] for finding in findings]
         _table("emo doctor", ["", "area", "what, and what to do"], rows)
@@ -338,6 +340,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Score predictions against labels by the published definitions."""
+    from emo.featstore.datasets import find_labels
     from emo.featstore.tables import read_labels
     from emo.train.answers import read_predictions
     from emo.train.report import write_report
@@ -351,7 +354,7 @@ def score(
         predictions = source.path / "predictions.jsonl"
         notes = list(source.info.get("notes", []))
         _say(f"predictions of run {source.name}")
-    truth = read_labels(_find_labels(labels))
+    truth = read_labels(find_labels(labels))
     result = score_them(truth, read_predictions(predictions), answers, allow_missing=not require_all)
     if report is not None:
         write_report(result, report, f"{labels}, {predictions.name}", notes)
@@ -360,27 +363,6 @@ def score(
         _emit_json({**result.to_json(), "notes": notes})
     else:
         _draw_score(f"{labels}", result, notes)
-
-
-def _find_labels(name: str) -> Path:
-    """A label file as typed, else under the root of one of the workspace's datasets."""
-    from emo.featstore.datasets import open_dataset
-    from emo.featstore.errors import UsageError
-
-    path, _, split = name.partition("#")
-    mark = f"#{split}" if split else ""
-    if Path(path).exists():
-        return Path(name)
-    try:
-        workspace = _workspace()
-    except UsageError as error:
-        raise UsageError(f"{path} does not exist here, and {error.message}") from error
-    for table in workspace.data.values():
-        found = open_dataset(table.name, table).find_file(path)
-        if found is not None:
-            return found.with_name(found.name + mark)
-    roots = ", ".join(str(table.root) for table in workspace.data.values())
-    raise UsageError(f"{path} is neither here nor under {roots or 'any dataset'}.", "Give its path.")
 
 
 def _draw_score(title: str, score: Any, notes: Any = ()) -> None:
@@ -441,12 +423,12 @@ def demo(
     _say("2/4  emo extract")
     if code := _extract(workspace, Request()):
         raise typer.Exit(code)
-    _say("3/4  emo train --head attention --cached")
-    result = _train(workspace, "attention", None, None, [], None, "auto")
+    _say("3/4  emo train --head attention --cached --set standardise=true")
+    result = _train(workspace, "attention", None, None, ["standardise=true"], None, "auto")
     _say("4/4  emo score labels.csv#test --report report")
     predictions = read_predictions(result.run.path / "predictions.jsonl")
     found = score_them(read_labels(folder / "data" / "labels.csv", "test"), predictions)
-    notes = [*result.notes, DEMO_SENTENCE]
+    notes = [*result.run.info["notes"], DEMO_SENTENCE]
     written = write_report(found, folder / "report", "emo demo: generated clips", notes)
     _draw_score("Generated clips, split test", found, notes)
     _say("report: " + ", ".join(str(path) for path in written))
@@ -485,14 +467,11 @@ def store_ls(
     if feature:
         rows = [row for row in rows if row[1] == "yes"]
     if json:
-        _emit_json(
-            [
-                {"clip": row[0], "features": [k for k, v in zip(keys, row[1:], strict=True) if v == "yes"]}
-                for row in rows
-            ]
-        )
+        kept = [[key for key, mark in zip(keys, row[1:], strict=True) if mark == "yes"] for row in rows]
+        _emit_json([{"clip": row[0], "features": each} for row, each in zip(rows, kept, strict=True)])
     else:
-        _table(f"{len(rows):,} clips", ["clip", *keys], rows)
+        names = [key.partition("@")[0] for key in keys]
+        _table(f"{len(rows):,} clips", ["clip", *(names if len(set(names)) == len(names) else keys)], rows)
 
 
 @command(store_app, "verify", example="emo store verify")
@@ -504,9 +483,10 @@ def store_verify(
     store = _store()
     problems = store.repair() if repair else store.verify()
     if json:
-        _emit_json({"clean": not problems, "problems": [vars(problem) for problem in problems]})
+        _emit_json({"clean": not problems, "problems": problems})
     elif problems:
-        _table("Damage", ["where", "what", "what to do"], [[p.where, p.what, p.hint] for p in problems])
+        for each in problems:
+            _out().print(f"{each.where}: {each.what} {each.hint}", markup=False, soft_wrap=True)
     else:
         _out().print(f"{store.path} is clean: every record is as it was committed", markup=False)
     if problems and not repair:
@@ -518,7 +498,7 @@ def store_gc(json: Json = False) -> None:
     """Remove what no commit names: remains of killed runs, replaced segments."""
     report = _store().gc()
     if json:
-        _emit_json(vars(report))
+        _emit_json(report)
     else:
         what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
         _out().print(f"removed {what}: {_size(report.size_bytes)}", markup=False)
@@ -529,11 +509,10 @@ def store_compact(json: Json = False) -> None:
     """Merge many small segments into few large ones."""
     report = _store().compact()
     if json:
-        _emit_json(vars(report))
+        _emit_json(report)
     else:
-        _out().print(
-            f"merged {report.merged} segments into {report.written}; `emo store gc` frees the space", markup=False
-        )
+        what = f"merged {report.merged} segments into {report.written}"
+        _out().print(f"{what}; `emo store gc` frees the space", markup=False)
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -542,23 +521,16 @@ def store_compact(json: Json = False) -> None:
 @command(data_app, "list", example="emo data list")
 def data_list(json: Json = False) -> None:
     """List the datasets that emo can read: what they are, how to get them, their terms."""
-    from dataclasses import asdict
-
     from emo.featstore.datasets import DATASETS, card
 
     cards = [card(name) for name in DATASETS]
     if json:
-        _emit_json([asdict(each) for each in cards])
+        _emit_json(cards)
         return
     for each in cards:
-        counts = ", ".join(f"{split} {count:,}" for split, count in each.counts.items())
-        lines = [f"get it:   {each.how_to_get}", f"terms:    {each.licence}"]
-        lines += [f"labelled: {counts}"] if counts else []
-        lines += ["tree:     " + each.tree.replace("\n", "\n          ")]
-        _out().print(each.name, style="bold", markup=False)
-        _out().print(f"  {each.about}", markup=False, soft_wrap=True)
-        for line in lines:
-            _out().print("  " + line.replace("\n", "\n  "), markup=False, soft_wrap=True)
+        title, *lines = each.text().splitlines()
+        _out().print(title, style="bold", markup=False)
+        _out().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 @command(data_app, "check", example="emo data check MER2023-SEMI")
@@ -567,15 +539,13 @@ def data_check(
     json: Json = False,
 ) -> None:
     """Say how many clips are listed, present, labelled, and what is wrong."""
-    from dataclasses import asdict
-
     from emo.featstore.datasets import open_dataset
 
     workspace = _workspace()
     tables = [workspace.table(dataset)] if dataset or len(workspace.data) < 2 else list(workspace.data.values())
     checks = [open_dataset(table.name, table).check() for table in tables]
     if json:
-        _emit_json([asdict(check) for check in checks])
+        _emit_json(checks)
         return
     for check in checks:
         rows = [["listed", check.listed], ["present", check.present], ["labelled and present", check.labelled]]
@@ -594,13 +564,11 @@ def data_check(
 @command(weights_app, "list", example="emo weights list")
 def weights_list(json: Json = False) -> None:
     """List the weights that are known or configured, and how to get them."""
-    from dataclasses import asdict
-
     from emo.extract.pull import list_weights
 
     rows = list_weights(_workspace())
     if json:
-        _emit_json([asdict(row) for row in rows])
+        _emit_json(rows)
         return
     cells = [[r.name, r.status, _size(r.size_bytes), r.value, r.how or r.about] for r in rows]
     _table("Weights", ["name", "status", "size", "configured", "what it is, or how to get it"], cells, ("size",))
@@ -635,19 +603,14 @@ def weights_pull(
 @command(weights_app, "check", example="emo weights check")
 def weights_check(json: Json = False) -> None:
     """Look into the headers of every configured weight without loading it."""
-    from dataclasses import asdict
-
     from emo.extract.pull import check_weights
 
     checks = check_weights(_workspace())
     if json:
-        _emit_json([{"name": name, **asdict(found)} for name, found in checks])
+        _emit_json([{"name": name, **vars(found)} for name, found in checks])
     else:
-        _table(
-            "Weights",
-            ["name", "status", "what, and what to do"],
-            [[n, f.status, f"{f.what} {f.do}"] for n, f in checks],
-        )
+        cells = [[name, found.status, f"{found.what} {found.do}"] for name, found in checks]
+        _table("Weights", ["name", "status", "what, and what to do"], cells)
     if any(found.status not in ("ok", "unchecked") for _, found in checks):
         raise typer.Exit(5)
 

@@ -8,6 +8,7 @@ say nothing about people: a model trained on them has learned a drawing.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -372,19 +373,23 @@ def _rgb(colour: np.ndarray) -> tuple[int, ...]:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
-def _write(path: Path, frames: object, fps: int, size: tuple[int, int], voice: np.ndarray) -> None:
+def _write(path: Path, frames: Iterable[np.ndarray], fps: int, size: tuple[int, int], voice: np.ndarray) -> None:
     """Encode frames and voice: H.264 where PyAV's FFmpeg has x264, else MPEG-4 part 2; AAC."""
     with av.open(f"file:{path}", "w", format="mp4") as container:
         if "libx264" in av.codecs_available:
-            video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20"})
+            # Looking ahead makes x264 give other bytes now and then, even in one thread.
+            options = {"preset": "veryfast", "crf": "20", "x264-params": "rc-lookahead=0"}
+            video = container.add_stream("libx264", rate=fps, options=options)
         else:
             video = container.add_stream("mpeg4", rate=fps, options={"qscale": "3"})
         video.width, video.height = size
         video.pix_fmt = "yuv420p"
-        video.codec_context.thread_count = 1  # the same bytes on every machine
+        video.codec_context.thread_count = 1
         audio = container.add_stream("aac", rate=AUDIO_RATE, layout="mono")
-        for pixels in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for index, pixels in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, fps)
+            container.mux(video.encode(picture))
         container.mux(video.encode())
         sound = av.AudioFrame.from_ndarray(voice[None], format="fltp", layout="mono")
         sound.sample_rate, sound.pts, sound.time_base = AUDIO_RATE, 0, Fraction(1, AUDIO_RATE)

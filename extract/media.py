@@ -56,8 +56,8 @@ class MediaInfo:
 
     Attributes:
         path: The file.
-        width: Columns of the upright frames; `None` without video.
-        height: Rows of the upright frames; `None` without video.
+        width: Columns of the upright frames; `None` without video, or where none of it can be decoded.
+        height: Rows of the upright frames, likewise.
         rotation_deg: Counter-clockwise turn that makes the stored frames upright: 0, 90, 180 or 270.
         fps: Average frame rate; `None` without video or where the container does not know it.
         n_frames: Video packets that will be shown, which is the number of frames; 0 without video.
@@ -113,9 +113,12 @@ class Media:
         self._video, self._audio = (s if s and s.index in self._packets else None for s in (self._video, self._audio))
         self._samples: np.ndarray | None = None
         self._started = False
-        # The first frame is decoded here: only a decoded frame says how it is turned and how large it really is.
         self._pending = self._decode(self._video) if self._video is not None else iter(())
-        self._first = next(self._pending, None)
+        self._first, self._broken = None, None
+        try:  # only a decoded frame says how it is turned and how large it really is
+            self._first = next(self._pending, None)
+        except MediaError as error:
+            self._broken = error  # the sound may be whole: raised when frames are asked for
         self.info = self._describe()
 
     def __enter__(self) -> Media:
@@ -138,10 +141,12 @@ class Media:
             A generator; only the frame in hand is in memory.
 
         Raises:
-            MediaError: `no-video`; while iterating, `truncated` where frames cannot be decoded.
+            MediaError: `no-video`; `not-media` where no frame can be decoded; while iterating, `truncated`.
             RuntimeError: Frames were asked for before: a clip is decoded once.
         """
-        if self._first is None and not self._started:
+        if self._broken is not None:
+            raise self._broken
+        if self._video is None:
             raise MediaError(
                 "no-video", f"{self._path.name} has no video stream.", "Only audio encoders can use this clip."
             )
@@ -173,11 +178,11 @@ class Media:
             width=width,
             height=height,
             rotation_deg=first.rotation % 360 if first else 0,
-            fps=_fps(video, shown[video.index]) if first else None,
-            n_frames=len(shown[video.index]) if first else 0,
+            fps=_fps(video, shown[video.index]) if video else None,
+            n_frames=len(shown[video.index]) if video else 0,
             duration_s=max(_time_s(p, end=True) for packets in shown.values() for p in packets) - self._origin_s,
             audio_start_s=float(start_s),
-            has_video=first is not None,
+            has_video=video is not None,
             has_audio=audio is not None,
         )
 
@@ -399,7 +404,8 @@ def _shorten(frame: av.AudioFrame, keep: int) -> av.AudioFrame | None:
         return None
     values = frame.to_ndarray()  # planar (channels, N), packed (1, N * channels)
     values = values[:, : keep * (1 if frame.format.is_planar else frame.layout.nb_channels)]
-    short = av.AudioFrame.from_ndarray(np.ascontiguousarray(values), frame.format.name, frame.layout.name)
+    samples: Any = np.ascontiguousarray(values)
+    short = av.AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
     short.sample_rate, short.time_base, short.pts = frame.sample_rate, frame.time_base, frame.pts
     return short
 

@@ -45,11 +45,12 @@ LARGE_BYTES = 1 << 30  # ... into new ones of about this size
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that `verify` found."""
+    """Something that `verify` found; `lost` says whether bytes are gone, or only out of reach."""
 
     where: str
     what: str
     hint: str
+    lost: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,14 @@ def repair(store: Store) -> list[Problem]:
 
     Raises:
         StoreCorrupt: The base commit itself is damaged: nothing else says what its segments hold.
-        StoreError: The store cannot be written.
+        StoreError: The store cannot be written, or something in it is not damaged but out of reach.
     """
     problems, index, highest = _examine(store)
     if not problems:
         return problems
+    for each in problems:
+        if not each.lost:
+            raise StoreError(f"Nothing was repaired: {each.where}: {each.what}", each.hint)
     folder = store.path / "journal"
     base = journal.newest_base(folder, journal.numbers(folder))
     if base is not None and index.base != base:
@@ -155,9 +159,11 @@ def _listed(problems: list[Problem], where: Path) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        problems.append(Problem(str(where), error.message, error.hint))
+        problems.append(Problem(str(where), error.message, error.hint, lost=isinstance(error, StoreCorrupt)))
+    except FileNotFoundError:
+        problems.append(Problem(str(where), "It is missing.", journal.HINT))
     except OSError as error:
-        problems.append(Problem(str(where), f"It cannot be read: {error}.", "Check the disk."))
+        problems.append(Problem(str(where), f"It cannot be read: {error}.", "Check the disk.", lost=False))
 
 
 def _groups(store: Store, index: Index) -> list[tuple[Path, dict[str, Any]]]:

@@ -130,6 +130,9 @@ class SegmentWriter:
 class SegmentReader:
     """Rows of a committed segment, checked.
 
+    What is mapped must not be truncated by others while it is read: the system ends a process that touches what is
+    gone.
+
     Args:
         folder: The segment's folder.
         segment: What the journal says of it.

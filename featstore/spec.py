@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 LEVELS = ("utt", "frame", "tokens")
@@ -54,7 +55,7 @@ class EncoderSpec:
         """Canonical JSON: sorted keys, no spaces, shortest round-trip floats."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """32 hex digits of BLAKE2b over the canonical JSON."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()

@@ -103,6 +103,9 @@ class Store:
         self._matrices: dict[str, tuple[Table, int, Array, Array]] = {}
         self._by_path: tuple[Index, int, dict[str, int]] | None = None
 
+    def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
+        return Store.open, (self.path,)  # a data loader's worker opens its own
+
     # --- opening -----------------------------------------------------------------------------------------------------
 
     @classmethod

@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ class Scratch:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tried = False  # whether the current commit may have been published
+        self._homes: set[str] = set()  # features whose folder is known to be on the disk
         while not self._take(uuid.uuid4().hex):
             pass
         durable.reached("writer-locked")
@@ -85,23 +86,32 @@ class Scratch:
     def place(self, spec: EncoderSpec, segment: str) -> Path:
         """Moves a finished segment to its feature, whose group is made first where it is new; returns where it is."""
         home = self.root / "features.zarr" / spec.key
-        if not home.exists():
-            built = self.folder / spec.key
-            shutil.rmtree(built, ignore_errors=True)
-            built.mkdir()
-            durable.write_file(built / "zarr.json", group_document(group_attributes(spec)))
-            durable.sync_folder(built)
-            durable.reached("feature-built")
-            with suppress(FileExistsError):  # another writer was faster, with the same content
-                _rename_new(built, home)
-            durable.reached("feature-placed")
-            durable.sync_folder(home.parent)
+        if spec.key not in self._homes:
+            if not home.exists():
+                self._make_home(spec, home)
+            durable.sync_folder(home.parent)  # also when another writer made it: has it come to syncing yet?
             durable.reached("feature-synced")
+            self._homes.add(spec.key)
         os.rename(self.folder / segment, home / segment)
         durable.reached("segment-placed")
         durable.sync_folder(home)
         durable.reached("segment-synced")
         return home / segment
+
+    def _make_home(self, spec: EncoderSpec, home: Path) -> None:
+        """Makes a feature's group, whole or not at all."""
+        built = self.folder / spec.key
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir()
+        durable.write_file(built / "zarr.json", group_document(group_attributes(spec)))
+        durable.sync_folder(built)
+        durable.reached("feature-built")
+        try:
+            os.rename(built, home)
+        except OSError:  # ENOTEMPTY or EEXIST, as the system likes: another writer was faster, with the same content
+            if not (home / "zarr.json").exists():
+                raise
+        durable.reached("feature-placed")
 
     def publish(self, store: Store, body: Callable[[], list[Line]], **header: Any) -> int:
         """Publishes a commit under the next free number and returns it.
@@ -128,20 +138,6 @@ class Scratch:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
         durable.reached("writer-closed")
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Renames a folder; the filesystem refuses when `target` is a folder with something in it.
-
-    Raises:
-        FileExistsError: It is.
-    """
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if target.is_dir() and any(target.iterdir()):  # ENOTEMPTY or EEXIST, as the system likes
-            raise FileExistsError(*error.args) from error
-        raise
 
 
 class OpenSegment:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from emo.featstore.datasets.base import Card, Dataset
 from emo.featstore.errors import UsageError
-from emo.featstore.workspace import DataTable
+from emo.featstore.workspace import DataTable, find_workspace, load_workspace
 
 # name -> module that has CARD and open_table(table) -> Dataset
 DATASETS = {
@@ -40,13 +42,38 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     return cast(Callable[[DataTable], Dataset], module.open_table)(table)
 
 
+def find_labels(name: str, start: Path | None = None) -> Path:
+    """A label file as typed, else under the root of one of the workspace's datasets; `#split` stays at its end.
+
+    Args:
+        name: Such as `relative_test3_NCEV.txt` or `label-6way.npz#test1`.
+        start: Folder from which an emo.toml is looked for; the current one if `None`.
+
+    Raises:
+        UsageError: It is nowhere.
+    """
+    path, mark, split = name.partition("#")
+    if Path(path).exists() or Path(name).exists():
+        return Path(name)
+    try:
+        workspace = load_workspace(find_workspace(start))
+    except UsageError as error:
+        raise UsageError(f"{path} does not exist here, and there is no dataset to look in: {error.message}") from error
+    for table in workspace.data.values():
+        found = open_dataset(table.name, table).find_file(path)
+        if found is not None:
+            return found.with_name(found.name + mark + split)
+    roots = ", ".join(str(table.root) for table in workspace.data.values())
+    raise UsageError(f"{path} is neither here nor under {roots or 'any dataset'}.", "Give its path.")
+
+
 def card(kind: str) -> Card:
     """What a registered dataset is, how to get it and what its folder looks like; nothing needs to be on disk.
 
     Raises:
         UsageError: No such dataset.
     """
-    return cast(Card, importlib.import_module(_module(kind)).CARD)
+    return replace(cast(Card, importlib.import_module(_module(kind)).CARD), name=kind)
 
 
 def _module(kind: str) -> str:

@@ -46,6 +46,14 @@ class Card:
     labels: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
 
+    def text(self) -> str:
+        """The card as lines for people; the first is the name."""
+        rows = {"get it": self.how_to_get, "terms": self.licence}
+        if self.counts:
+            rows["labelled"] = ", ".join(f"{split} {count:,}" for split, count in self.counts.items())
+        rows["tree"] = self.tree.replace("\n", "\n" + " " * 12)
+        return "\n".join([self.name, f"  {self.about}", *(f"  {what + ':':10}{text}" for what, text in rows.items())])
+
 
 @dataclass(frozen=True)
 class SplitCheck:

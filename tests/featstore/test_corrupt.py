@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from functools import partial
@@ -158,6 +159,31 @@ def test_repair_does_not_throw_away_what_only_a_damaged_base_could_name(lab: Any
         Store.open(full.path).repair()
     base.write_bytes(data)
     assert Store.open(full.path).verify() == []
+
+
+def test_repair_does_not_forget_what_is_only_out_of_reach(
+    lab: Any, full: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer emo's commit, or a disk that answers with an error today, is no reason to drop rows."""
+    real = journal.read
+
+    def newer(folder: Path, number: int, store: str) -> journal.Commit:
+        if number == 2:
+            raise StoreError("It has schema 2.", "Install a newer emo.")
+        return real(folder, number, store)
+
+    def unreadable(folder: Path, number: int, store: str) -> journal.Commit:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = journal.numbers(full.path / "journal")
+    for read, said in (
+        (newer, "Nothing was repaired: .*schema 2"),
+        (unreadable, "Nothing was repaired: .*Input/output"),
+    ):
+        monkeypatch.setattr(journal, "read", read)
+        with pytest.raises(StoreError, match=said):
+            Store.open(full.path).repair()
+    assert journal.numbers(full.path / "journal") == before
 
 
 def test_gc_refuses_a_damaged_journal(lab: Any, full: Store) -> None:

@@ -135,6 +135,19 @@ def test_a_full_disk(lab: Any, small_disk: Path) -> None:
     assert seen.verify() == []
 
 
+def test_a_store_on_a_read_only_disk_can_be_read_and_not_written(lab: Any, small_disk: Path) -> None:
+    lab.fill(Store.create(small_disk / "a.emo"), range(4), commit_every=2)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = Store.open(small_disk / "a.emo")
+    assert lab.contents(store) == lab.expected(range(4))
+    assert len(store.utterances("HL-UTT", store.clips())) == 4
+    assert store.verify() == []
+    assert store.info()["clips"] == 4
+    for write in (store.writer, store.compact, lambda: Store.create(small_disk / "b.emo")):
+        with pytest.raises(StoreError, match="Read-only file system"):
+            write()
+
+
 def test_a_store_that_cannot_be_written_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")

@@ -73,6 +73,28 @@ def test_every_byte_is_on_the_disk_before_the_journal_names_it(
     writer.close()
 
 
+def test_a_feature_folder_that_another_writer_made_is_synced_all_the_same(
+    lab: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other may not have come to it, and this commit must not name what a power cut can take away."""
+    lab.fill(store, [1])
+    log: list[str] = []
+    real_fsync, real_link = os.fsync, os.link
+
+    def fsync(fd: int) -> None:
+        log.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        real_fsync(fd)
+
+    def link(source: Any, target: Any) -> None:
+        log.append("link")
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    lab.fill(store, [2])
+    assert log.index("features.zarr") < log.index("link")
+
+
 def test_a_new_store_is_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
     real_fsync, real_rename = os.fsync, os.rename

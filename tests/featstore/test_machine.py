@@ -144,6 +144,6 @@ def test_the_store_is_a_dictionary_whatever_happens_to_its_writers(lab: Any) -> 
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -209,3 +209,34 @@ def test_loading_official_weights_names_every_difference() -> None:
 def test_an_unknown_head_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="Nearest: attention"):
         head_class("atention")
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("name", ["attention", "attention-mer2023"])
+def test_standardising_lets_a_head_read_features_of_any_scale(name: str, sequence: bool) -> None:
+    if sequence and name == "attention-mer2023":
+        pytest.skip("attention-mer2023 takes one row per clip")
+    streams, targets = make_streams(sequence=sequence)
+    streams = [Stream(s.name, (s.rows * 1e-3 + 5).astype(np.float32), s.offsets) for s in streams]
+    accuracy = {}
+    for standardise in (False, True):
+        head = build(name, streams, standardise=standardise)
+        train(head, streams, targets, np.arange(40))
+        data = head.prepare(streams, "cpu")
+        logits = head.predict(data, np.arange(60)).logits
+        accuracy[standardise] = (logits.argmax(axis=1) == targets.emotion).mean()
+        fresh = build(name, streams, seed=9, standardise=standardise)
+        fresh.load(head.state())
+        assert np.array_equal(fresh.predict(fresh.prepare(streams, "cpu"), np.arange(60)).logits, logits)
+    assert accuracy[True] > 0.9 > accuracy[False] + 0.2
+
+
+def test_standardising_learns_its_scale_from_the_training_clips_alone() -> None:
+    streams, targets = make_streams()
+    changed = [Stream(s.name, np.concatenate([s.rows[:40], s.rows[40:] * 100]), None) for s in streams]
+    heads = [build("attention", streams, standardise=True) for _ in range(2)]
+    for head, rows in zip(heads, (streams, changed), strict=True):
+        train(head, rows, targets, np.arange(40))
+    scale = [head.state()["scaling.0.std"] for head in heads]
+    assert np.array_equal(*scale)
+    assert scale[0] == pytest.approx(streams[0].rows[:40].std(axis=0), rel=1e-5)

@@ -37,6 +37,7 @@ class GradientRecipe(HeadRecipe):
     grad_clip: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     valence: Literal["auto", "off"] = "auto"
+    standardise: bool = False
 
     @property
     def predicts_valence(self) -> bool:
@@ -227,6 +228,7 @@ class Attention(Head):
         self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
     ) -> None:
         self.recipe, self.device, self.seed = recipe, torch.device(device), seed
+        self.scaling = [(torch.zeros(dim), torch.ones(dim)) for dim, _ in dims] if recipe.standardise else None
         with seeded(seed, 0, self.device):
             self.net = self._build(dims, classes, valence).to(self.device)
 
@@ -244,6 +246,8 @@ class Attention(Head):
         recipe = self.recipe
         emotion = torch.from_numpy(targets.emotion).to(self.device)
         valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
+        if self.scaling is not None:
+            self.scaling = [_scaling(tensor, offsets, train) for tensor, offsets in data]
         optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
         best, best_metric, best_state = 0, -math.inf, self.net.state_dict()
         for epoch in range(1, recipe.epochs + 1):
@@ -254,7 +258,7 @@ class Attention(Head):
                 for start in range(0, len(order), recipe.batch_size):
                     rows = order[start : start + recipe.batch_size]
                     at = torch.from_numpy(rows).to(self.device)
-                    loss = head_loss(self.net(_batch(data, rows, at)), emotion[at], valence[at])
+                    loss = head_loss(self.net(_batch(data, rows, at, self.scaling)), emotion[at], valence[at])
                     optimizer.zero_grad()
                     loss.backward()
                     if recipe.grad_clip is not None:
@@ -282,7 +286,7 @@ class Attention(Head):
         logits, valence = [], []
         for start in range(0, len(rows), EVAL_ROWS):
             some = rows[start : start + EVAL_ROWS]
-            out = self.net(_batch(data, some, torch.from_numpy(some).to(self.device)))
+            out = self.net(_batch(data, some, torch.from_numpy(some).to(self.device), self.scaling))
             logits.append(out.logits.double().cpu().numpy())
             if out.valence is not None:
                 valence.append(out.valence.squeeze(1).double().cpu().numpy())
@@ -292,10 +296,19 @@ class Attention(Head):
         return Outputs(np.concatenate(logits), np.concatenate(valence) if valence else None)
 
     def state(self) -> dict[str, np.ndarray]:
-        return {key: tensor.cpu().numpy() for key, tensor in self.net.state_dict().items()}
+        return {key: tensor.cpu().numpy() for key, tensor in self._modules().state_dict().items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        load_strict(self.net, {key: torch.from_numpy(array) for key, array in state.items()})
+        modules = self._modules()
+        load_strict(modules, {key: torch.from_numpy(array) for key, array in state.items()})
+        if self.scaling is not None:
+            self.scaling = [(each.mean.to(self.device), each.std.to(self.device)) for each in modules.scaling]
+
+    def _modules(self) -> nn.Module:
+        """The network, with the scaling of its inputs where there is one, as one module to save or load."""
+        if self.scaling is None:
+            return self.net
+        return _Scaled(self.net, self.scaling)
 
 
 class AttentionMer2023(Attention):
@@ -311,11 +324,35 @@ class AttentionMer2023(Attention):
         return mer2023_attention([dim for dim, _ in dims], self.recipe.layers, self.recipe.dropout, classes, valence)
 
 
-def _batch(data: Any, rows: np.ndarray, at: Tensor) -> list[Tensor | PackedSequence]:
+class _Scaled(nn.Module):
+    """Names the tensors of a head whose inputs are standardised."""
+
+    def __init__(self, net: nn.Module, scaling: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.net = net
+        self.scaling = nn.ModuleList(nn.Module() for _ in scaling)
+        for module, (mean, std) in zip(self.scaling, scaling, strict=True):
+            module.register_buffer("mean", mean.clone())
+            module.register_buffer("std", std.clone())
+
+
+def _scaling(tensor: Tensor, offsets: np.ndarray | None, clips: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and deviation `(D,)` of a stream over the training clips; a constant column keeps its scale."""
+    rows = clips if offsets is None else np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in clips])
+    seen = tensor[torch.from_numpy(rows).to(tensor.device)].double()
+    std = seen.std(dim=0, unbiased=False)
+    return seen.mean(dim=0).float(), torch.where(std > 0, std, 1.0).float()
+
+
+def _batch(
+    data: Any, rows: np.ndarray, at: Tensor, scaling: Sequence[tuple[Tensor, Tensor]] | None
+) -> list[Tensor | PackedSequence]:
     """Streams of a batch: `(B, D)` each, or packed sequences."""
-    return [
-        tensor[at]
-        if offsets is None
-        else pack_sequence([tensor[offsets[i] : offsets[i + 1]] for i in rows], enforce_sorted=False)
-        for tensor, offsets in data
-    ]
+    streams: list[Tensor | PackedSequence] = []
+    for i, (tensor, offsets) in enumerate(data):
+        parts = [tensor[at]] if offsets is None else [tensor[offsets[k] : offsets[k + 1]] for k in rows]
+        if scaling is not None:
+            mean, std = scaling[i]
+            parts = [(part - mean) / std for part in parts]
+        streams.append(parts[0] if offsets is None else pack_sequence(parts, enforce_sorted=False))
+    return streams

@@ -53,7 +53,7 @@ class FitResult:
         run: The finished run.
         validation: Score of the training clips, each predicted by the folds that did not train on it.
         splits: Score of every other split whose truth is known, predicted by the mean of all folds.
-        notes: Sentences that must stand beside the numbers.
+        notes: Sentences that must stand beside the validation score; run.json keeps those that hold for any score.
     """
 
     run: Run
@@ -237,7 +237,7 @@ def _fit(
     info |= {
         "features": features,
         "profile": profile_note(plan.inputs.specs) or "Features come from the published encoders (paper profile).",
-        "notes": notes,
+        "notes": list(plan.notes),
         "valence": plan.valence,
         "members": [{key: member[key] for key in ("seed", "fold", "weights")} for member in members],
         "n_train": validation.n,

@@ -1,0 +1,422 @@
+"""The one pass: every clip decoded once, failures recorded one by one, killed and resumed without loss."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from emo.extract import pipeline
+from emo.extract.encoders.base import Output, Prepared
+from emo.extract.generate import EMOTIONS, generate_clip
+from emo.extract.session import Request, Session, open_session
+from emo.featstore.errors import StoreFull, UsageError
+from emo.featstore.store import Store, open_store
+from emo.featstore.workspace import load_workspace
+
+FEATURES = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")
+TOML = """[store]
+path = "demo.emo"
+[data.demo]
+root = "data"
+kind = "folder"
+{data}[extract]
+profile = "tiny"
+{extract}"""
+TOLERANCE = 1e-5  # of a feature against itself in other company, relative to its largest value
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six generated clips of different lengths, made once."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number, emotion in enumerate(EMOTIONS):
+        generate_clip(folder / f"clip {number}.mp4", emotion, seed=number, duration_s=0.4 + 0.12 * number)
+    return folder
+
+
+def workspace(folder: Path, clips: Path, *, data: str = "", extract: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(clips, folder / "data")
+    (folder / "emo.toml").write_text(TOML.format(data=data, extract=extract))
+    return folder
+
+
+def session(folder: Path, **request: Any) -> Session:
+    return open_session(load_workspace(folder), Request(**request))
+
+
+def values(store: Store) -> dict[tuple[str, str], np.ndarray]:
+    """Every feature of every clip, by feature name and clip."""
+    found = {}
+    for feature in store.features():
+        for clip in store.clips():
+            if store.has(feature.key, [clip])[0]:
+                found[feature.spec.name, clip] = store.get(feature.key, clip).array
+    return found
+
+
+@pytest.fixture(scope="session")
+def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after an uninterrupted pass over the six clips."""
+    folder = workspace(tmp_path_factory.mktemp("finished") / "w", clips)
+    outcome = session(folder).run()
+    assert not outcome.failures, outcome.by_kind()
+    return folder
+
+
+def test_a_pass_stores_every_feature_of_every_clip(finished: Path) -> None:
+    store = open_store(finished / "demo.emo")
+    clips = [f"clip {number}" for number in range(6)]
+    assert sorted(store.clips()) == clips
+    for feature in FEATURES:
+        assert store.has(feature, clips).all()
+        spec = store.resolve(feature)
+        assert spec.profile == "tiny"
+        assert spec.weights == "seed:0"
+        assert store.get(feature, clips[0]).array.shape == (spec.rows, spec.dim)
+    table = store.get("faces", clips[0])
+    assert table.array.dtype == np.float32  # half precision would move landmarks by pixels
+    assert table.array[:, 3].all()  # one person: every row is the chosen one's
+    assert store.verify() == []
+
+
+def test_every_clip_is_opened_and_decoded_once(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: Counter[str] = Counter()
+    real = av.open
+
+    def counting(file: Any, *args: Any, **kwargs: Any) -> Any:
+        opened[Path(getattr(file, "name", str(file)).removeprefix("file:")).name] += 1
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(av, "open", counting)
+    run = session(workspace(tmp_path / "w", clips))
+    assert len(run.specs) == 4
+    run.run()
+    assert opened == {f"clip {number}.mp4": 1 for number in range(6)}
+
+
+def test_nothing_is_left_to_do_and_no_media_is_read(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: Any) -> None:
+        raise AssertionError("a resume read media")
+
+    monkeypatch.setattr(pipeline, "hash_media", forbidden)
+    monkeypatch.setattr(pipeline, "open_media", forbidden)
+    again = session(finished)
+    assert (again.plan.done, again.plan.jobs) == (6, [])
+    assert again.run().exit_code == 0
+
+
+def test_one_more_encoder_runs_alone(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(finished, folder)
+    more = session(folder, encoders=("HL-UTT", "HL-MERBench-UTT"))
+    assert len(more.plan.jobs) == 6
+    assert more.run().progress.stored == 6
+
+
+def test_the_two_hubert_recipes_live_side_by_side(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(finished, folder)
+    session(folder, encoders=("HL-MERBench-UTT",)).run()
+    store = open_store(folder / "demo.emo")
+    one, other = store.utterances("HL-UTT", ["clip 0"]), store.utterances("HL-MERBench-UTT", ["clip 0"])
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_another_rule_or_frame_is_another_feature(finished: Path) -> None:
+    def keys(**request: Any) -> dict[str, str]:
+        return {spec.name: spec.key for spec in session(finished, **request).specs}
+
+    usual, other = keys(), keys(face="largest")
+    assert usual["mae_340_UTT"] != other["mae_340_UTT"]
+    assert usual["HL-UTT"] == other["HL-UTT"]
+    toml = finished / "emo.toml"
+    text = toml.read_text()
+    try:
+        toml.write_text(text + 'frame = "middle"\n')
+        assert keys()["eva_g_448"] != usual["eva_g_448"]
+        assert keys()["mae_340_UTT"] == usual["mae_340_UTT"]
+    finally:
+        toml.write_text(text)
+
+
+def test_frame_level_has_times(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(finished, folder)
+    session(folder, encoders=("mae_340_UTT", "HL-UTT"), level="frame").run()
+    store = open_store(folder / "demo.emo")
+    faces = store.get("mae_340_FRA", "clip 3")
+    assert faces.hop_s == pytest.approx(1 / 25)
+    assert faces.array.mean(axis=0) == pytest.approx(store.get("mae_340_UTT", "clip 3").array[0], abs=2e-3)
+    assert store.get("HL-FRA", "clip 3").hop_s == pytest.approx(0.02)
+
+
+def test_a_feature_does_not_depend_on_its_neighbours(finished: Path, clips: Path, tmp_path: Path) -> None:
+    """Budget 1: every clip alone. The finished store: as many clips in a batch as fit."""
+    folder = workspace(tmp_path / "w", clips)
+    run = session(folder)
+    for encoder in run.job.devices[0]:
+        encoder.max_cost = 1.0
+    run.run()
+    together, alone = values(open_store(finished / "demo.emo")), values(open_store(folder / "demo.emo"))
+    assert together.keys() == alone.keys()
+    for which, value in together.items():
+        half = 2e-3 if value.dtype == np.float16 else 0.0  # one step of the stored precision
+        assert np.abs(value - alone[which]).max() <= (TOLERANCE + half) * np.abs(value).max(), which
+
+
+def test_the_same_media_under_two_names_is_computed_once(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    shutil.copy(folder / "data" / "clip 0.mp4", folder / "data" / "twin.mp4")
+    outcome = session(folder).run()
+    assert outcome.progress.done == 7
+    assert outcome.progress.stored == 6 * 4
+    store = open_store(folder / "demo.emo")
+    for feature in FEATURES:
+        assert (store.get(feature, "twin").array == store.get(feature, "clip 0").array).all()
+
+
+# ---- what fails, fails alone -----------------------------------------------------------------------------------------
+
+
+def test_every_bad_clip_becomes_a_typed_row_and_the_pass_goes_on(clips: Path, tmp_path: Path, write_media: Any) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    data = folder / "data"
+    whole = (data / "clip 1.mp4").read_bytes()
+    (data / "text.mp4").write_text("this is not a video\n" * 50)
+    (data / "empty.mp4").write_bytes(b"")
+    (data / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    write_media(data / "silent.mp4", audio_s=0)
+    write_media(data / "sound only.m4a", n_frames=0)
+    write_media(data / "blip.mp4", audio_s=0.02, rate=16_000)
+    write_media(data / "Grüße 你好.mp4", n_frames=1, size=(66, 50))
+    outcome = session(folder).run()
+    kinds: dict[str, dict[str, str]] = {}
+    for failure in outcome.failures:
+        kinds.setdefault(failure.clip, {})[failure.feature.split("@")[0]] = failure.kind
+        assert failure.message
+        assert not failure.retry
+    everything = set(FEATURES)
+    assert kinds["text"] == dict.fromkeys(everything, "not-media")
+    assert kinds["empty"] == dict.fromkeys(everything, "empty")
+    assert kinds["cut"] == dict.fromkeys(everything, "truncated")
+    faceless = {"mae_340_UTT": "no-face", "maeV_399_UTT": "no-face"}
+    assert kinds["silent"] == {"HL-UTT": "no-audio", **faceless}
+    assert kinds["sound only"] == dict.fromkeys(everything - {"HL-UTT"}, "no-video")
+    assert kinds["Grüße 你好"] == faceless
+    assert outcome.exit_code == 0  # every clip is stored or known to be hopeless
+    store = open_store(folder / "demo.emo")
+    assert store.has("HL-UTT", [f"clip {number}" for number in range(6)]).all()
+    assert store.has("eva_g_448", ["silent", "Grüße 你好"]).all()
+    assert store.has("HL-UTT", ["sound only"]).all()
+
+    again = session(folder)
+    assert again.plan.jobs == []
+    assert again.plan.hopeless == len(kinds)
+    assert len(session(folder, retry_failed=True).plan.jobs) == len(kinds)
+
+
+def test_a_file_that_vanished_can_be_tried_again(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    run = session(folder)
+    moved = (folder / "data" / "clip 2.mp4").rename(tmp_path / "away.mp4")
+    outcome = run.run()
+    assert {(f.clip, f.kind, f.retry) for f in outcome.failures} == {("clip 2", "unreadable", True)}
+    assert outcome.exit_code == 3
+    moved.rename(folder / "data" / "clip 2.mp4")
+    outcome = session(folder).run()
+    assert (outcome.progress.stored, outcome.exit_code) == (4, 0)
+
+
+def break_encoder(run: Session, name: str, above: float, answer: Any) -> list[int]:
+    """Make an encoder fail on clips that cost more than so much; returns the sizes of the batches it was offered."""
+    encoder = run.job.encoders[name]
+    real, sizes = encoder.encode, []
+
+    def encode(batch: Sequence[Prepared], levels: Sequence[str] | None = None) -> list[dict[str, Output]]:
+        sizes.append(len(batch))
+        if any(prepared.cost > above for prepared in batch):
+            if isinstance(answer, Exception):
+                raise answer
+            return [dict.fromkeys(levels or (), answer) for _ in batch]
+        return real(batch, levels)
+
+    encoder.encode = encode  # type: ignore[method-assign]
+    return sizes
+
+
+def test_a_batch_that_fails_is_halved_until_the_culprit_stands_alone(clips: Path, tmp_path: Path) -> None:
+    run = session(workspace(tmp_path / "w", clips))
+    sizes = break_encoder(run, "HL-UTT", 15_000, RuntimeError("CUDA out of memory"))
+    outcome = run.run()
+    assert max(sizes) > 1
+    assert [(f.clip, f.kind, f.retry) for f in outcome.failures] == [("clip 5", "out-of-memory", True)]
+    assert outcome.progress.stored == 23
+
+
+def test_values_that_are_not_finite_are_a_failure(clips: Path, tmp_path: Path) -> None:
+    run = session(workspace(tmp_path / "w", clips))
+    broken = Output(np.full((1, 64), np.nan, np.float32))
+    break_encoder(run, "HL-UTT", 0, broken)
+    outcome = run.run()
+    assert Counter(f.kind for f in outcome.failures) == {"not-finite": 6}
+    assert outcome.progress.stored == 18
+
+
+def test_a_full_disk_ends_the_pass_and_loses_nothing_committed(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    session(folder, limit=2).run()
+    before = values(open_store(folder / "demo.emo"))
+    real = pipeline.Writer.add
+
+    def full(self: Any, spec: Any, *args: Any, **kwargs: Any) -> None:
+        if spec.name == "eva_g_448":
+            raise StoreFull("No space left on the disk.", "Free some space.")
+        real(self, spec, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Writer, "add", full)
+        with pytest.raises(StoreFull):
+            session(folder).run()
+    store = open_store(folder / "demo.emo")
+    assert store.verify() == []
+    after = values(store)
+    assert all((after[which] == value).all() for which, value in before.items())
+    assert session(folder).run().exit_code == 0
+
+
+# ---- interrupted -----------------------------------------------------------------------------------------------------
+
+
+def same_values(store: Store, other: Store) -> None:
+    left, right = values(store), values(other)
+    assert left.keys() == right.keys()
+    for which, value in left.items():
+        half = 2e-3 if value.dtype == np.float16 else 0.0
+        assert np.abs(value - right[which]).max() <= (TOLERANCE + half) * np.abs(value).max(), which
+
+
+def test_stop_commits_what_is_under_way(finished: Path, clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    run = session(folder, workers=1)
+    real = run.job._prepare
+
+    def prepare(job: Any) -> Any:
+        run.job.stop()
+        return real(job)
+
+    run.job._prepare = prepare  # type: ignore[method-assign]
+    outcome = run.run()
+    assert outcome.exit_code == 130
+    assert 0 < outcome.progress.done < 6
+    rest = session(folder)
+    assert len(rest.plan.jobs) == 6 - outcome.progress.done
+    rest.run()
+    same_values(open_store(folder / "demo.emo"), open_store(finished / "demo.emo"))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from emo.extract.session import Request, open_session
+from emo.extract.pipeline import PassOptions
+from emo.featstore.workspace import load_workspace
+run = open_session(load_workspace(Path(sys.argv[1])), Request(workers=1))
+object.__setattr__(run.job.options, "commit_every", 1)
+for encoder in run.job.devices[0]:
+    encoder.max_cost = 1.0
+print("go", flush=True)
+run.run()
+"""
+
+
+@pytest.mark.parametrize("moment_s", [0.3, 0.9, 1.5])
+def test_killed_and_resumed_equals_uninterrupted(finished: Path, clips: Path, tmp_path: Path, moment_s: float) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "go\n"
+    time.sleep(moment_s)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert session(folder).run().exit_code == 0
+    store = open_store(folder / "demo.emo")
+    assert store.verify() == []
+    same_values(store, open_store(finished / "demo.emo"))
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
+
+
+def test_openface_crops_take_the_detectors_place(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips, data='faces = "faces"\n')
+    crops = np.random.default_rng(0).integers(0, 255, (9, 112, 112, 3), dtype=np.uint8)
+    for number in range(5):
+        home = folder / "faces" / f"clip {number}"
+        home.mkdir(parents=True)
+        np.save(home / f"clip {number}.npy", crops)
+    run = session(folder, encoders=("mae_340_UTT",))
+    assert run.specs[0].recipe["media"]["faces"]["source"] == "openface"
+    outcome = run.run()
+    assert [(f.clip, f.kind) for f in outcome.failures] == [("clip 5", "no-face")]
+    store = open_store(folder / "demo.emo")
+    assert (store.get("mae_340_UTT", "clip 0").array == store.get("mae_340_UTT", "clip 1").array).all()
+
+
+def test_new_openface_output_is_new_content(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips, data='faces = "faces"\n')
+    home = folder / "faces" / "clip 0"
+    home.mkdir(parents=True)
+    for value in (10, 200):
+        np.save(home / "clip 0.npy", np.full((4, 112, 112, 3), value, np.uint8))
+        session(folder, encoders=("mae_340_UTT",), limit=1).run()
+        found = open_store(folder / "demo.emo").get("mae_340_UTT", "clip 0").array
+        if value == 10:
+            first = found
+    assert np.abs(first - found).max() > 1e-3
+
+
+def test_a_table_of_frames_chooses_the_frame(finished: Path, clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips, extract='frame = "frames.csv"\n')
+    (folder / "frames.csv").write_text("name,frame\n" + "".join(f"clip {n},0\n" for n in range(5)))
+    outcome = session(folder, encoders=("eva_g_448",)).run()
+    assert [(f.clip, f.kind) for f in outcome.failures] == [("clip 5", "no-frame-index")]
+    chosen, first = open_store(folder / "demo.emo"), open_store(finished / "demo.emo")
+    assert (chosen.get("eva_g_448", "clip 0").array == first.get("eva_g_448", "clip 0").array).all()
+
+
+def test_a_limit_counts_clips_that_are_present(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    (folder / "data" / "labels.csv").write_text("name,emotion\nmissing,sad\nclip 3,happy\n")
+    run = session(folder, limit=2)
+    assert [job.clip.id for job in run.plan.jobs] == ["clip 3", "clip 0"]
+    assert run.plan.absent == 1
+
+
+def test_requests_that_make_no_sense_say_so(finished: Path) -> None:
+    with pytest.raises(UsageError, match="more than once"):
+        session(finished, encoders=("HL-UTT", "hubert"))
+    with pytest.raises(UsageError, match="no level"):
+        session(finished, encoders=("eva_g_448",), level="frame")
+    with pytest.raises(UsageError, match="no level"):
+        session(finished, level="word")
+    with pytest.raises(UsageError, match="Did you mean"):
+        session(finished, encoders=("HLUTT",))
+    with pytest.raises(UsageError, match="no split"):
+        session(finished, split="test9")
+    with pytest.raises(UsageError, match="demo"):
+        session(finished, dataset="MER2023")
