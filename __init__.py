@@ -1,3 +1,40 @@
-"""A feature store and head trainer for multimodal emotion recognition."""
+"""A feature store and head trainer for multimodal emotion recognition.
+
+The names below are the vocabulary; docs/python.md shows each. They are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Clip": "emo.featstore.clip",
+    "Label": "emo.featstore.clip",
+    "EmoError": "emo.featstore.errors",
+    "EncoderSpec": "emo.featstore.spec",
+    "Feature": "emo.featstore.store",
+    "Store": "emo.featstore.store",
+    "open_store": "emo.featstore.store",
+    "load_workspace": "emo.featstore.workspace",
+    "open_dataset": "emo.featstore.datasets",
+    "Encoder": "emo.extract.encoders.base",
+    "load_encoder": "emo.extract.encoders.base",
+    "register": "emo.extract.encoders.base",
+    "Request": "emo.extract.session",
+    "open_session": "emo.extract.session",
+    "fit_head": "emo.train.heads.fit",
+    "load_recipe": "emo.train.heads.base",
+    "score": "emo.train.score",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emo' has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -142,13 +142,13 @@ def find_workspace(start: Path | None = None) -> Path:
     raise UsageError(f"No {FILE_NAME} in {folder} or above.", "Run `emo init` to write one.")
 
 
-def load_workspace(path: Path) -> Workspace:
+def load_workspace(path: str | Path) -> Workspace:
     """Read an `emo.toml`, or the one of a folder. Whether data and weights exist is looked at only when they are used.
 
     Raises:
         UsageError: The file is absent, is not TOML, or has problems; all of them are listed, one per line.
     """
-    path = path.resolve()
+    path = Path(path).resolve()
     path = path / FILE_NAME if path.is_dir() else path
     reader = _Reader(_parse(path), path.parent)
     workspace = reader.workspace()
