@@ -187,6 +187,7 @@ def extract(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips that are present.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one per core.")] = None,
+    commit_every: Annotated[int, typer.Option(min=1, help="Clips per commit (and at least every 30 s).")] = 200,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed for good.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Json = False,
@@ -195,8 +196,8 @@ def extract(
     from emo.extract.session import Request
 
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
-    request = Request(dataset, split, names, level, profile, device, dtype, face, limit, retry_failed, workers)
-    code = _extract(_workspace(), request, dry_run=dry_run, json=json)
+    given = (dataset, split, names, level, profile, device, dtype, face, limit, retry_failed, workers, commit_every)
+    code = _extract(_workspace(), Request(*given), dry_run=dry_run, json=json)
     if code:
         raise typer.Exit(code)
 

@@ -388,22 +388,31 @@ class Pass:
 
     def _compute(self, encoders: Sequence[Encoder]) -> None:
         rooms: dict[str, list[_Ready]] = {encoder.name: [] for encoder in encoders}
+        flushed_s = time.monotonic()
         try:
-            while True:
-                ready = self._ready.get()
+            finished = False
+            while not finished:
+                try:
+                    ready = self._ready.get(timeout=1.0)
+                    finished = ready is None
+                except queue.Empty:
+                    ready = None
                 if ready is not None:
                     self._announce(ready)
                     for name in ready.prepared:
                         rooms[name].append(ready)
+                # Who waits for company must not wait longer than a commit may take: a kill would cost that work.
+                due = finished or time.monotonic() - flushed_s >= self.options.commit_every_s
                 for encoder in encoders:
                     room = rooms[encoder.name]
-                    costs = [r.prepared[encoder.name].cost for r in room]
-                    if room and (ready is None or enough(costs, encoder.max_cost, padded=encoder.padded)):
+                    costs = [each.prepared[encoder.name].cost for each in room]
+                    full = len(room) >= self.options.commit_every
+                    if room and (due or full or enough(costs, encoder.max_cost, padded=encoder.padded)):
                         for batch in cut(costs, encoder.max_cost, padded=encoder.padded):
                             self._encode(encoder, [room[i] for i in batch])
                         room.clear()
-                if ready is None:
-                    return
+                if due:
+                    flushed_s = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
             self._fail(error)
 
@@ -449,7 +458,14 @@ class Pass:
         table = None if config is None or self._detector is None else faces_spec(config.recipe())
         try:
             with writer:
-                while (item := self._outputs.get()) is not None:
+                while True:
+                    try:
+                        item = self._outputs.get(timeout=1.0)
+                    except queue.Empty:
+                        writer.commit_if_due()
+                        continue
+                    if item is None:
+                        break
                     if isinstance(item, _Ready):
                         self._write_clip(writer, item, table)
                         continue

@@ -40,6 +40,7 @@ class Request:
         limit: Only the first so many clips that are present.
         retry_failed: Try again what failed for good.
         workers: Decoding threads; default one per core.
+        commit_every: Clips per commit.
     """
 
     dataset: str | None = None
@@ -53,6 +54,7 @@ class Request:
     limit: int | None = None
     retry_failed: bool = False
     workers: int | None = None
+    commit_every: int = 200
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def open_session(workspace: Workspace, request: Request) -> Session:
     per_device = [_encoders(workspace, request, device, dtype, recipes) for device in devices]
     levels = {encoder.name: _level(encoder, request.level) for encoder in per_device[0]}
     store = open_store(workspace.store_path, create=True)
-    options = PassOptions(faces=faces, frame=frame, workers=request.workers or os.cpu_count() or 1)
+    workers = request.workers or os.cpu_count() or 1
+    options = PassOptions(faces=faces, frame=frame, workers=workers, commit_every=request.commit_every)
     job = Pass(store, per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
     specs = tuple(job.specs.values())
     todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)

@@ -296,6 +296,12 @@ class Writer:
         self._segments.clear()
         self._media, self._before, self._new = set(), self._media, set()
 
+    def commit_if_due(self) -> None:
+        """Commits what `commit_every` media or `commit_every_s` seconds have brought together; for callers that wait."""
+        late = time.monotonic() - self._committed_at >= self.commit_every_s
+        if late or len(self._new) >= self.commit_every:
+            self.commit()
+
     def close(self) -> None:
         """Commits and ends the writer."""
         if self._scratch is None:
@@ -321,9 +327,7 @@ class Writer:
         self._media.add(media)
         if media not in self._before:
             self._new.add(media)
-        late = time.monotonic() - self._committed_at >= self.commit_every_s
-        if late or len(self._new) >= self.commit_every:
-            self.commit()
+        self.commit_if_due()
 
     def _clip_lines(self) -> list[Line]:
         for clip_id, row in self._clips.items():
