@@ -297,7 +297,7 @@ class Writer:
         self._media, self._before, self._new = set(), self._media, set()
 
     def commit_if_due(self) -> None:
-        """Commits what `commit_every` media or `commit_every_s` seconds have brought together; for callers that wait."""
+        """Commits what `commit_every` media or `commit_every_s` seconds brought together; for callers that wait."""
         late = time.monotonic() - self._committed_at >= self.commit_every_s
         if late or len(self._new) >= self.commit_every:
             self.commit()

@@ -15,20 +15,22 @@ from emo.extract.encoders.eva import PAPER, Eva
 from emo.extract.preprocess import to_float
 from emo.train.captions import process_answer
 
-pytestmark = pytest.mark.parametrize("golden", ["case3_processors"], indirect=True)
+GOLDEN_CASES = ["case3_processors"]
+PICTURES = {".png", ".bmp", ".jpg", ".jpeg"}
 
 
 @pytest.fixture
 def prepared(golden):
-    """Every image of the case (tensors and png files) through `prepare` of the EVA encoder, at the case's size."""
+    """Every image of the case (tensors and picture files) through `prepare` of the EVA encoder, at the case's size."""
     images = {name: golden.io[f"{name}.rgb_u8"] for name in golden.items("rgb_u8")}
-    images |= {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in golden.folder.glob("*.png")}
+    files = [file for file in sorted(golden.folder.iterdir()) if file.suffix.lower() in PICTURES]
+    images |= {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in files}
+    assert set(images) == set(golden.items("resized_u8"))
     result = {}
     for name, rgb in images.items():
         size = golden.io[f"{name}.resized_u8"].shape[-1]
         encoder = Eva(profile="tiny", config=replace(PAPER, img=size))
         result[name] = encoder.prepare(ClipInputs(frame=rgb)).payload
-    assert set(result) == set(golden.items("resized_u8"))
     return result
 
 
@@ -38,15 +40,10 @@ def test_resized_pixels_are_exact(prepared, golden):
 
 
 def test_normalised_pixels(prepared, golden):
-    checked = 0
-    for name, pixels in prepared.items():
-        x = to_float(pixels, golden.info["mean"], golden.info["std"]).numpy()
-        for key in golden.io:
-            if key.startswith(f"{name}.out"):
-                stride = int(key.partition("_stride")[2] or 1)
-                golden.close(x[:, ::stride, ::stride], key, golden.info["tolerance"]["out"])
-                checked += 1
-    assert checked >= len(prepared)
+    for name, key in golden.parts("out"):
+        x = to_float(prepared[name], golden.info["mean"], golden.info["std"]).numpy()
+        stride = golden.number(key, "stride") or 1
+        golden.close(x[:, ::stride, ::stride], key, golden.info["tolerance"]["out"])
 
 
 def test_constants_of_the_encoder_are_those_of_the_case(golden):
@@ -55,14 +52,18 @@ def test_constants_of_the_encoder_are_those_of_the_case(golden):
 
 
 def test_captions(golden):
-    pairs = json.loads((golden.folder / "captions.json").read_text(encoding="utf-8"))
+    file = golden.folder / "captions.json"
+    if not file.is_file():
+        pytest.skip(f"{golden.folder.name} has no captions.json")
+    pairs = json.loads(file.read_text(encoding="utf-8"))
     assert pairs
     for pair in pairs:
-        options = {key: value for key, value in pair.items() if key not in ("inp", "out")}  # prompt, max_words
+        options = {key: pair[key] for key in ("prompt", "max_words") if key in pair}
         assert process_answer(pair["inp"], **options) == pair["out"], pair["inp"]
 
 
 def test_a_batch_of_images_is_the_images(prepared):
-    together = to_float(torch.stack(list(prepared.values())))
-    for row, pixels in zip(together, prepared.values(), strict=True):
-        assert torch.equal(row, to_float(pixels))
+    for shape in {pixels.shape for pixels in prepared.values()}:
+        alike = [pixels for pixels in prepared.values() if pixels.shape == shape]
+        for row, pixels in zip(to_float(torch.stack(alike)), alike, strict=True):
+            assert torch.equal(row, to_float(pixels))

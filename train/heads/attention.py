@@ -161,6 +161,8 @@ def load_official(net: AttentionFusion, state: Mapping[str, Tensor], streams: Se
     places = {f"{name}_{kind}.": f"encoders.{i}." for i, name in enumerate(streams) for kind in ("encoder", "mlp")}
     renamed = {}
     for key, tensor in state.items():
+        if not tensor.numel():
+            continue  # `output_dim2=0`: the official head without valence has an empty fc_out_2
         prefix = next((prefix for prefix in places if key.startswith(prefix)), "")
         renamed[places.get(prefix, "") + key.removeprefix(prefix)] = tensor
     load_strict(net, renamed)
