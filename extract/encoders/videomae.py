@@ -163,6 +163,13 @@ class VideoMaeMerbench(_VideoMae):
         full = VideoMAEConfig(**found).to_dict()  # with the library's defaults for what the file leaves out
         norm = None if full["use_mean_pooling"] else "norm"
         sizes = replace(MERBENCH, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
+        steps = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
+        crop, short = processor.get("crop_size", sizes.img), processor.get("size", sizes.img)
+        crop = crop.get("height") if isinstance(crop, dict) else crop
+        short = short.get("shortest_edge") if isinstance(short, dict) else short
+        if {crop, short} != {sizes.img} or not all(processor.get(step, True) for step in steps):
+            message = f"{self.weights.source}/preprocessor_config.json asks for other steps than {self.name} has."
+            raise ModelError(message, f"It resizes to {sizes.img} px, crops, rescales and normalises, as published.")
         if self.profile == "paper" and replace(sizes, norm=MERBENCH.norm) != MERBENCH:
             got = f"{sizes.depth} layers of width {sizes.dim} at {sizes.img} px"
             message = f"{self.name} has 24 layers of width 1024 at 224 px, {self.weights.source} has {got}."

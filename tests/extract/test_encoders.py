@@ -10,12 +10,14 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import VideoMAEConfig, VideoMAEModel
 
 from emo.extract.encoders import base
 from emo.extract.encoders.base import ClipInputs, encoder_names, find_encoder, load_encoder, register
@@ -528,3 +530,17 @@ def test_devices_and_types_that_are_not_there():
         load_encoder("mae_340_UTT", "tiny", device="cuda:99")
     with pytest.raises(UsageError, match="float8"):
         load_encoder("mae_340_UTT", "tiny", dtype="float8")
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": {"shortest_edge": 256}}, {"crop_size": {"height": 192, "width": 192}}, {"do_normalize": False}]
+)
+def test_a_processor_that_asks_for_other_steps_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    config = VideoMAEConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=96)
+    VideoMAEModel(config).save_pretrained(tmp_path)
+    usual = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "do_normalize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(usual))
+    load_encoder("videomae-large-UTT", profile="tiny", weights=str(tmp_path))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(usual | change))
+    with pytest.raises(ModelError, match="other steps"):
+        load_encoder("videomae-large-UTT", profile="tiny", weights=str(tmp_path))
