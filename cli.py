@@ -8,6 +8,7 @@ import inspect
 import json as jsonlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,8 +203,8 @@ def extract(
         raise typer.Exit(code)
 
 
-def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool = False) -> int:
-    """Run one pass, draw its progress and its outcome; the exit code."""
+def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool = False, silent: bool = False) -> int:
+    """Run one pass, draw its progress and (unless `silent`) print its outcome; the exit code."""
     from emo.extract.session import open_session
 
     session = open_session(workspace, request)
@@ -217,14 +218,14 @@ def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool 
     outcome = _watch(session)
     if json:
         _emit_json(outcome.to_json())
-    elif outcome.failures:
+    elif outcome.failures and not silent:
         rows = [[kind, n, "yes" if retry else "no", text] for kind, n, retry, text in outcome.by_kind()]
         _table("What failed", ["kind", "features", "retry helps", "for example"], rows, ("features",))
     done = outcome.progress
     if done.stopping:
         _say(f"stopped; {done.done:,} clips are committed, run the same command to go on")
     else:
-        _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store.path}")
+        _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store_path}")
     return outcome.exit_code
 
 
@@ -256,7 +257,7 @@ def _watch(session: Any) -> Any:
             task = bar.add_task("", total=len(session.plan.jobs))
             while not finished.wait(0.25):
                 state = job.progress
-                failed = ", ".join(f"{kind} {n}" for kind, n in state.failed.items())
+                failed = ", ".join(f"{kind} {n}" for kind, n in list(state.failed.items()))
                 words = f"{state.clips_per_s:.1f} clips/s, {state.times_real_time:.0f}x real time"
                 bar.update(task, completed=state.done, description=words + (f"; failed: {failed}" if failed else ""))
 
@@ -289,16 +290,18 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head on cached features and predict every clip that has them."""
+    from emo.train.heads.base import load_recipe
+
     workspace = _workspace()
+    name = recipe or head or workspace.recipe or "attention"
+    chosen = load_recipe(name, [*([f"head={head}"] if head and head != name else []), *(set_ or [])])
     if not cached:
         from emo.extract.session import Request
 
-        code = _extract(workspace, Request(dataset=dataset))
-        if code == 130:
-            raise typer.Exit(code)
-    result = _train(
-        workspace, recipe or head or workspace.recipe or "attention", dataset, head, set_ or [], run, device
-    )
+        features = tuple(feature.name for feature in chosen.features)
+        if _extract(workspace, Request(dataset=dataset, encoders=features), silent=json) == 130:
+            raise typer.Exit(130)
+    result = _train(workspace, chosen, dataset, run, device)
     if json:
         _emit_json({"run": str(result.run.path), **result.run.info, "validation": result.validation.to_json()})
         return
@@ -306,28 +309,27 @@ def train(
     _say(f"run: {result.run.path}")
 
 
-def _train(
-    workspace: Any, recipe: str, dataset: str | None, head: str | None, sets: list[str], run: str | None, device: str
-) -> Any:
+def _train(workspace: Any, recipe: Any, dataset: str | None, run: str | None, device: str) -> Any:
     from emo.featstore.datasets import open_dataset
     from emo.featstore.store import open_store
-    from emo.train.heads.base import load_recipe
     from emo.train.heads.fit import fit_head
     from emo.train.runs import new_run
 
-    chosen = load_recipe(recipe, [*([f"head={head}"] if head and head != recipe else []), *sets])
     table = workspace.table(dataset)
     source = open_dataset(table.name, table)
     store = open_store(workspace.store_path)
     known = set(store.clips())
     clips = [clip for clip in source.clips() if clip.media is not None or clip.id in known]
     _say(f"{source.name}: {len(clips):,} clips, {sum(clip.label is not None for clip in clips):,} of them labelled")
+    said = {"at_s": 0.0}
 
     def show(progress: Any) -> None:
-        if progress.epoch == 1:
-            _say(f"seed {progress.seed}, fold {progress.fold + 1} of {progress.folds}")
+        if progress.done == progress.total or time.monotonic() - said["at_s"] > 5:
+            said["at_s"] = time.monotonic()
+            place = f"seed {progress.seed}, fold {progress.fold + 1} of {progress.folds}, epoch {progress.epoch}"
+            _say(f"{place}: validation {progress.metric:.4f} ({100 * progress.done // progress.total} % of the run)")
 
-    return fit_head(store, clips, source.labels, chosen, new_run(workspace.root, run, chosen.head), device, show)
+    return fit_head(store, clips, source.labels, recipe, new_run(workspace.root, run, recipe.head), device, show)
 
 
 @command(app, example="emo score relative_test3_NCEV.txt --predictions answers.json --answers strict")
@@ -342,23 +344,26 @@ def score(
 ) -> None:
     """Score predictions against labels by the published definitions."""
     from emo.featstore.datasets import find_labels
+    from emo.featstore.store import open_store
     from emo.featstore.tables import read_labels
     from emo.train.answers import read_predictions
+    from emo.train.heads.fit import predict_cached
     from emo.train.report import write_report
     from emo.train.runs import latest_run, load_run
     from emo.train.score import score as score_them
 
-    notes: list[str] = []
-    if predictions is None:
-        root = _workspace().root
-        source = load_run(root / "runs" / run) if run else latest_run(root)
-        predictions = source.path / "predictions.jsonl"
-        notes = list(source.info.get("notes", []))
-        _say(f"predictions of run {source.name}")
     truth = read_labels(find_labels(labels))
-    result = score_them(truth, read_predictions(predictions), answers, allow_missing=not require_all)
+    if predictions is not None:
+        found, notes, origin = read_predictions(predictions), [], predictions.name
+    else:
+        workspace = _workspace()
+        source = load_run(workspace.root / "runs" / run) if run else latest_run(workspace.root)
+        found = predict_cached(open_store(workspace.store_path), source, list(truth))
+        notes, origin = list(source.info["notes"]), source.name
+        _say(f"run {source.name}: {len(found):,} of {len(truth):,} clips are in the store")
+    result = score_them(truth, found, answers, allow_missing=not require_all)
     if report is not None:
-        write_report(result, report, f"{labels}, {predictions.name}", notes)
+        write_report(result, report, f"{labels}, {origin}", notes)
         _say(f"report: {report}")
     if json:
         _emit_json({**result.to_json(), "notes": notes})
@@ -381,18 +386,6 @@ def _draw_score(title: str, score: Any, notes: Any = ()) -> None:
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
 
-DEMO_TOML = """\
-# Written by `emo demo`: drawn faces, synthetic voices, small random encoders.
-[store]
-path = "demo.emo"
-
-[data.demo]
-root = "data"
-kind = "folder"
-
-[extract]
-profile = "tiny"
-"""
 DEMO_SENTENCE = (
     "This shows that the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random "
     "encoders; it says nothing about accuracy on people."
@@ -405,34 +398,22 @@ def demo(
     clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes."""
-    from emo.extract.generate import EMOTIONS, generate_dataset
+    from emo.extract.generate import generate_workspace
     from emo.extract.session import Request
-    from emo.featstore.errors import UsageError
-    from emo.featstore.tables import read_labels
-    from emo.featstore.workspace import load_workspace
-    from emo.train.answers import read_predictions
-    from emo.train.report import write_report
-    from emo.train.score import score as score_them
+    from emo.train.heads.base import load_recipe
 
-    toml = folder / "emo.toml"
-    if toml.exists() and toml.read_text(encoding="utf-8") != DEMO_TOML:
-        raise UsageError(f"{toml} is not the demo's.", "Name another folder: emo demo DIR.")
-    _say(f"1/4  drawing {clips * len(EMOTIONS)} clips of {len(EMOTIONS)} emotions in {folder / 'data'}")
-    generate_dataset(folder / "data", clips)
-    toml.write_text(DEMO_TOML, encoding="utf-8")
-    workspace = load_workspace(folder)
+    _say(f"1/4  drawing faces and voices in {folder}")
+    generate_workspace(folder, clips)
+    os.chdir(folder)
     _say("2/4  emo extract")
-    if code := _extract(workspace, Request()):
+    if code := _extract(_workspace(), Request()):
         raise typer.Exit(code)
     _say("3/4  emo train --head attention --cached --set standardise=true")
-    result = _train(workspace, "attention", None, None, ["standardise=true"], None, "auto")
+    _train(_workspace(), load_recipe("attention", ["standardise=true"]), None, None, "auto")
     _say("4/4  emo score labels.csv#test --report report")
-    predictions = read_predictions(result.run.path / "predictions.jsonl")
-    found = score_them(read_labels(folder / "data" / "labels.csv", "test"), predictions)
-    notes = [*result.run.info["notes"], DEMO_SENTENCE]
-    written = write_report(found, folder / "report", "emo demo: generated clips", notes)
-    _draw_score("Generated clips, split test", found, notes)
-    _say("report: " + ", ".join(str(path) for path in written))
+    score("labels.csv#test", report=Path("report"))
+    _out().print(DEMO_SENTENCE, soft_wrap=True)
+    _say(f"report: {Path('report').resolve()}")
 
 
 # ---- store -----------------------------------------------------------------------------------------------------------

@@ -159,6 +159,33 @@ def generate_dataset(folder: Path | str, n_per_emotion: int, seed: int = 0) -> l
     return [name for name, _, _ in labels]
 
 
+TOML = """\
+# Written by `emo demo`: drawn faces, synthetic voices, small random encoders.
+[store]
+path = "demo.emo"
+
+[data.demo]
+root = "data"
+kind = "folder"
+
+[extract]
+profile = "tiny"
+"""
+
+
+def generate_workspace(folder: Path | str, n_per_emotion: int, seed: int = 0) -> None:
+    """Write a dataset and an emo.toml that reads it; over an earlier one of the same kind, nothing changes.
+
+    Raises:
+        UsageError: The folder is another workspace.
+    """
+    toml = Path(folder) / "emo.toml"
+    if toml.exists() and toml.read_text(encoding="utf-8") != TOML:
+        raise UsageError(f"{toml} is not the demo's.", "Name another folder: emo demo DIR.")
+    generate_dataset(Path(folder) / "data", n_per_emotion, seed)
+    toml.write_text(TOML, encoding="utf-8")
+
+
 def _vary(manner: _Manner, rng: np.random.Generator) -> _Manner:
     """The same emotion, shown more or less, with an accent on other features."""
     strength = rng.uniform(0.55, 1.1)

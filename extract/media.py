@@ -285,31 +285,6 @@ def open_media(path: Path | str, threads: int = 1) -> Media:
         raise
 
 
-def checked_path(root: Path | str, relative: Path | str) -> Path:
-    """Path of a file below a data root, or an error where it would lead out of it.
-
-    Args:
-        root: Data root; may itself be a link.
-        relative: Name from a list or a table, which nobody has checked.
-
-    Raises:
-        MediaError: `outside-root`: an absolute path, one with `..` that leaves the root, or a link that points out.
-    """
-    home = Path(root).resolve()
-    try:
-        path = (home / relative).resolve()
-        inside = path.is_relative_to(home) and not Path(relative).is_absolute()
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL byte
-        inside = False
-    if not inside:
-        raise MediaError(
-            "outside-root",
-            f"{relative!s:.200} lies outside the data root {home}.",
-            "Name media relative to the data root, or change `root` in emo.toml.",
-        )
-    return path
-
-
 def _truncated(path: Path, reason: str) -> MediaError:
     return MediaError("truncated", f"{path.name} is cut off or damaged: {reason}.", "Fetch it again or re-encode it.")
 

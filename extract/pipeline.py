@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from emo.extract.batching import cut, enough
+from emo.extract.batching import cut
 from emo.extract.detect import Detector
 from emo.extract.encoders.base import ClipInputs, Encoder, Output, Prepared
-from emo.extract.faces import COLUMNS, FaceConfig, FaceTracker, FaceTracks, read_openface
+from emo.extract.faces import COLUMNS, FaceConfig, FaceTracker, read_openface
 from emo.extract.media import Media, open_media
-from emo.featstore.clip import Clip, MediaId, hash_media
-from emo.featstore.errors import EmoError, MediaError, ModelError
+from emo.featstore.clip import Clip, FileId, MediaId, hash_media
+from emo.featstore.errors import EmoError, MediaError, ModelError, StoreError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, Writer
+
+EVEN_S = 0.002  # containers round time stamps to milliseconds
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class PassOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to process. `media` is `None` where the file has not been hashed yet."""
+    """One clip to process. `file` is `None` where it has not been hashed yet."""
 
     clip: Clip
     path: Path
-    media: MediaId | None
+    file: FileId | None
 
 
 @dataclass
@@ -68,8 +71,8 @@ class Plan:
         absent: Clips whose media file is not there.
         done: Clips that have every wanted feature.
         hopeless: Clips that failed for good.
-        jobs: Clips to process, in the dataset's order.
-        unread: How many of the jobs were never hashed; some may turn out to be copies.
+        jobs: Clips to process, in the dataset's order. Those never hashed may turn out to be copies of others.
+        clips: Ids of all clips that were looked at, done or not.
     """
 
     total: int = 0
@@ -77,11 +80,11 @@ class Plan:
     done: int = 0
     hopeless: int = 0
     jobs: list[Job] = field(default_factory=list)
-    unread: int = 0
+    clips: list[str] = field(default_factory=list)
 
 
 def plan(
-    store: Store,
+    store: Store | None,
     clips: Iterable[Clip],
     specs: Sequence[EncoderSpec],
     *,
@@ -91,32 +94,30 @@ def plan(
     """Decide what is left: wanted - ok - failed for good.
 
     Args:
-        store: The store, opened.
+        store: The store; `None` where there is none yet.
         clips: Clips of a dataset.
         specs: Features wanted of each clip.
         retry_failed: Try again what failed for good.
-        limit: Look at the first so many clips that are present.
+        limit: Take the first so many clips that are present.
     """
     result = Plan()
     present: list[Job] = []
     for clip in clips:
-        if limit is not None and len(present) >= limit:
-            break
         result.total += 1
         if clip.media is None:
             result.absent += 1
-        else:
-            # Faces that lie outside the media file are part of what is computed from: hashed again each time.
-            known = store.media_of(clip.media) if clip.faces is None else None
-            present.append(Job(clip, clip.media, known))
-    known = [(job.clip.id, job.media) for job in present if job.media is not None]
-    todo = set[MediaId]().union(*store.work(specs, known, retry_failed=retry_failed).values())
-    lacking = set[MediaId]().union(*store.work(specs, known, retry_failed=True).values())
+        elif limit is None or len(present) < limit:
+            present.append(Job(clip, clip.media, None if store is None else store.file_of(clip.media)))
+    result.clips = [job.clip.id for job in present]
+    known = [(job.clip.id, job.file.media) for job in present if job.file is not None]
+    todo, lacking = set[MediaId](), set[MediaId]()
+    if store is not None:
+        todo.update(*store.work(specs, known, retry_failed=retry_failed).values())
+        lacking.update(*store.work(specs, known, retry_failed=True).values())
     for job in present:
-        if job.media is None or job.media in todo:
+        if job.file is None or job.file.media in todo:
             result.jobs.append(job)
-            result.unread += job.media is None
-        elif job.media in lacking:
+        elif job.file.media in lacking:
             result.hopeless += 1
         else:
             result.done += 1
@@ -132,8 +133,8 @@ class Progress:
     stored: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     media_s: float = 0.0
-    started_s: float = field(default_factory=time.monotonic)
     stopping: bool = False
+    started_s: float = field(default_factory=time.monotonic)
 
     @property
     def elapsed_s(self) -> float:
@@ -155,7 +156,7 @@ class _Ready:
 
     clip: Clip
     path: Path
-    media: MediaId | None  # None: the file could not even be hashed
+    file: FileId | None  # None: the file could not even be hashed
     duration_s: float = 0.0
     prepared: dict[str, Prepared] = field(default_factory=dict)
     failed: dict[str, MediaError] = field(default_factory=dict)
@@ -182,7 +183,6 @@ class Pass:
     """One run over a plan.
 
     Args:
-        store: Store to write into.
         devices: Encoders per device; every device has the same ones, by name.
         levels: Level wanted of each encoder, by encoder name.
         options: How to run.
@@ -192,7 +192,6 @@ class Pass:
 
     def __init__(
         self,
-        store: Store,
         devices: Sequence[Sequence[Encoder]],
         levels: Mapping[str, str],
         options: PassOptions,
@@ -200,7 +199,6 @@ class Pass:
         retry_failed: bool = False,
         detector: Detector | None = None,
     ) -> None:
-        self.store = store
         self.devices = devices
         self.encoders = {encoder.name: encoder for encoder in devices[0]}
         self.specs = {name: encoder.spec(levels[name]) for name, encoder in self.encoders.items()}
@@ -208,13 +206,14 @@ class Pass:
         self.options = options
         self.retry_failed = retry_failed
         self.progress = Progress()
+        self.failures: list[tuple[str, EncoderSpec, MediaError]] = []  # of this pass, by clip
         self._detector = detector
         self._seen: set[MediaId] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
         # One waiting room per stage; their sizes bound what is in memory at once.
-        self._ready: queue.Queue[_Ready | None] = queue.Queue(maxsize=4 * options.workers)
+        self._ready: queue.Queue[_Ready | None] = queue.Queue(maxsize=options.workers + 2)
         self._outputs: queue.Queue[tuple[_Ready, str, Output | MediaError] | _Ready | None] = queue.Queue(maxsize=256)
 
     def stop(self) -> None:
@@ -222,14 +221,16 @@ class Pass:
         self.progress.stopping = True
         self._stop.set()
 
-    def run(self, jobs: Sequence[Job], environment: dict[str, str] | None = None) -> Progress:
-        """Process the jobs and commit their features.
+    def run(self, store: Store, jobs: Sequence[Job], environment: dict[str, str] | None = None) -> Progress:
+        """Process the jobs and commit their features. A pass runs once.
 
         Raises:
             StoreError: The store cannot be written; everything committed before is intact.
+            ModelError: A device failed in a way that is not one clip's fault.
         """
-        self.progress = Progress(total=len(jobs))
-        writer = self.store.writer(
+        self.store = store
+        self.progress.total, self.progress.started_s = len(jobs), time.monotonic()
+        writer = store.writer(
             commit_every=self.options.commit_every,
             commit_every_s=self.options.commit_every_s,
             environment=environment or {},
@@ -280,24 +281,23 @@ class Pass:
         _put(self._ready, self._prepare(job), self._dead)
 
     def _prepare(self, job: Job) -> _Ready:
-        """Decode one clip and prepare every wanted encoder's input."""
-        ready = _Ready(job.clip, job.path, job.media)
+        """Decode one clip and prepare every wanted encoder's input. Only the store's errors leave this function."""
+        ready = _Ready(job.clip, job.path, job.file)
         wanted = list(self.specs)
         try:
-            if ready.media is None:
-                ready.media = _hash(job)
-            wanted = self._wanted(job.clip, ready.media)
+            if ready.file is None:
+                ready.file = hash_media(job.path)
+            wanted = self._wanted(job.clip, ready.file.media)
             if wanted:
                 self._decode_once(job, ready, [self.encoders[name] for name in wanted])
-        except MediaError as error:
-            ready.failed = dict.fromkeys(wanted, error)
-        except EmoError:
+        except OSError as error:
+            sentence = f"{job.path} cannot be read: {error.strerror or error}."
+            failure = MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True)
+            ready.failed = dict.fromkeys(wanted, failure)
+        except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
-            failure = MediaError("internal", f"{job.path.name}: {type(error).__name__}: {error}.", retry=True)
-            ready.failed = dict.fromkeys(wanted, failure)
-        if ready.failed.keys() >= set(wanted):
-            ready.prepared.clear()
+            ready.failed = dict.fromkeys(wanted, _failure(error, job.path))
         return ready
 
     def _wanted(self, clip: Clip, media: MediaId) -> list[str]:
@@ -312,75 +312,92 @@ class Pass:
     def _decode_once(self, job: Job, ready: _Ready, encoders: Sequence[Encoder]) -> None:
         """Open and decode the clip once. What touches only one kind of input fails only the encoders that need it."""
         needs = {encoder.needs for encoder in encoders}
+        found: dict[str, Any] = {}
         errors: dict[str, MediaError] = {}
-        audio = crops = picked = None
-        times = np.zeros(0)
+
+        def attempt(kind: str, read: Callable[[], dict[str, Any]]) -> None:
+            try:
+                found.update(read())
+            except Exception as error:  # noqa: BLE001 - recorded for the encoders that need this kind of input
+                errors[kind] = _failure(error, job.path)
+
         with open_media(job.path) as media:
             ready.duration_s = media.info.duration_s
-            if self.options.faces is None and "faces" in needs:
-                needs.discard("faces")
-                try:
-                    crops = _openface_crops(job.clip)
-                except MediaError as error:
-                    errors["faces"] = error
-            if needs & {"faces", "frame"}:
-                try:
-                    tracks, picked = self._watch(media, job.clip.id, needs)
-                    if tracks is not None:
-                        ready.faces = tracks.table()
-                        track = tracks.choose()
-                        crops, times = track.crops, track.time_s
-                except MediaError as error:
-                    errors["faces"] = error
-                    if picked is None:
-                        errors["frame"] = error
+            if "frame" in needs:
+                attempt("frame", lambda: {"index": self._frame_index(media, job.clip.id)})
+            if "faces" in needs and self.options.faces is None:
+                attempt("faces", lambda: {"faces": _openface_crops(job.clip)})
+            if "index" in found or ("faces" in needs and self.options.faces is not None):
+                self._watch(
+                    media, job, ready, found, errors, follow="faces" in needs and self.options.faces is not None
+                )
             if "audio" in needs:
-                try:
-                    audio = media.audio()
-                except MediaError as error:
-                    errors["audio"] = error
-            fps = media.info.fps
-        inputs = ClipInputs(
-            audio=audio,
-            faces=crops,
-            frame=picked,
-            fps=fps,
-            hop_s=1.0 / fps if fps else None,
-            t0_s=float(times[0]) if len(times) else 0.0,
-        )
+                attempt("audio", lambda: {"audio": media.audio(), "audio_t0_s": media.info.audio_start_s})
+        found.pop("index", None)
+        inputs = ClipInputs(**found)
         for encoder in encoders:
             try:
                 if encoder.needs in errors:
                     raise errors[encoder.needs]
                 ready.prepared[encoder.name] = encoder.prepare(inputs)
-            except MediaError as error:
-                ready.failed[encoder.name] = error
+            except Exception as error:  # noqa: BLE001 - one encoder's fault is not the others'
+                ready.failed[encoder.name] = _failure(error, job.path)
 
-    def _watch(self, media: Media, clip_id: str, needs: set[str]) -> tuple[FaceTracks | None, NDArray[np.uint8] | None]:
-        """Run through the frames once, feeding the face tracker and picking the frame for whole-image encoders."""
-        tracker = None
-        if "faces" in needs and self._detector is not None:
-            tracker = FaceTracker(self._detector, self.options.faces, media.info.path.name)
-        wanted = self._frame_index(media, clip_id) if "frame" in needs else -1
-        picked = None
-        for frame in media.frames():
-            if frame.index <= wanted:
-                picked = frame.rgb  # where the container promised more frames, the last one stands in
+    def _watch(
+        self,
+        media: Media,
+        job: Job,
+        ready: _Ready,
+        found: dict[str, Any],
+        errors: dict[str, MediaError],
+        *,
+        follow: bool,
+    ) -> None:
+        """Run through the frames once, following faces and picking the frame for whole-image encoders."""
+        tracker = FaceTracker(self._detector, self.options.faces, job.path.name) if follow and self._detector else None
+        index, last = found.get("index", -1), None
+        try:
+            for frame in media.frames():
+                if last is None or frame.index <= index:
+                    last = frame
+                if tracker is not None:
+                    try:
+                        tracker.feed(frame)
+                    except Exception as error:  # noqa: BLE001 - the whole-image encoders can go on
+                        errors["faces"], tracker = _failure(error, job.path), None
+                if tracker is None and frame.index >= index:
+                    break
             if tracker is not None:
-                tracker.feed(frame)
-            elif frame.index >= wanted:
-                break
-        return (None if tracker is None else tracker.finish()), picked
+                tracks = tracker.finish()
+                ready.faces = tracks.table()
+        except Exception as error:  # noqa: BLE001 - nobody gets numbers from half a clip
+            for kind in ("faces", "frame"):
+                errors.setdefault(kind, _failure(error, job.path))
+            return
+        if index >= 0 and last is not None:
+            if last.index < index and self.options.frame != "middle":
+                sentence = (
+                    f"{job.path.name} has {last.index + 1} frames, so there is no frame {index} as the table says."
+                )
+                errors["frame"] = MediaError("no-frame-index", sentence, "Correct the frame table.")
+            found.update(frame=last.rgb, frame_time_s=last.time_s)
+        if tracker is not None:
+            try:
+                track = tracks.choose()
+            except MediaError as error:
+                errors["faces"] = error
+            else:
+                found.update(faces=track.crops, t0_s=float(track.time_s[0]), hop_s=_even_hop_s(track.time_s))
 
     def _frame_index(self, media: Media, clip_id: str) -> int:
         choice = self.options.frame
         if choice == "first":
             return 0
         if choice == "middle":
-            return media.info.n_frames // 2
+            return media.info.n_frames // 2  # as the container counts; where it promised more, the last one stands in
         if clip_id not in choice:
             raise MediaError(
-                "no-frame-index", f"The frame list has no entry for clip {clip_id}.", "Add it to the list."
+                "no-frame-index", f"The frame table has no entry for clip {clip_id}.", "Add it to the table."
             )
         return choice[clip_id]
 
@@ -405,12 +422,12 @@ class Pass:
                 due = finished or time.monotonic() - flushed_s >= self.options.commit_every_s
                 for encoder in encoders:
                     room = rooms[encoder.name]
-                    costs = [each.prepared[encoder.name].cost for each in room]
-                    full = len(room) >= self.options.commit_every
-                    if room and (due or full or enough(costs, encoder.max_cost, padded=encoder.padded)):
-                        for batch in cut(costs, encoder.max_cost, padded=encoder.padded):
-                            self._encode(encoder, [room[i] for i in batch])
-                        room.clear()
+                    batches = cut([each.prepared[encoder.name].cost for each in room], encoder.max_cost)
+                    # The last batch may still fill up, so it waits for more, unless it has waited long enough.
+                    waits = [] if due or len(room) >= self.options.commit_every else batches[-1:]
+                    for batch in batches[: len(batches) - len(waits)]:
+                        self._encode(encoder, [room[i] for i in batch])
+                    rooms[encoder.name] = [room[i] for batch in waits for i in batch]
                 if due:
                     flushed_s = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
@@ -426,27 +443,40 @@ class Pass:
     def _encode(self, encoder: Encoder, batch: list[_Ready]) -> None:
         """Encode a batch; when it does not fit or fails, halve it until the culprit stands alone."""
         level = self.levels[encoder.name]
+        failure = None
         try:
             outputs = encoder.encode([ready.prepared[encoder.name] for ready in batch], [level])
-        except ModelError:
+        except EmoError:
             raise
         except Exception as error:  # noqa: BLE001 - recorded for the clip once it is alone
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._encode(encoder, batch[:middle])
-                self._encode(encoder, batch[middle:])
-                return
-            kind = "out-of-memory" if "out of memory" in str(error).lower() else "internal"
-            sentence = f"{encoder.name} failed on {batch[0].path.name}: {type(error).__name__}: {error}."
-            self._emit((batch[0], encoder.name, MediaError(kind, sentence, retry=True)))
+            failure = f"{type(error).__name__}: {error}"
+        # Here, outside of the handler, the tensors of the failed attempt are free again.
+        if failure is None:
+            for ready, output in zip(batch, outputs, strict=True):
+                del ready.prepared[encoder.name]
+                result: Output | MediaError = output[level]
+                if not np.isfinite(output[level].array).all():
+                    sentence = f"{encoder.name} gives values that are not finite for {ready.path.name}."
+                    result = MediaError("not-finite", sentence, "Try --dtype float32.", retry=True)
+                self._emit((ready, encoder.name, result))
             return
-        for ready, output in zip(batch, outputs, strict=True):
-            result: Output | MediaError = output[level]
-            if not np.isfinite(output[level].array).all():
-                sentence = f"{encoder.name} gives values that are not finite for {ready.path.name}."
-                result = MediaError("not-finite", sentence, "Try --dtype float32.", retry=True)
-            del ready.prepared[encoder.name]
-            self._emit((ready, encoder.name, result))
+        memory = "out of memory" in failure.lower()
+        if "CUDA error" in failure and not memory:
+            raise ModelError(
+                f"The device of {encoder.name} failed: {failure}.", "What is committed is safe; run again."
+            )
+        if memory and encoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._encode(encoder, batch[:middle])
+            self._encode(encoder, batch[middle:])
+            return
+        del batch[0].prepared[encoder.name]
+        sentence = f"{encoder.name} failed on {batch[0].path.name}: {failure}."
+        self._emit(
+            (batch[0], encoder.name, MediaError("out-of-memory" if memory else "internal", sentence, retry=True))
+        )
 
     def _emit(self, item: tuple[_Ready, str, Output | MediaError] | _Ready) -> None:
         _put(self._outputs, item, self._dead)
@@ -454,9 +484,9 @@ class Pass:
     # ---- writer -----------------------------------------------------------------------------------------------------
 
     def _write(self, writer: Writer) -> None:
-        config = self.options.faces
-        table = None if config is None or self._detector is None else faces_spec(config.recipe())
         try:
+            config = self.options.faces
+            table = None if config is None or self._detector is None else faces_spec(config.recipe())
             with writer:
                 while True:
                     try:
@@ -468,27 +498,30 @@ class Pass:
                         break
                     if isinstance(item, _Ready):
                         self._write_clip(writer, item, table)
-                        continue
-                    ready, name, result = item
-                    if isinstance(result, MediaError):
-                        writer.fail(self.specs[name], ready.media or ready.clip.id, result)
-                        self.progress.failed[result.kind] += 1
                     else:
-                        assert ready.media is not None  # only hashed media are encoded
-                        writer.add(self.specs[name], ready.media, result.array, result.t0_s, result.hop_s)
-                        self.progress.stored += 1
-                    ready.pending -= 1
-                    self._finished(ready)
+                        self._write_feature(writer, *item)
         except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
             self._fail(error)
 
     def _write_clip(self, writer: Writer, ready: _Ready, table: EncoderSpec | None) -> None:
-        if ready.media is not None:
-            writer.clip(ready.clip.id, ready.media, ready.path)
-            rows = ready.faces
-            if table and rows is not None and len(rows) and self.store.status(table, ready.media) != "ok":
-                writer.add(table, ready.media, rows)
+        if ready.file is not None:
+            writer.clip(ready.clip.id, ready.file, ready.path)
+            rows, media = ready.faces, ready.file.media
+            if table and rows is not None and len(rows) and self.store.status(table, media) != "ok":
+                writer.add(table, media, rows)
             ready.faces = None
+        self._finished(ready)
+
+    def _write_feature(self, writer: Writer, ready: _Ready, name: str, result: Output | MediaError) -> None:
+        spec = self.specs[name]
+        if isinstance(result, MediaError):
+            writer.fail(spec, ready.clip.id if ready.file is None else ready.file.media, result)
+            self.failures.append((ready.clip.id, spec, result))
+            self.progress.failed[result.kind] += 1
+        elif ready.file is not None:
+            writer.add(spec, ready.file.media, result.array, result.t0_s, result.hop_s)
+            self.progress.stored += 1
+        ready.pending -= 1
         self._finished(ready)
 
     def _finished(self, ready: _Ready) -> None:
@@ -524,15 +557,19 @@ def _put(target: queue.Queue, item: object, dead: Callable[[], bool]) -> None:
                 return
 
 
-def _hash(job: Job) -> MediaId:
-    """Content of the clip; where faces come from an OpenFace folder, its files are part of it."""
-    faces = job.clip.faces
-    more = [] if faces is None else [faces] if faces.is_file() else sorted(p for p in faces.rglob("*") if p.is_file())
-    try:
-        return hash_media(job.path, *more)
-    except OSError as error:
-        sentence = f"{error.filename or job.path} cannot be read: {error.strerror or error}."
-        raise MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True) from error
+def _failure(error: Exception, path: Path) -> MediaError:
+    """A failure as it is recorded; what is not a `MediaError` is a fault of emo, and trying again may help."""
+    if isinstance(error, MediaError):
+        return error
+    return MediaError("internal", f"{path.name}: {type(error).__name__}: {error}.", retry=True)
+
+
+def _even_hop_s(time_s: NDArray[np.float64]) -> float | None:
+    """Seconds between rows, or `None` where they are not evenly spaced (variable frame rate, a face out of sight)."""
+    steps = np.diff(time_s)
+    if not len(steps) or np.abs(steps - steps.mean()).max() > EVEN_S:
+        return None
+    return float(steps.mean())
 
 
 def _openface_crops(clip: Clip) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.spec import LEVELS, EncoderSpec
-from emo.featstore.store import Failure, Store, open_store
+from emo.featstore.store import Failure, open_store
 from emo.featstore.tables import read_frames
 from emo.featstore.workspace import Workspace
 
@@ -63,7 +64,7 @@ class Outcome:
 
     Attributes:
         progress: Its counters.
-        failures: What the wanted features still lack, and why; earlier passes included.
+        failures: What the wanted features of the wanted clips lack, and why; earlier passes included.
     """
 
     progress: Progress
@@ -77,11 +78,11 @@ class Outcome:
         return 3 if any(failure.retry for failure in self.failures) else 0
 
     def by_kind(self) -> list[tuple[str, int, bool, str]]:
-        """Kind of failure, number of features, whether trying again can help, one message."""
+        """Kind of failure, number of features, whether trying again can help any of them, one message."""
         kinds: dict[str, list[Failure]] = {}
         for failure in self.failures:
             kinds.setdefault(failure.kind, []).append(failure)
-        return [(kind, len(each), each[0].retry, each[0].message) for kind, each in kinds.items()]
+        return [(kind, len(each), any(f.retry for f in each), each[0].message) for kind, each in kinds.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -96,10 +97,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Session:
-    """A pass that is ready to run."""
+    """A pass that is ready to run. Nothing has been written so far, not even an empty store.
+
+    Attributes:
+        dataset: Where the clips come from.
+        store_path: Where the features go.
+        specs: What is wanted of each clip.
+        plan: What is left to do.
+        job: The pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
+        environment: What is recorded with each commit beside the recipes.
+    """
 
     dataset: Dataset
-    store: Store
+    store_path: Path
     specs: tuple[EncoderSpec, ...]
     plan: Plan
     job: Pass
@@ -122,20 +132,24 @@ class Session:
         return lines
 
     def run(self) -> Outcome:
-        """Run the pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
+        """Run the pass.
 
         Raises:
-            ModelError: Weights do not load. Nothing has been decoded by then.
+            ModelError: Weights do not load (nothing has been decoded by then), or a device failed.
             StoreError: The store cannot be written.
         """
-        progress = self.job.progress
+        store = open_store(self.store_path, create=True)
         if self.plan.jobs:
             for encoders in self.job.devices:
                 for encoder in encoders:
                     encoder.load()
-            progress = self.job.run(self.plan.jobs, self.environment)
-        wanted = {spec.key for spec in self.specs}
-        return Outcome(progress, tuple(f for f in self.store.failures() if f.feature in wanted))
+            self.job.run(store, self.plan.jobs, self.environment)
+        features, clips = {spec.key for spec in self.specs}, set(self.plan.clips)
+        known = {(f.feature, f.clip): f for f in store.failures() if f.feature in features and f.clip in clips}
+        for clip, spec, error in self.job.failures:  # a file that cannot be read leaves what its old content gave
+            row = Failure(spec.key, clip, "", error.kind, str(error), error.retry)
+            known.setdefault((spec.key, clip), row)
+        return Outcome(self.job.progress, tuple(known.values()))
 
 
 def open_session(workspace: Workspace, request: Request) -> Session:
@@ -152,30 +166,36 @@ def open_session(workspace: Workspace, request: Request) -> Session:
     if request.split is not None:
         split = dataset.find_split(request.split)
         clips = (clip for clip in clips if clip.split == split)
-    faces = None if table.faces is not None else _face_config(workspace, request)
-    detector = None if faces is None else faces.open_detector()
     frame = _frame_choice(workspace.extract.frame)
-    devices = _devices(request.device or workspace.extract.device)
-    dtype = request.dtype or ("float16" if devices[0].startswith("cuda") else "float32")
-    recipes = {
+    faces = None if table.faces is not None else _face_config(workspace, request)
+    # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
+    source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": table.faces.name if table.faces else ""}
+    recipes: dict[str, dict[str, object]] = {
         "audio": {"audio": DECODER["audio"]},
-        "faces": {"frames": DECODER["frames"], "faces": OPENFACE_RECIPE if faces is None else faces.recipe()},
+        "faces": {"frames": DECODER["frames"], "faces": source},
         "frame": {"frames": DECODER["frames"], "frame": _frame_recipe(frame)},
     }
-    per_device = [_encoders(workspace, request, device, dtype, recipes) for device in devices]
-    levels = {encoder.name: _level(encoder, request.level) for encoder in per_device[0]}
-    store = open_store(workspace.store_path, create=True)
-    workers = request.workers or os.cpu_count() or 1
-    options = PassOptions(faces=faces, frame=frame, workers=workers, commit_every=request.commit_every)
-    job = Pass(store, per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
+    devices = _devices(request.device or workspace.extract.device)
+    dtypes = [request.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
+    per_device = [_encoders(workspace, request, *each, recipes) for each in zip(devices, dtypes, strict=True)]
+    levels = _levels(per_device[0], request, workspace)
+    needs_detector = faces is not None and any(encoder.needs == "faces" for encoder in per_device[0])
+    options = PassOptions(
+        faces=faces, frame=frame, workers=request.workers or _cores(), commit_every=request.commit_every
+    )
+    detector = faces.open_detector() if faces is not None and needs_detector else None
+    job = Pass(per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
     specs = tuple(job.specs.values())
+    path = workspace.store_path
+    store = open_store(path) if path.exists() else None
     todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)
     environment = {
         "device": ",".join(devices),
-        "dtype": dtype,
-        **{package: metadata.version(package) for package in ("torch", "transformers", "av", "onnxruntime")},
+        "dtype": ",".join(dtypes),
+        "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
+        **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
     }
-    return Session(dataset, store, specs, todo, job, environment)
+    return Session(dataset, path, specs, todo, job, environment)
 
 
 def _face_config(workspace: Workspace, request: Request) -> FaceConfig:
@@ -207,22 +227,30 @@ def _encoders(
     return made
 
 
-def _level(encoder: Encoder, wanted: str | None) -> str:
-    if wanted is None:
-        return encoder.levels[0]
-    if wanted not in LEVELS:
-        raise UsageError(f"There is no level {wanted!r}.", f"Levels: {', '.join(LEVELS)}.")
-    encoder.spec(wanted)  # refuses a level that it does not have
-    return wanted
+def _levels(encoders: Sequence[Encoder], request: Request, workspace: Workspace) -> dict[str, str]:
+    """Level of each encoder: the one asked for, else the one that its name implies (`HL-FRA`), else its first."""
+    if request.level is not None and request.level not in LEVELS:
+        raise UsageError(f"There is no level {request.level!r}.", f"Levels: {', '.join(LEVELS)}.")
+    levels = {}
+    for name, encoder in zip(request.encoders or workspace.extract.encoders, encoders, strict=True):
+        implied = next((level for level, feature in encoder.names.items() if feature == name), encoder.levels[0])
+        levels[encoder.name] = request.level or implied
+        encoder.spec(levels[encoder.name])  # refuses a level that it does not have
+    return levels
 
 
 def _devices(text: str) -> list[str]:
     if text == "auto":
         return ["cuda:0" if torch.cuda.is_available() else "cpu"]
     names = [each.strip() for each in text.split(",") if each.strip()]
-    if not names:
-        raise UsageError(f"{text!r} names no device.", "Use auto, cpu, cuda or cuda:0,cuda:1.")
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"{text!r} does not name devices, each once.", "Use auto, cpu, cuda or cuda:0,cuda:1.")
     return names
+
+
+def _cores() -> int:
+    """Processors that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _frame_choice(text: str) -> str | dict[str, int]:

@@ -51,20 +51,30 @@ class Clip:
     faces: Path | None = None
 
 
-def hash_media(path: Path, *more: Path) -> MediaId:
-    """Content hash of a file, or of several in the given order (a clip and its OpenFace files).
+@dataclass(frozen=True)
+class FileId:
+    """What a media file was when its bytes were read.
 
-    Returns:
-        32 hex digits of BLAKE2b over the bytes; with several files, over their sizes and bytes.
+    Attributes:
+        media: Content hash: 32 hex digits of BLAKE2b.
+        size_bytes: Size of the file.
+        mtime_ns: Time of its last change.
+    """
+
+    media: MediaId
+    size_bytes: int
+    mtime_ns: int
+
+
+def hash_media(path: Path) -> FileId:
+    """Hash a file; size and time are those of the very file that was read, whatever takes its place later.
 
     Raises:
-        OSError: A file cannot be read.
+        OSError: The file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for each in (path, *more):
-        with open(each, "rb") as file:
-            if more:
-                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    with open(path, "rb") as file:
+        stat = os.fstat(file.fileno())
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileId(digest.hexdigest(), stat.st_size, stat.st_mtime_ns)

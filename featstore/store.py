@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from emo.featstore import durable, journal, maintain, names
-from emo.featstore.clip import MediaId
+from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import FeatureMissing, StoreCorrupt, StoreError, UsageError
 from emo.featstore.index import NO_MEDIA, Array, Index, Table
 from emo.featstore.maintain import CompactReport, GcReport, Problem
@@ -279,9 +279,10 @@ class Store:
             left: dict[str, set[MediaId]] = {}
             for spec in specs:
                 table = index.tables.get(spec.fingerprint) or Table(spec)
-                hopeless = () if retry_failed else {media for media, why in table.failed.items() if not why.retry}
                 todo = np.flatnonzero(table.latest(numbers) < 0)
-                left[spec.key] = {wanted[i] for i in todo if int(numbers[i]) not in hopeless}
+                whys = [table.failed.get(int(numbers[i])) for i in todo]
+                again = [retry_failed or why is None or why.retry for why in whys]
+                left[spec.key] = {wanted[i] for i, yes in zip(todo, again, strict=True) if yes}
             return left
 
     def failures(self) -> list[Failure]:
@@ -295,7 +296,7 @@ class Store:
                     found.append(Failure(table.spec.key, why.clip or "", media, why.kind, why.message, why.retry))
             return found
 
-    def media_of(self, path: str | Path) -> MediaId | None:
+    def file_of(self, path: str | Path) -> FileId | None:
         """Remembered content hash of a file whose size and time are unchanged, so that a resume reads no media."""
         where = os.path.abspath(path)
         with self._lock:
@@ -310,8 +311,9 @@ class Store:
                 stat = os.stat(where)
             except OSError:
                 return None
-            same = (stat.st_size, stat.st_mtime_ns) == (index.sizes[row], index.mtimes_ns[row])
-            return index.media_names[index.clip_media[row]] if same else None
+            if (stat.st_size, stat.st_mtime_ns) != (index.sizes[row], index.mtimes_ns[row]):
+                return None
+            return FileId(index.media_names[index.clip_media[row]], stat.st_size, stat.st_mtime_ns)
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
         """What is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""

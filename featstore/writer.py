@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emo.featstore import durable, journal
-from emo.featstore.clip import MediaId
+from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.index import (
     NO_MEDIA,
@@ -201,24 +201,22 @@ class Writer:
         else:
             self.abandon()
 
-    def clip(self, clip_id: str, media: MediaId, path: Path | None = None) -> None:
-        """Says which content a clip id means, and remembers the file's size and time in place of its bytes.
+    def clip(self, clip_id: str, file: FileId | MediaId, path: Path | None = None) -> None:
+        """Says which content a clip id means, and remembers the file's size and time so that it need not be hashed again.
+
+        Args:
+            clip_id: Name of the clip.
+            file: What was read; a bare media id for content without a file, or of a file that is looked at now.
+            path: Where the file lies.
 
         Raises:
-            StoreError: The id already names other content at another path.
+            StoreError: The id already names other content at another path, or the file is gone.
         """
         self._open()
-        where, size, mtime_ns = None, -1, -1
-        if path is not None:
-            where = os.path.abspath(path)
-            try:
-                stat = os.stat(where)
-            except OSError as error:
-                raise StoreError(f"The file of clip {clip_id} cannot be read: {error}.") from error
-            size, mtime_ns = stat.st_size, stat.st_mtime_ns
-        row = (media, where, size, mtime_ns)
-        pending = self._clips.get(clip_id)
-        before = pending or self.store.clip_row(clip_id)
+        if isinstance(file, str):
+            file = FileId(file, -1, -1) if path is None else _look(clip_id, file, path)
+        row = (file.media, None if path is None else os.path.abspath(path), file.size_bytes, file.mtime_ns)
+        before = self._clips.get(clip_id) or self.store.clip_row(clip_id)
         if before is not None:
             _refuse_other_file(clip_id, before, row)
         if before != row:
@@ -378,6 +376,14 @@ def storable(spec: EncoderSpec, array: Array, media: str) -> Array:
     if not np.isfinite(single).all():
         raise StoreError(f"{spec.key} of {media} has values that are not finite.", "Record a failure instead.")
     return single
+
+
+def _look(clip_id: str, media: MediaId, path: Path) -> FileId:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise StoreError(f"The file of clip {clip_id} cannot be read: {error}.") from error
+    return FileId(media, stat.st_size, stat.st_mtime_ns)
 
 
 def _refuse_other_file(clip_id: str, before: tuple[Any, ...], now: tuple[Any, ...]) -> None:

@@ -105,4 +105,4 @@ def test_decoding_is_not_repeated_for_one_more_feature(workspace: Path, shared: 
     """A second look at the same media is remembered by path, size and time: nothing is hashed again."""
     store = open_store(workspace / "mer2023.emo")
     for path in (shared / "data" / "mer2023" / "clips").glob("*.mp4"):
-        assert store.media_of(path) is not None, os.fspath(path)
+        assert store.file_of(path) is not None, os.fspath(path)

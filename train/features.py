@@ -91,22 +91,8 @@ def load_inputs(
         if spec.level == "utt" and pool == "mean":
             raise UsageError(f"{name} has one row per clip already.", f"Write {name} without a pool.")
 
-    present = np.array([store.has(spec.key, clip_ids) for spec in specs], dtype=bool)  # (F, N)
-    present = present.reshape(len(specs), len(clip_ids))
+    present, lacking = find_present(store, specs, clip_ids, missing)
     whole = np.logical_and.reduce(present, axis=0)  # (N,)
-    lacking = tuple(clip for clip, ok in zip(clip_ids, whole, strict=True) if not ok)
-    if lacking and missing == "error":
-        why = {(failure.feature, failure.clip): failure.kind for failure in store.failures()}
-        by_feature = []
-        for spec, row in zip(specs, present, strict=True):
-            clips = [clip for clip, ok in zip(clip_ids, row, strict=True) if not ok]
-            if clips:
-                said = [f"{clip} ({why.get((spec.key, clip), 'not extracted')})" for clip in clips]
-                by_feature.append(f"{spec.name}: {some_of(said)}")
-        raise FeatureMissing(
-            f"{len(lacking)} of {len(clip_ids)} clips lack features. {'; '.join(by_feature)}.",
-            "Extract them (emo extract), or leave these clips out with missing: skip.",
-        )
     if missing == "skip":
         keep = np.flatnonzero(whole)
         clip_ids, present = [clip_ids[int(i)] for i in keep], present[:, keep]
@@ -123,6 +109,33 @@ def load_inputs(
         skipped=lacking if missing == "skip" else (),
         zeroed=lacking if missing == "zeros" else (),
     )
+
+
+def find_present(
+    store: FeatureSource, specs: Sequence[EncoderSpec], clip_ids: Sequence[str], missing: Missing
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which features each clip has, `(F, N)` bool, and the clips that lack at least one.
+
+    Raises:
+        FeatureMissing: There are such clips and `missing` is `error`; they are named with their reasons.
+    """
+    present = np.array([store.has(spec.key, clip_ids) for spec in specs], dtype=bool)
+    present = present.reshape(len(specs), len(clip_ids))
+    whole = np.logical_and.reduce(present, axis=0)  # (N,)
+    lacking = tuple(clip for clip, ok in zip(clip_ids, whole, strict=True) if not ok)
+    if lacking and missing == "error":
+        why = {(failure.feature, failure.clip): failure.kind for failure in store.failures()}
+        by_feature = []
+        for spec, row in zip(specs, present, strict=True):
+            clips = [clip for clip, ok in zip(clip_ids, row, strict=True) if not ok]
+            if clips:
+                said = [f"{clip} ({why.get((spec.key, clip), 'not extracted')})" for clip in clips]
+                by_feature.append(f"{spec.name}: {some_of(said)}")
+        raise FeatureMissing(
+            f"{len(lacking)} of {len(clip_ids)} clips lack features. {'; '.join(by_feature)}.",
+            "Extract them (emo extract), or leave these clips out with missing: skip.",
+        )
+    return present, lacking
 
 
 def _stream(
@@ -144,10 +157,11 @@ def _stream(
 def profile_note(specs: Iterable[EncoderSpec]) -> str | None:
     """What must be said of numbers made from these features, or `None` where they are the published encoders'."""
     specs = list(specs)
-    tiny = [spec.name for spec in specs if spec.profile == "tiny"]
-    if tiny:
-        which = "Features" if len(tiny) == len(specs) else f"Features {', '.join(tiny)}"
-        return f"{which} come from the tiny profile (random weights): no number here is an accuracy on people."
+    drawn = [spec.name for spec in specs if spec.profile in ("tiny", "random")]
+    if drawn:
+        which = "Features" if len(drawn) == len(specs) else f"Features {', '.join(drawn)}"
+        profiles = " and ".join(sorted({spec.profile for spec in specs if spec.profile in ("tiny", "random")}))
+        return f"{which} come from the {profiles} profile (random weights): no number here is an accuracy on people."
     if other := [spec.name for spec in specs if spec.profile != "paper"]:
         return f"Features {', '.join(other)} were imported: emo cannot say how they were made."
     return None

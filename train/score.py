@@ -187,7 +187,10 @@ def score(
     missing = [name for name in emotions if name not in predictions]
     names = [name for name in emotions if name in predictions]
     if not names:
-        raise UsageError(f"None of the {len(emotions)} labelled clips has a prediction.", "Do the clip names agree?")
+        raise UsageError(
+            f"None of the {len(emotions)} labelled clips has a prediction: {some_of(missing)}.",
+            "Do the clip names agree? A run predicts clips whose features are in the store: emo extract.",
+        )
     if missing and not allow_missing:
         raise UsageError(
             f"{len(missing)} of {len(emotions)} labelled clips have no prediction: {some_of(missing)}.",

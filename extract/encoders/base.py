@@ -40,17 +40,17 @@ class ClipInputs:
         audio: (N,) float32, 16 kHz mono in [-1, 1].
         faces: (T, h, w, 3) uint8 RGB aligned crops in time order.
         frame: (H, W, 3) uint8 RGB, the frame chosen for whole-image encoders.
-        frame_index: Number of that frame in the video.
-        fps: Frames per second of the video.
-        hop_s: Seconds between face crops.
+        frame_time_s: Its presentation time.
+        audio_t0_s: Time of the first audio sample, on the clock of the video.
+        hop_s: Seconds between face crops; `None` where they are not evenly spaced.
         t0_s: Time of the first face crop.
     """
 
     audio: NDArray[np.float32] | None = None
     faces: NDArray[np.uint8] | None = None
     frame: NDArray[np.uint8] | None = None
-    frame_index: int = 0
-    fps: float | None = None
+    frame_time_s: float = 0.0
+    audio_t0_s: float = 0.0
     hop_s: float | None = None
     t0_s: float = 0.0
 
@@ -111,7 +111,6 @@ class Encoder(ABC):
     published: ClassVar[str]  # where the paper's weights are, for messages
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
-    padded: ClassVar[bool] = False  # whether a batch is padded to its longest item
     version: ClassVar[int] = 1
 
     def __init__(

@@ -55,6 +55,7 @@ TINY = {
 }
 UNUSED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
 PADDING = 1.25  # clips share a forward when the longest is at most this much longer than the shortest
+PASSES = 4  # a batch is worth so many forward passes, so that sorting its segments by length leaves little padding
 
 
 class _Hubert(Encoder):
@@ -62,8 +63,7 @@ class _Hubert(Encoder):
     modality = "audio"
     needs = "audio"
     published = "TencentGameMate/chinese-hubert-large on Hugging Face"
-    budget: ClassVar[Mapping[str, float]] = {"cpu": 30 * RATE, "cuda": 600 * RATE}  # samples
-    padded = True
+    budget: ClassVar[Mapping[str, float]] = {"cpu": 120 * RATE, "cuda": 2400 * RATE}  # samples
     ignore = (
         (r"masked_spec_embed", "used in pre-training only"),
         (r"(lm_head|classifier|projector|final_proj|label_embs_concat).*", "a head of another task"),
@@ -140,7 +140,7 @@ class _Hubert(Encoder):
             raise MediaError("bad-input", "The audio holds values that are not finite.")
         samples = normalise_audio(audio) if self.do_normalize else audio.astype(np.float32)
         payload = self.fold(torch.from_numpy(samples))
-        return Prepared(payload, float(payload.numel()), 0.0, self.hop_samples / RATE)
+        return Prepared(payload, float(payload.numel()), inputs.audio_t0_s, self.hop_samples / RATE)
 
     def fold(self, samples: Tensor) -> Tensor:
         """(N,) samples to (n, length) segments that are run one by one."""
@@ -162,7 +162,7 @@ class _Hubert(Encoder):
         for i in order:
             longest, shortest = len(segments[i]), len(segments[groups[-1][0]]) if groups else 0
             slack = PADDING if self.config["feat_extract_norm"] == "layer" else 1.0
-            if not groups or longest > slack * shortest or longest * (len(groups[-1]) + 1) > self.max_cost:
+            if not groups or longest > slack * shortest or longest * (len(groups[-1]) + 1) > self.max_cost / PASSES:
                 groups.append([])
             groups[-1].append(i)
         results: list[Tensor] = [torch.empty(0)] * len(segments)

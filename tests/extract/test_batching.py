@@ -1,35 +1,25 @@
-"""Batches hold every item once, within the budget, and sort by length where padding would be paid."""
+"""Batches hold every item once, in order, within the budget, and none but the last could take its successor."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emo.extract.batching import cut, enough
-
-COSTS = st.lists(st.floats(min_value=0.1, max_value=100), max_size=60)
+from emo.extract.batching import cut
 
 
-@given(costs=COSTS, budget=st.floats(min_value=1, max_value=200), padded=st.booleans())
-def test_every_item_once_and_within_budget(costs: list[float], budget: float, padded: bool) -> None:
-    batches = cut(costs, budget, padded=padded)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(costs)))
-    for batch in batches:
-        assert batch
-        members = [costs[i] for i in batch]
-        size = max(members) * len(members) if padded else sum(members)
-        assert len(batch) == 1 or size <= budget * (1 + 1e-9)
+@given(
+    costs=st.lists(st.floats(min_value=0.1, max_value=100), max_size=60), budget=st.floats(min_value=1, max_value=200)
+)
+def test_every_item_once_in_order_and_within_budget(costs: list[float], budget: float) -> None:
+    batches = cut(costs, budget)
+    assert [i for batch in batches for i in batch] == list(range(len(costs)))
+    for batch, after in zip(batches, [*batches[1:], None], strict=False):
+        total = sum(costs[i] for i in batch)
+        assert len(batch) == 1 or total <= budget * (1 + 1e-9)
+        if after is not None:
+            assert total + costs[after[0]] > budget * (1 - 1e-9)
 
 
-def test_padded_batches_hold_neighbours_in_length() -> None:
-    assert cut([9, 1, 8, 2], 18, padded=True) == [[1, 3], [2, 0]]
-
-
-def test_sums_keep_the_order() -> None:
-    assert cut([3, 3, 3, 9, 1], 6, padded=False) == [[0, 1], [2], [3], [4]]
-
-
-def test_padded_encoders_wait_for_more() -> None:
-    assert enough([5, 5], 10, padded=False)
-    assert not enough([5, 5], 10, padded=True)
-    assert enough([10] * 4, 10, padded=True)
+def test_an_item_above_the_budget_stands_alone() -> None:
+    assert cut([3, 3, 3, 9, 1], 6) == [[0, 1], [2], [3], [4]]

@@ -39,8 +39,8 @@ def make_inputs(needs: str, size: int, seed: int = 0) -> ClipInputs:
     if needs == "audio":
         return ClipInputs(audio=rng.normal(0, 0.1, 4000 * size).astype(np.float32))
     if needs == "faces":
-        return ClipInputs(faces=rng.integers(0, 256, (size, 112, 96, 3), dtype=np.uint8), hop_s=0.04, fps=25.0)
-    return ClipInputs(frame=rng.integers(0, 256, (90 + size, 160, 3), dtype=np.uint8), frame_index=50, fps=25.0)
+        return ClipInputs(faces=rng.integers(0, 256, (size, 112, 96, 3), dtype=np.uint8), hop_s=0.04)
+    return ClipInputs(frame=rng.integers(0, 256, (90 + size, 160, 3), dtype=np.uint8), frame_time_s=2.0)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -182,14 +182,16 @@ def test_a_clip_id_that_names_another_file_is_refused(lab: Any, store: Store, tm
 def test_a_media_hash_is_remembered_while_size_and_time_stay(lab: Any, store: Store, tmp_path: Path) -> None:
     path = tmp_path / "ein Clip mit Umlaut ü.mp4"
     path.write_bytes(b"bytes")
-    assert store.media_of(path) is None
+    assert store.file_of(path) is None
     with store.writer() as writer:
         writer.clip("c1", lab.media(1), path)
-    assert store.media_of(path) == Store.open(store.path).media_of(os.path.relpath(path)) == lab.media(1)
+    found = Store.open(store.path).file_of(os.path.relpath(path))
+    assert store.file_of(path) == found
+    assert found.media == lab.media(1)
     os.utime(path, ns=(0, 1))
-    assert store.media_of(path) is None
+    assert store.file_of(path) is None
     path.unlink()
-    assert store.media_of(path) is None
+    assert store.file_of(path) is None
 
 
 def test_nothing_new_makes_no_commit(lab: Any, store: Store, tmp_path: Path) -> None:

@@ -291,6 +291,17 @@ def predict_run(
     return answers
 
 
+def predict_cached(
+    store: FeatureSource, run: Run, clip_ids: Sequence[str], device: str = "auto"
+) -> dict[str, Prediction]:
+    """What a run says of those of the clips that it has predicted, or that have the features it needs in the store."""
+    keys = [feature["key"] for feature in run.info["features"]]
+    known = read_predictions(run.path / "predictions.jsonl")
+    ready = np.logical_and.reduce([store.has(key, clip_ids) for key in keys])
+    clips = [Clip(id_) for id_, yes in zip(clip_ids, ready, strict=True) if yes or id_ in known]
+    return predict_run(store, run, clips, device)
+
+
 class Mean:
     """Mean of raw logits and valence over the models that spoke about each clip."""
 
@@ -424,11 +435,17 @@ def _check_fingerprints(run: Run, inputs: Inputs) -> None:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{name!r} is not a device.", "Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} GPUs.", "Use auto or cpu.")
+    return name
 
 
 def _member_seed(seed: int, fold: int) -> int:
