@@ -15,24 +15,36 @@ from typing import Annotated, Any
 
 import typer
 
+from emo import __version__
+
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="A feature store and head trainer for multimodal emotion recognition.",
     epilog="A workspace is a folder with an emo.toml; commands find it upwards from the current folder.",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look after the feature store.", rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Datasets: what they are, what is here.", rich_markup_mode=None)
-weights_app = typer.Typer(
-    no_args_is_help=True, help="Model weights: what is here, fetch, check.", rich_markup_mode=None
-)
-app.add_typer(store_app, name="store")
-app.add_typer(data_app, name="data")
-app.add_typer(weights_app, name="weights")
 
+
+def _group(name: str, help_: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=help_)
+    app.add_typer(group, name=name)
+    return group
+
+
+store_app = _group("store", "Look after the feature store.")
+data_app = _group("data", "Datasets: what they are, what is here.")
+weights_app = _group("weights", "Model weights: what is here, fetch, check.")
 STATE = {"quiet": False, "debug": False}
+
+
+@app.callback()
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"emo {__version__}")
+        raise typer.Exit
 
 
 def command(group: typer.Typer, name: str | None = None, *, example: str) -> Callable[[Any], Any]:
@@ -46,7 +58,11 @@ def command(group: typer.Typer, name: str | None = None, *, example: str) -> Cal
         @functools.wraps(function)
         def run(*, quiet: bool, debug: bool, **given: Any) -> Any:
             STATE.update(quiet=quiet, debug=debug)
-            return function(**given)
+            try:
+                return function(**given)
+            except KeyboardInterrupt:
+                print("emo: interrupted; what is committed is safe, the same command goes on", file=sys.stderr)
+                raise typer.Exit(130) from None
 
         signature = inspect.signature(function, eval_str=True)
         flags = [
@@ -75,9 +91,13 @@ def main() -> None:
         if error.hint:
             print(f"     {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("emo: interrupted; everything committed is safe, run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+    except BrokenPipeError:  # `emo ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if STATE["debug"]:
+            raise
+        print(f"emo: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(4)
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------------------
@@ -102,6 +122,14 @@ def _emit_json(value: Any) -> None:
         return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
 
     print(jsonlib.dumps(value, ensure_ascii=False, default=plain))
+
+
+def _result(json: bool, value: Any, text: str) -> None:
+    """What a command has to say: for a program or for a person."""
+    if json:
+        _emit_json(value)
+    else:
+        _out().print(text, markup=False, soft_wrap=True)
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]], numbers: tuple[str, ...] = ()) -> None:
@@ -197,9 +225,22 @@ def extract(
     from emo.extract.session import Request
 
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
-    given = (dataset, split, names, level, profile, device, dtype, face, limit, retry_failed, workers, commit_every)
-    code = _extract(_workspace(), Request(*given), dry_run=dry_run, json=json)
-    if code:
+    given = (
+        dataset,
+        split,
+        names,
+        level,
+        profile,
+        device,
+        dtype,
+        face,
+        limit,
+        retry_failed,
+        workers,
+        commit_every,
+        dry_run,
+    )
+    if code := _extract(_workspace(), Request(*given), dry_run=dry_run, json=json):
         raise typer.Exit(code)
 
 
@@ -219,13 +260,15 @@ def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool 
     if json:
         _emit_json(outcome.to_json())
     elif outcome.failures and not silent:
-        rows = [[kind, n, "yes" if retry else "no", text] for kind, n, retry, text in outcome.by_kind()]
-        _table("What failed", ["kind", "features", "retry helps", "for example"], rows, ("features",))
+        rows = [[*numbers, "yes" if retry else "no", text] for *numbers, retry, text in outcome.by_kind()]
+        _table("What failed", ["kind", "clips", "features", "retry helps", "for example"], rows, ("clips", "features"))
     done = outcome.progress
     if done.stopping:
         _say(f"stopped; {done.done:,} clips are committed, run the same command to go on")
-    else:
+    elif session.plan.jobs:
         _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store_path}")
+    else:
+        _say("nothing to do")
     return outcome.exit_code
 
 
@@ -248,7 +291,8 @@ def _watch(session: Any) -> Any:
         _say("finishing the clips under way; Ctrl-C again stops at once (committed clips stay)")
 
     console = Console(stderr=True, quiet=STATE["quiet"])
-    before = signal.signal(signal.SIGINT, interrupt)
+    # A scheduler's SIGTERM is a Ctrl-C too.
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     finished = threading.Event()
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
 
@@ -270,7 +314,8 @@ def _watch(session: Any) -> Any:
         finished.set()
         if session.plan.jobs:
             drawer.join()
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 # ---- train and score -------------------------------------------------------------------------------------------------
@@ -286,50 +331,46 @@ def train(
         list[str] | None, typer.Option("--set", help="key=value above the recipe; may be repeated.")
     ] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
+    force: Annotated[list[str] | None, typer.Option(help="A difference to accept with --resume.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Train a head on cached features and predict every clip that has them."""
+    """Train a head, or tune a language model, on cached features."""
     from emo.train.heads.base import load_recipe
+    from emo.train.session import feature_names
+    from emo.train.session import train as train_it
 
     workspace = _workspace()
-    name = recipe or head or workspace.recipe or "attention"
-    chosen = load_recipe(name, [*([f"head={head}"] if head and head != name else []), *(set_ or [])])
-    if not cached:
+    name = recipe or head or (None if resume else workspace.recipe or "attention")
+    chosen = load_recipe(name, [*([f"head={head}"] if head and head != name else []), *(set_ or [])]) if name else None
+    if chosen is not None and not cached and (features := feature_names(chosen)):
         from emo.extract.session import Request
 
-        features = tuple(feature.name for feature in chosen.features)
         if _extract(workspace, Request(dataset=dataset, encoders=features), silent=json) == 130:
             raise typer.Exit(130)
-    result = _train(workspace, chosen, dataset, run, device)
+    going_on = {"resume": bool(resume), "force": force or ()}
+    result = train_it(workspace, chosen, dataset, resume or run, device, _now_and_then(), **going_on)
     if json:
-        _emit_json({"run": str(result.run.path), **result.run.info, "validation": result.validation.to_json()})
-        return
-    _draw_score("Validation, out of fold", result.validation, result.notes)
+        score_json = result.validation.to_json() if result.validation else None
+        _emit_json({"run": str(result.run.path), **result.run.info, "validation": score_json})
+    elif result.validation is not None:
+        _draw_score("Validation", result.validation, result.notes)
+    else:
+        _out().print("\n".join(result.notes), markup=False, soft_wrap=True)
     _say(f"run: {result.run.path}")
 
 
-def _train(workspace: Any, recipe: Any, dataset: str | None, run: str | None, device: str) -> Any:
-    from emo.featstore.datasets import open_dataset
-    from emo.featstore.store import open_store
-    from emo.train.heads.fit import fit_head
-    from emo.train.runs import new_run
+def _now_and_then(every_s: float = 5.0) -> Callable[[str], None]:
+    """Print a sentence, but not more often than every few seconds."""
+    last = {"at_s": -every_s}
 
-    table = workspace.table(dataset)
-    source = open_dataset(table.name, table)
-    store = open_store(workspace.store_path)
-    known = set(store.clips())
-    clips = [clip for clip in source.clips() if clip.media is not None or clip.id in known]
-    _say(f"{source.name}: {len(clips):,} clips, {sum(clip.label is not None for clip in clips):,} of them labelled")
-    said = {"at_s": 0.0}
+    def say(sentence: str) -> None:
+        if time.monotonic() - last["at_s"] >= every_s:
+            last["at_s"] = time.monotonic()
+            _say(sentence)
 
-    def show(progress: Any) -> None:
-        if progress.done == progress.total or time.monotonic() - said["at_s"] > 5:
-            said["at_s"] = time.monotonic()
-            place = f"seed {progress.seed}, fold {progress.fold + 1} of {progress.folds}, epoch {progress.epoch}"
-            _say(f"{place}: validation {progress.metric:.4f} ({100 * progress.done // progress.total} % of the run)")
-
-    return fit_head(store, clips, source.labels, recipe, new_run(workspace.root, run, recipe.head), device, show)
+    return say
 
 
 @command(app, example="emo score relative_test3_NCEV.txt --predictions answers.json --answers strict")
@@ -344,23 +385,19 @@ def score(
 ) -> None:
     """Score predictions against labels by the published definitions."""
     from emo.featstore.datasets import find_labels
-    from emo.featstore.store import open_store
     from emo.featstore.tables import read_labels
     from emo.train.answers import read_predictions
-    from emo.train.heads.fit import predict_cached
     from emo.train.report import write_report
-    from emo.train.runs import latest_run, load_run
     from emo.train.score import score as score_them
+    from emo.train.session import answers as answers_of
 
     truth = read_labels(find_labels(labels))
     if predictions is not None:
         found, notes, origin = read_predictions(predictions), [], predictions.name
     else:
-        workspace = _workspace()
-        source = load_run(workspace.root / "runs" / run) if run else latest_run(workspace.root)
-        found = predict_cached(open_store(workspace.store_path), source, list(truth))
+        source, found = answers_of(_workspace(), run, list(truth), answers)
         notes, origin = list(source.info["notes"]), source.name
-        _say(f"run {source.name}: {len(found):,} of {len(truth):,} clips are in the store")
+        _say(f"run {source.name}: answers for {len(found):,} of {len(truth):,} clips; the others are not in the store")
     result = score_them(truth, found, answers, allow_missing=not require_all)
     if report is not None:
         write_report(result, report, f"{labels}, {origin}", notes)
@@ -386,11 +423,6 @@ def _draw_score(title: str, score: Any, notes: Any = ()) -> None:
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
 
-DEMO_SENTENCE = (
-    "This shows that the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random "
-    "encoders; it says nothing about accuracy on people."
-)
-
 
 @command(app, example="emo demo")
 def demo(
@@ -401,6 +433,7 @@ def demo(
     from emo.extract.generate import generate_workspace
     from emo.extract.session import Request
     from emo.train.heads.base import load_recipe
+    from emo.train.session import train as train_it
 
     _say(f"1/4  drawing faces and voices in {folder}")
     generate_workspace(folder, clips)
@@ -409,10 +442,11 @@ def demo(
     if code := _extract(_workspace(), Request()):
         raise typer.Exit(code)
     _say("3/4  emo train --head attention --cached --set standardise=true")
-    _train(_workspace(), load_recipe("attention", ["standardise=true"]), None, None, "auto")
+    train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_now_and_then())
     _say("4/4  emo score labels.csv#test --report report")
     score("labels.csv#test", report=Path("report"))
-    _out().print(DEMO_SENTENCE, soft_wrap=True)
+    shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
+    _out().print(f"This shows that {shows}; it says nothing about accuracy on people.", soft_wrap=True)
     _say(f"report: {Path('report').resolve()}")
 
 
@@ -431,9 +465,10 @@ def store_info(json: Json = False) -> None:
         for each in card["features"]
     ]
     columns = ["feature", "profile", "ok", "failed", "rows", "size"]
-    _table(f"{card['path']}: {card['clips']:,} clips, {card['commits']} commits", columns, rows, tuple(columns[2:]))
-    for kind, count in card["failures"].items():
-        _out().print(f"failed: {kind} {count}", markup=False)
+    title = f"{card['path']}: {card['clips']:,} clips; failures: {card['failures'] or 'none'}"
+    _table(title, columns, rows, tuple(columns[2:]))
+    for profile, words in {each["profile"]: each["meaning"] for each in card["features"]}.items():
+        _out().print(f"{profile}: {words}", markup=False)
 
 
 @command(store_app, "ls", example="emo store ls HL-UTT")
@@ -445,7 +480,11 @@ def store_ls(
     keys = [store.resolve(feature).key] if feature else [each.key for each in store.features()]
     clips = store.clips()
     has = {key: store.has(key, clips) for key in keys}
-    rows = [[clip, *("yes" if has[key][i] else "-" for key in keys)] for i, clip in enumerate(clips)]
+    failed = {(each.feature, each.clip): each.kind for each in store.failures()}
+    rows = [
+        [clip, *("yes" if has[key][i] else failed.get((key, clip), "-") for key in keys)]
+        for i, clip in enumerate(clips)
+    ]
     if feature:
         rows = [row for row in rows if row[1] == "yes"]
     if json:
@@ -464,13 +503,11 @@ def store_verify(
     """Re-read every byte and compare it with its checksum."""
     store = _store()
     problems = store.repair() if repair else store.verify()
-    if json:
-        _emit_json({"clean": not problems, "problems": problems})
-    elif problems:
-        for each in problems:
-            _out().print(f"{each.where}: {each.what} {each.hint}", markup=False, soft_wrap=True)
-    else:
-        _out().print(f"{store.path} is clean: every record is as it was committed", markup=False)
+    lines = [f"{each.where}: {each.what} {each.hint}" for each in problems]
+    if repair and problems:
+        lines.append("The store has forgotten what is damaged; extract again to make it anew.")
+    clean = f"{store.path} is clean: every record is as it was committed"
+    _result(json, {"clean": not problems, "problems": problems}, "\n".join(lines) or clean)
     if problems and not repair:
         raise typer.Exit(4)
 
@@ -479,22 +516,15 @@ def store_verify(
 def store_gc(json: Json = False) -> None:
     """Remove what no commit names: remains of killed runs, replaced segments."""
     report = _store().gc()
-    if json:
-        _emit_json(report)
-    else:
-        what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
-        _out().print(f"removed {what}: {_size(report.size_bytes)}", markup=False)
+    what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
+    _result(json, report, f"removed {what}: {_size(report.size_bytes)}")
 
 
 @command(store_app, "compact", example="emo store compact && emo store gc")
 def store_compact(json: Json = False) -> None:
     """Merge many small segments into few large ones."""
     report = _store().compact()
-    if json:
-        _emit_json(report)
-    else:
-        what = f"merged {report.merged} segments into {report.written}"
-        _out().print(f"{what}; `emo store gc` frees the space", markup=False)
+    _result(json, report, f"merged {report.merged} segments into {report.written}; `emo store gc` frees the space")
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -506,13 +536,7 @@ def data_list(json: Json = False) -> None:
     from emo.featstore.datasets import DATASETS, card
 
     cards = [card(name) for name in DATASETS]
-    if json:
-        _emit_json(cards)
-        return
-    for each in cards:
-        title, *lines = each.text().splitlines()
-        _out().print(title, style="bold", markup=False)
-        _out().print("\n".join(lines), markup=False, soft_wrap=True)
+    _result(json, cards, "\n".join(each.text() for each in cards))
 
 
 @command(data_app, "check", example="emo data check MER2023-SEMI")
@@ -530,10 +554,8 @@ def data_check(
         _emit_json(checks)
         return
     for check in checks:
-        rows = [["listed", check.listed], ["present", check.present], ["labelled and present", check.labelled]]
-        rows += [["present, not labelled", check.unlabelled], ["listed, not present", check.absent]]
-        rows += [["present with transcript", check.transcripts], ["size on disk", _size(check.size_bytes)]]
-        _table(check.name, ["clips", "number"], rows, ("number",))
+        rows = [*check.counts().items(), ("size on disk", _size(check.size_bytes))]
+        _table(check.name, ["clips", "number"], [list(row) for row in rows], ("number",))
         splits = [[s.name, s.listed, s.present, "" if s.published is None else s.published] for s in check.splits]
         _table("Splits", ["split", "listed", "present", "published"], splits, ("listed", "present", "published"))
         for problem in check.problems:
@@ -571,13 +593,10 @@ def weights_pull(
         workspace = _workspace()
     except UsageError:
         workspace = None  # an id can be fetched anywhere
-    shown: dict[str, int] = {}
+    say = _now_and_then(2.0)
 
     def show(file: str, done: int, total: int | None) -> None:
-        tenth = 10 * done // total if total else 0
-        if shown.get(file) != tenth:
-            shown[file] = tenth
-            _say(f"{file}: {_size(done)}" + (f" of {_size(total)}" if total else ""))
+        say(f"{file}: {_size(done)}" + (f" of {_size(total)}" if total else ""))
 
     print(pull(name, dest, workspace=workspace, endpoint=endpoint, token=token, on_progress=show))
 

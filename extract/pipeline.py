@@ -7,6 +7,7 @@ queues between them keep memory flat. A clip that fails one encoder keeps the ot
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -287,6 +288,7 @@ class Pass:
         try:
             if ready.file is None:
                 ready.file = hash_media(job.path)
+            self._check_id(job, ready)
             wanted = self._wanted(job.clip, ready.file.media)
             if wanted:
                 self._decode_once(job, ready, [self.encoders[name] for name in wanted])
@@ -299,6 +301,18 @@ class Pass:
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
             ready.failed = dict.fromkeys(wanted, _failure(error, job.path))
         return ready
+
+    def _check_id(self, job: Job, ready: _Ready) -> None:
+        """Refuse a clip whose id names other content at another place; the clip keeps what it has in the store."""
+        before = self.store.clip_row(job.clip.id)
+        if before is None or ready.file is None or before[0] == ready.file.media:
+            return
+        if before[1] is not None and before[1] != os.path.abspath(job.path):
+            ready.file = None
+            sentence = f"Clip id {job.clip.id} already names {before[1]} in this store, not {job.path}."
+            raise MediaError(
+                "id-taken", sentence, "Use one store per dataset, or another path under [store].", retry=True
+            )
 
     def _wanted(self, clip: Clip, media: MediaId) -> list[str]:
         """Encoders that this content still lacks; none where a clip with the same content is under way."""

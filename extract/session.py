@@ -16,9 +16,10 @@ from emo.extract.encoders.base import Encoder, find_encoder, load_encoder
 from emo.extract.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media import DECODER
 from emo.extract.pipeline import Pass, PassOptions, Plan, Progress, plan
+from emo.extract.pull import local_path
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.store import Failure, open_store
 from emo.featstore.tables import read_frames
@@ -42,6 +43,7 @@ class Request:
         retry_failed: Try again what failed for good.
         workers: Decoding threads; default one per core.
         commit_every: Clips per commit.
+        dry_run: Nothing is going to run, so nothing may be fetched.
     """
 
     dataset: str | None = None
@@ -56,6 +58,7 @@ class Request:
     retry_failed: bool = False
     workers: int | None = None
     commit_every: int = 200
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ class Outcome:
             return 130
         return 3 if any(failure.retry for failure in self.failures) else 0
 
-    def by_kind(self) -> list[tuple[str, int, bool, str]]:
-        """Kind of failure, number of features, whether trying again can help any of them, one message."""
+    def by_kind(self) -> list[tuple[str, int, int, bool, str]]:
+        """Kind of failure, numbers of clips and features, whether trying again can help any of them, one message."""
         kinds: dict[str, list[Failure]] = {}
         for failure in self.failures:
             kinds.setdefault(failure.kind, []).append(failure)
-        return [(kind, len(each), any(f.retry for f in each), each[0].message) for kind, each in kinds.items()]
+        return [
+            (kind, len({f.clip for f in each}), len(each), any(f.retry for f in each), each[0].message)
+            for kind, each in kinds.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -140,8 +146,8 @@ class Session:
         """
         store = open_store(self.store_path, create=True)
         if self.plan.jobs:
-            for encoders in self.job.devices:
-                for encoder in encoders:
+            for encoder in (encoder for encoders in self.job.devices for encoder in encoders):
+                if not self.job.progress.stopping:
                     encoder.load()
             self.job.run(store, self.plan.jobs, self.environment)
         features, clips = {spec.key for spec in self.specs}, set(self.plan.clips)
@@ -212,15 +218,24 @@ def _encoders(
 ) -> list[Encoder]:
     profile = request.profile or workspace.extract.profile
     made: list[Encoder] = []
+    missing: list[WeightsMissing] = []
     for name in request.encoders or workspace.extract.encoders:
         factory = find_encoder(name)
         real_name = getattr(factory, "name", name)
-        weights = None
-        if profile == "paper":
-            found = workspace.weights_at(real_name)
-            weights = None if found is None else str(found)
-        needs = getattr(factory, "needs", "frame")
-        made.append(load_encoder(name, profile, weights, device, dtype, media_recipe=recipes[needs]))
+        weights = workspace.weights_at(real_name) if profile == "paper" else None
+        try:
+            if request.dry_run and isinstance(weights, str) and local_path(workspace, real_name) is None:
+                raise WeightsMissing(f"{real_name}: {weights} is not on this machine; `emo extract` would fetch it.")
+            needs = getattr(factory, "needs", "frame")
+            source = None if weights is None else str(weights)
+            made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[needs]))
+        except WeightsMissing as error:
+            missing.append(error)
+    if len(missing) > 1:
+        lines = [f"{len(missing)} encoders lack their weights:", *(error.message for error in missing)]
+        raise WeightsMissing("\n     ".join(lines), missing[0].hint)
+    if missing:
+        raise missing[0]
     twice = {encoder.name for encoder in made if [each.name for each in made].count(encoder.name) > 1}
     if twice:
         raise UsageError(f"{', '.join(sorted(twice))} is asked for more than once.")

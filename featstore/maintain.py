@@ -403,7 +403,8 @@ def info(store: Store) -> dict[str, Any]:
         features.append(
             {
                 "feature": each.key,
-                "profile": f"{each.spec.profile}: {names.PROFILE_WORDS[each.spec.profile]}",
+                "profile": "detector" if each.spec.encoder == "faces" else each.spec.profile,
+                "meaning": names.PROFILE_WORDS[each.spec.profile],
                 "spec": asdict(each.spec),
                 "ok": each.ok,
                 "failed": each.failed,

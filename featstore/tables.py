@@ -68,6 +68,24 @@ class CsvRow:
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
+# In order of preference where one clip has several files: video first (it carries the audio), mp4 before avi as in
+# Emotion-LLaMA, sound files last.
+MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
+
+
+def without_suffix(name: str) -> str:
+    """A clip name without the suffix of a media file, which some lists carry."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES) else name
+
+
+def by_clip(rows: dict[str, Any]) -> dict[str, Any]:
+    """The same table with clip names as keys: suffixes of media files are taken off, unless names would coincide."""
+    plain = {without_suffix(name): row for name, row in rows.items()}
+    return plain if len(plain) == len(rows) else rows
+
+
 def normal_name(name: str) -> str:
     """Clip name as it is compared: NFC and stripped, so that names from macOS (NFD) and from lists are equal."""
     return unicodedata.normalize("NFC", name).strip()
@@ -351,12 +369,12 @@ def read_labels(path: Path, split: str | None = None, classes: Sequence[str] = (
         names = npz_splits(path)
         if not split and len(names) != 1:
             raise UsageError(f"{path} holds the splits {', '.join(names)}.", f"Choose one: {path.name}#{names[-1]}.")
-        return read_label_npz(path, split or names[0], classes)
+        return by_clip(read_label_npz(path, split or names[0], classes))
     if suffix == ".csv":
-        return _read_label_csv(path, split)
+        return by_clip(_read_label_csv(path, split))
     if split:
         raise UsageError(f"{path} is a text list and has no splits, so #{split} means nothing.")
-    return {row.name: row.label for row in read_list(path)}
+    return by_clip({row.name: row.label for row in read_list(path)})
 
 
 def _read_label_csv(path: Path, split: str | None) -> dict[str, Label]:

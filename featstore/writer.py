@@ -202,7 +202,7 @@ class Writer:
             self.abandon()
 
     def clip(self, clip_id: str, file: FileId | MediaId, path: Path | None = None) -> None:
-        """Says which content a clip id means, and remembers the file's size and time so that it need not be hashed again.
+        """Says which content a clip id means; the file's size and time are remembered, so that it is not hashed again.
 
         Args:
             clip_id: Name of the clip.

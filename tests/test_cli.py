@@ -175,6 +175,52 @@ def test_cached_training_opens_no_video_and_loads_no_encoder(
     assert result.returncode == 0, result.stderr
 
 
+def test_several_features_of_one_name_are_settled_by_profile_or_asked_for(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    assert emo("extract", "--encoders", "mae_340_UTT", "--face", "largest", cwd=folder).returncode == 0
+    words = ("train", "--head", "attention", "--cached", "--set", "epochs=2")
+    result = emo(*words, cwd=folder)
+    assert result.returncode == 2
+    choice = result.stderr.split("--set '")[1].split("'")[0]
+    assert emo(*words, "--set", choice, cwd=folder).returncode == 0
+
+
+def test_the_language_model_is_tuned_resumed_and_scored(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    result = emo("train", "--recipe", "tiny", "--cached", "--run", "llm", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    run = json.loads(result.stdout)
+    assert (run["kind"], run["status"]) == ("tune", "finished")
+    scored = emo("score", "labels.csv#test", "--run", "llm", "--answers", "likelihood", cwd=folder)
+    assert scored.returncode == 0, scored.stderr
+    assert "The language model is tiny and has random weights" in scored.stdout
+    assert (folder / "runs/llm/predictions-likelihood.jsonl").exists()
+
+
+def test_names_in_a_label_file_may_carry_the_files_suffix(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("name,label\na.mp4,sad\nb.mp4,happy\n")
+    (tmp_path / "answers.json").write_text('{"a": "sad", "b": "happy"}')
+    result = emo("score", "labels.csv", "--predictions", "answers.json", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["accuracy"] == 1.0
+
+
+def test_the_version_and_files_that_cannot_be_written(tmp_path: Path) -> None:
+    assert emo("--version", cwd=tmp_path).stdout.startswith("emo 0.")
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    result = emo("demo", "taken/inside", cwd=tmp_path)
+    assert result.returncode == 4
+    assert "taken" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_the_same_seed_gives_the_same_run(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder = demo[0]
     for run in ("one", "two"):

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, normal_name, read_csv, read_text, rows_by_name
+from emo.featstore.tables import (
+    EMOTION_COLUMNS,
+    VALENCE_COLUMNS,
+    by_clip,
+    normal_name,
+    read_csv,
+    read_text,
+    rows_by_name,
+)
 
 ANSWER_COLUMNS = ("prediction", "answer", *EMOTION_COLUMNS)
 
@@ -37,23 +45,25 @@ def read_predictions(path: str | Path) -> dict[str, Prediction]:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         rows = rows_by_name(path, read_csv(path, ["name", ANSWER_COLUMNS], [VALENCE_COLUMNS]))
-        return {
-            name: _prediction(
-                {"answer": row.fields[ANSWER_COLUMNS[0]], "valence": row.fields.get(VALENCE_COLUMNS[0]) or None},
-                f"{path} line {row.line}",
-            )
-            for name, row in rows.items()
-        }
+        return by_clip(
+            {
+                name: _prediction(
+                    {"answer": row.fields[ANSWER_COLUMNS[0]], "valence": row.fields.get(VALENCE_COLUMNS[0]) or None},
+                    f"{path} line {row.line}",
+                )
+                for name, row in rows.items()
+            }
+        )
     if suffix not in (".jsonl", ".json"):
         raise UsageError(f"Predictions cannot be read from {path}.", "Use a .csv, .jsonl or .json file.")
     found: dict[str, Prediction] = {}
     for where, name, row in (_jsonl_rows if suffix == ".jsonl" else _json_rows)(path):
         each = _prediction(row, where)
         if found.setdefault(normal_name(name), each) != each:
-            raise UsageError(f"{where} gives {name} a second, different answer.", "Keep one per clip.")
+            raise UsageError(f"{where} gives clip {name} another answer than before.", "Keep one per clip.")
     if not found:
         raise UsageError(f"{path} holds no predictions.")
-    return found
+    return by_clip(found)
 
 
 def some_of(names: Sequence[str], limit: int = 10) -> str:

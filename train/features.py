@@ -133,7 +133,7 @@ def find_present(
                 by_feature.append(f"{spec.name}: {some_of(said)}")
         raise FeatureMissing(
             f"{len(lacking)} of {len(clip_ids)} clips lack features. {'; '.join(by_feature)}.",
-            "Extract them (emo extract), or leave these clips out with missing: skip.",
+            "Extract them with `emo extract`, or leave these clips out: --set missing=skip.",
         )
     return present, lacking
 

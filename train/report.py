@@ -19,7 +19,8 @@ def verdict(score: Score) -> str:
     line = f"F1 {score.f1_weighted:.4f} (weighted), accuracy {score.accuracy:.4f}, UAR {score.uar:.4f}"
     if score.combined is not None:
         line += f", combined {score.combined:.4f}"
-    return f"{line} over {score.n} clips, policy {score.policy}."
+    of = f" of {score.n + score.missing:,}" if score.missing else ""
+    return f"{line} over {score.n}{of} clips, policy {score.policy}."
 
 
 def remarks(score: Score) -> list[str]:
@@ -33,6 +34,8 @@ def remarks(score: Score) -> list[str]:
         lines.append(f"{score.missing} labelled clips have no prediction and are in no number here.")
     if score.extra:
         lines.append(f"{score.extra} predictions are for clips without a label here and were ignored.")
+    if sum(row["support"] > 0 for row in score.per_class.values()) < 2:
+        lines.append("All clips carry one label, so this is no measure of telling emotions apart.")
     if few := too_few(score.n):
         lines.append(few)
     return lines

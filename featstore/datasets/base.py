@@ -13,13 +13,17 @@ from typing import Protocol
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import csv_label, normal_name, read_csv, rows_by_name, split_name
+from emo.featstore.tables import (
+    AUDIO_SUFFIXES,
+    MEDIA_SUFFIXES,
+    csv_label,
+    normal_name,
+    read_csv,
+    rows_by_name,
+    split_name,
+)
 from emo.featstore.workspace import DataTable
 
-# In order of preference where one clip has several files: video first (it carries the audio), mp4 before avi as in
-# Emotion-LLaMA, sound files last.
-MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
 _RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES))}
 SHOWN = 3  # examples named in a problem
 
@@ -94,6 +98,17 @@ class DatasetCheck:
     size_bytes: int
     splits: tuple[SplitCheck, ...]
     problems: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """The counts by their names for people."""
+        return {
+            "listed": self.listed,
+            "present": self.present,
+            "labelled and present": self.labelled,
+            "present, not labelled": self.unlabelled,
+            "listed, not present": self.absent,
+            "present with transcript": self.transcripts,
+        }
 
 
 class Dataset(Protocol):
@@ -273,6 +288,9 @@ class LabelledFolder(ABC):
         yield from self._media.problems
         if not present:
             yield f"{self.media_folder()} holds no media file."
+        elif listed and not any(clip.label for clip in present):
+            examples = f"{listed[0].id!r} is listed, {present[0].id!r} is there"
+            yield f"None of the {len(listed):,} listed clips has a file: {examples}. Do the names agree?"
         if self._joined[1]:
             yield f"{some(self._joined[1])} in the label files is a clip that another row names; the first is used."
         outside = [name for name in self._listed if escapes(name)]
@@ -323,12 +341,6 @@ def escapes(name: str) -> bool:
     )
 
 
-def without_suffix(name: str) -> str:
-    """A clip name without the suffix of a media file, which some lists carry."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in _RANK else name
-
-
 def scan_media(folder: Path) -> MediaTree:
     """Find the media files under a folder, sub-folders included; hidden folders and stores are left out.
 
@@ -336,7 +348,8 @@ def scan_media(folder: Path) -> MediaTree:
     files with one path and different suffixes (`a.mp4`, `a.wav`) the first in `MEDIA_SUFFIXES` is the clip.
     """
     best: dict[str, tuple[int, Path, int]] = {}  # path below folder without suffix -> rank, path, size
-    for parent, folders, _ in os.walk(folder):
+    root, outside, broken, closed = os.path.realpath(folder), [], [], []
+    for parent, folders, _ in os.walk(folder, onerror=lambda error: closed.append(str(error.filename))):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
         )
@@ -346,8 +359,13 @@ def scan_media(folder: Path) -> MediaTree:
             for entry in sorted(entries, key=lambda each: each.name):
                 stem, suffix = os.path.splitext(entry.name)
                 rank = _RANK.get(suffix.lower())
-                if rank is None or entry.name.startswith(".") or not entry.is_file():
+                if rank is None or entry.name.startswith("."):
                     continue
+                if not entry.is_file():
+                    broken.append(entry.name)
+                    continue
+                if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+                    outside.append(entry.name)
                 key = prefix + normal_name(stem)
                 if key not in best or rank < best[key][0]:
                     best[key] = (rank, Path(entry.path), entry.stat().st_size)
@@ -367,6 +385,9 @@ def scan_media(folder: Path) -> MediaTree:
             twins.append(stem)
     kept = {str(path) for path in files.values()}
     problems = [f"{some(twins)} in several sub-folders of {folder}: ids are the paths below it."] if twins else []
+    problems += [f"{some(outside)} are links out of {folder}; they are followed."] if outside else []
+    problems += [f"{some(broken)} in {folder} are no files that can be read; they are left out."] if broken else []
+    problems += [f"{some(closed)} cannot be opened; what is inside is left out."] if closed else []
     size_bytes = sum(size for _, path, size in best.values() if str(path) in kept)
     return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(problems))
 

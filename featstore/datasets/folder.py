@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo.featstore.datasets.base import (
-    Card,
-    Dataset,
-    LabelledFolder,
-    Listed,
-    listed_csv,
-    transcript_csv,
-    without_suffix,
-)
+from emo.featstore.datasets.base import Card, Dataset, LabelledFolder, Listed, listed_csv, transcript_csv
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import npz_splits, read_label_npz, read_list
+from emo.featstore.tables import npz_splits, read_label_npz, read_list, without_suffix
 from emo.featstore.workspace import DataTable
 
 LABEL_FILES = ("labels.csv", "label.csv")

@@ -22,7 +22,7 @@ from emo.extract import media, pipeline
 from emo.extract.encoders.base import Output, Prepared
 from emo.extract.generate import EMOTIONS, generate_clip
 from emo.extract.session import Request, Session, open_session
-from emo.featstore.errors import ModelError, StoreFull, UsageError
+from emo.featstore.errors import ModelError, StoreFull, UsageError, WeightsMissing
 from emo.featstore.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
@@ -501,6 +501,30 @@ def test_uneven_frames_have_no_hop(tmp_path: Path) -> None:
     assert pipeline._even_hop_s(np.arange(5) / 25) == pytest.approx(0.04)
     assert pipeline._even_hop_s(np.array([0.0, 0.04, 0.2])) is None
     assert pipeline._even_hop_s(np.array([0.0])) is None
+
+
+def test_an_id_that_names_another_file_fails_alone(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    session(folder, limit=1).run()
+    other = folder / "other"
+    shutil.copytree(folder / "data", other)
+    shutil.copy(other / "clip 5.mp4", other / "clip 0.mp4")  # the same id, other content, another place
+    (folder / "emo.toml").write_text((folder / "emo.toml").read_text().replace('"data"', '"other"'))
+    outcome = session(folder).run()
+    assert {(f.clip, f.kind) for f in outcome.failures} == {("clip 0", "id-taken")}
+    assert outcome.progress.stored == 20
+    assert outcome.exit_code == 3
+
+
+def test_a_dry_run_writes_and_fetches_nothing(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    assert len(session(folder, dry_run=True).plan.jobs) == 6
+    assert not (folder / "demo.emo").exists()
+    (folder / "emo.toml").write_text(
+        (folder / "emo.toml").read_text() + '[weights]\n"HL-UTT" = "nobody/nothing"\n"mae_340_UTT" = "nowhere.pth"\n'
+    )
+    with pytest.raises(WeightsMissing, match=r"(?s)2 encoders lack their weights.*would fetch it.*nowhere\.pth"):
+        session(folder, dry_run=True, profile="paper", encoders=("HL-UTT", "mae_340_UTT"))
 
 
 def test_a_limit_counts_clips_that_are_present(clips: Path, tmp_path: Path) -> None:

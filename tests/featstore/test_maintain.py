@@ -150,8 +150,8 @@ def test_the_dataset_card(lab: Any, store: Store) -> None:
         assert card["environments"] == [{"device": "cpu", "dtype": "float32"}, {"device": "cuda:0", "dtype": "float32"}]
         utt = next(each for each in card["features"] if each["feature"] == lab.utt.key)
         assert (utt["ok"], utt["failed"], utt["rows"], utt["failures"]) == (3, 1, 3, {"no-audio": 1})
-        assert utt["profile"].startswith("tiny: ")
-        assert "never for results" in utt["profile"]
+        assert utt["profile"] == "tiny"
+        assert "never for results" in utt["meaning"]
         assert utt["spec"]["weights"] == "seed:0"
         assert card["size_bytes"] == sum(each["size_bytes"] for each in card["features"]) > 0
         assert card["created"] <= card["updated"]

@@ -23,6 +23,8 @@ HEADS = {
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
     "logistic": "emo.train.heads.logistic:Logistic",
 }
+TUNE = "emo.train.llama.recipe:TuneRecipe"  # recipes with `kind: tune`
+TUNE_RECIPES = ("emotion-llama-stage1", "emotion-llama-stage2", "emotion-llama-pseudo", "mer2023-text-only", "tiny")
 Metric = Literal["auto", "combined", "f1_weighted", "accuracy"]
 
 
@@ -157,17 +159,20 @@ def head_class(name: str) -> type[Head]:
         raise UsageError(
             f"There is no head {name!r}.", f"{f'Nearest: {near[0]}. ' if near else ''}Heads: {', '.join(HEADS)}."
         )
-    module, _, attribute = HEADS[name].partition(":")
-    found: type[Head] = getattr(importlib.import_module(module), attribute)
+    found: type[Head] = _import(HEADS[name])
     return found
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> HeadRecipe:
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Read a recipe: the name of a shipped one, or a YAML file.
 
     Args:
-        source: `attention`, or a path that ends in .yaml or .yml.
-        overrides: `key=value` pairs whose values are YAML, applied above the file.
+        source: `attention`, `emotion-llama-stage1`, or a path that ends in .yaml or .yml.
+        overrides: `key=value` pairs whose values are YAML, applied above the file; `table.key=value` sets a key of a
+            table.
+
+    Returns:
+        A `HeadRecipe`, or a `TuneRecipe` where the recipe says `kind: tune`.
 
     Raises:
         UsageError: All that is wrong with it, at once, each key with its nearest known one.
@@ -180,8 +185,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> HeadRecipe
             raise UsageError(f"Cannot read recipe {name}: {error.strerror}.") from error
     else:
         shipped = resources.files("emo.train") / "recipes" / f"{name}.yaml"
-        if name not in HEADS or not shipped.is_file():
-            raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {', '.join(HEADS)}; or give a .yaml file.")
+        known = (*HEADS, *TUNE_RECIPES)
+        if name not in known or not shipped.is_file():
+            raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {', '.join(known)}; or give a .yaml file.")
         text = shipped.read_text(encoding="utf-8")
     table = _yaml(text, name)
     if not isinstance(table, dict):
@@ -190,19 +196,30 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> HeadRecipe
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {pair!r} is not key=value.")
-        table[key] = _yaml(value, f"--set {key}")
+        *tables, last = key.split(".")
+        inner = table
+        for each in tables:
+            # What is no table is replaced; validation then names what is wrong.
+            inner[each] = dict(inner[each]) if isinstance(inner.get(each), dict) else {}
+            inner = inner[each]
+        inner[last] = _yaml(value, f"--set {key}")
     return make_recipe(table, f"Recipe {name}")
 
 
-def make_recipe(table: dict[str, Any], where: str = "The recipe") -> HeadRecipe:
-    """Validate a table of recipe keys. `head` decides which further keys there are.
+def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
+    """Validate a table of recipe keys. `kind: tune`, or else `head`, decides which further keys there are.
 
     Raises:
         UsageError: All problems at once.
     """
-    if "head" not in table:
-        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}.")
-    recipe = head_class(table["head"]).Recipe
+    if table.get("kind") == "tune":
+        recipe = _import(TUNE)
+    elif "kind" in table:
+        raise UsageError(f"{where} is of kind {table['kind']!r}.", "Write kind: tune, or head: NAME without a kind.")
+    elif "head" not in table:
+        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}; or kind: tune.")
+    else:
+        recipe = head_class(table["head"]).Recipe
     try:
         return recipe.model_validate(table)
     except ValidationError as error:
@@ -210,11 +227,28 @@ def make_recipe(table: dict[str, Any], where: str = "The recipe") -> HeadRecipe:
         for each in error.errors():
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(key, recipe.model_fields, 1)
+                near = difflib.get_close_matches(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]), 1)
                 problems.append(f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else ""))
             else:
-                problems.append(f"{key}: {each['msg'].removeprefix('Value error, ')}")
+                said = each["msg"].removeprefix("Value error, ")
+                problems.append(f"{key}: {said}" if key else said)
         raise UsageError(f"{where} is wrong: {'; '.join(problems)}.") from error
+
+
+def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Names of the keys of the table at `loc` of a recipe."""
+    model: Any = recipe
+    for part in loc:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _import(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _yaml(text: str, where: str) -> Any:

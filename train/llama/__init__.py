@@ -1,0 +1,1 @@
+"""Emotion-LLaMA from cached tensors: prompts, model, checkpoints, tuning, answers."""

@@ -1,0 +1,187 @@
+"""Find a language model and make an `EmotionLlama` of it: Hugging Face folder or id, .gguf file, or random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.workspace import HUB_ID
+from emo.train.llama.model import EmotionLlama, LoraArgs, Widths
+from emo.train.llama.tokenizer import LlamaTokenizer
+
+Profile = Literal["paper", "tiny", "random"]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4},
+    # Llama-2-7b-chat-hf, which Emotion-LLaMA is tuned on; with random weights, for measuring speed
+    "random": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "rms_norm_eps": 1e-5,
+    },
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WANTED = ("*.json", "*.safetensors", "tokenizer.model")
+LOCAL = "Give a folder that holds it (config.json, weights, tokenizer), under [weights] in emo.toml."
+
+
+def build(
+    source: str | Path | None,
+    widths: Widths,
+    lora: LoraArgs | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    profile: str = "paper",
+    seed: int = 0,
+    quantise: str | None = None,
+) -> EmotionLlama:
+    """Make the model. Adapters and projections are drawn from the seed; the adapters begin as zero.
+
+    Args:
+        source: Hugging Face folder or id of the language model, or a .gguf file. For the profiles `tiny` and `random`
+            only the tokenizer is taken from it; `None` gives them a tokenizer of bytes.
+        widths: From `Widths.from_specs`.
+        lora: The adapters; by default the official ones.
+        dtype: Of the frozen language model: `float32`, `bfloat16` or `float16`.
+        device: Where the model goes.
+        profile: `paper` (weights from `source`), `tiny` (small, seeded), `random` (LLaMA-2-7B's sizes, for speed).
+        seed: Of everything that is drawn.
+        quantise: `nf4` keeps the language model in 4 bits (a CUDA device and the package bitsandbytes).
+
+    Raises:
+        WeightsMissing: The language model is not there, or gated.
+        ModelError: It cannot be loaded, or does not fit tokenizer or adapters.
+        UsageError: Unknown profile, dtype or quantisation.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"There is no number format {dtype!r}.", f"Use {', '.join(DTYPES)}.")
+    if profile not in ("paper", *SIZES):
+        raise UsageError(f"There is no profile {profile!r}.", f"Profiles: paper, {', '.join(SIZES)}.")
+    source = None if source == profile else source  # `tiny` may be asked for as a source
+    if profile == "paper" and source is None:
+        raise WeightsMissing("No language model is named.", LOCAL)
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        if profile == "paper":
+            path = find_llm(str(source))
+            tokenizer, name = _tokenizer(path), str(source)
+            llm = _load(path, DTYPES[dtype], device, quantise)
+        else:
+            tokenizer, name = _tokenizer(find_llm(str(source))) if source else LlamaTokenizer.bytes(), profile
+            if quantise:
+                raise UsageError(f"Profile {profile} has nothing to quantise.", "Leave quantise out.")
+            llm = _random(SIZES[profile], tokenizer, DTYPES[dtype], device)
+        return EmotionLlama(llm, tokenizer, widths, lora or LoraArgs(), name, seed)
+
+
+def find_llm(source: str) -> Path:
+    """Folder or .gguf file of a language model: a local path, the local Hugging Face cache, or the hub, in this order.
+
+    Raises:
+        WeightsMissing: It is not there, the hub does not know it, or it is gated.
+        ModelError: The hub cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if path.suffix or not HUB_ID.fullmatch(source):
+        raise WeightsMissing(f"There is no language model at {source}.", LOCAL)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    def fetch(local: bool, *patterns: str) -> Path:
+        return Path(snapshot_download(source, allow_patterns=list(patterns), local_files_only=local))
+
+    for local in (True, False):
+        try:
+            folder = fetch(local, *WANTED)
+            if not any(folder.glob("*.safetensors")):
+                folder = fetch(local, "*.bin")
+            if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+                return folder
+        except GatedRepoError as error:
+            hint = f"Accept its licence at https://huggingface.co/{source}, then run: hf auth login. Or: {LOCAL}"
+            raise WeightsMissing(f"The language model {source} is gated.", hint) from error
+        except RepositoryNotFoundError as error:
+            raise WeightsMissing(f"The hub has no language model {source}, or not for you.", LOCAL) from error
+        except LocalEntryNotFoundError as error:
+            if not local:
+                raise ModelError(
+                    f"{source} is not in the local cache, and the hub cannot be reached.", LOCAL
+                ) from error
+        except (HfHubHTTPError, OSError) as error:
+            raise ModelError(f"The hub cannot be reached for {source}: {error}.", LOCAL) from error
+    raise WeightsMissing(f"{source} holds no weights (*.safetensors, *.bin).", LOCAL)
+
+
+def _tokenizer(path: Path) -> LlamaTokenizer:
+    """The tokenizer of a model: in its folder; for a .gguf beside it, else inside it."""
+    if path.suffix == ".gguf":
+        try:
+            return LlamaTokenizer.from_folder(path.parent)
+        except WeightsMissing:
+            return LlamaTokenizer.from_file(path)
+    return LlamaTokenizer.from_folder(path) if path.is_dir() else LlamaTokenizer.from_file(path)
+
+
+def _random(
+    sizes: dict[str, Any], tokenizer: LlamaTokenizer, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    config = LlamaConfig(
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos,
+        eos_token_id=tokenizer.eos,
+        tie_word_embeddings=False,
+        **{"vocab_size": tokenizer.vocab_size, **sizes},
+    )
+    with device:
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | None) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
+    folder = path
+    if path.suffix == ".gguf":
+        folder, options["gguf_file"] = path.parent, path.name
+    if quantise is not None:
+        options |= _quantised(quantise, dtype, device)
+    try:
+        llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except ImportError as error:
+        raise ModelError(
+            f"Reading {path} needs a package: {error}.", "Install it: pip install 'emo[pocket]'."
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"{path} cannot be loaded as a language model: {first}.", LOCAL) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"{path} lacks {len(missing)} tensors, {missing[0]} for one.", "Is the download complete?")
+    if not hasattr(llm, "model") or not hasattr(llm, "lm_head"):
+        raise ModelError(f"{path} is a {type(llm).__name__}, which is not of LLaMA's build.", LOCAL)
+    return (llm if quantise else llm.to(device)).eval()
+
+
+def _quantised(quantise: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    if quantise != "nf4":
+        raise UsageError(f"There is no quantisation {quantise!r}.", "Use nf4, or none.")
+    if device.type != "cuda":
+        raise UsageError(f"nf4 needs a CUDA device, not {device}.", "Leave quantise out.")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelError("nf4 needs the package bitsandbytes.", "Install it: pip install bitsandbytes.") from error
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
