@@ -95,7 +95,8 @@ def _inspect_zip(path: Path, size: int) -> Inspection:
     if not any(entry.filename.rpartition("/")[2] == "data.pkl" for entry in entries):
         return Inspection("damaged", f"{path.name} is a zip archive, but not one of torch.", "Unpack it.")
     tensors = sum(bool(re.search(r"(^|/)data/\d+$", entry.filename)) for entry in entries)
-    return Inspection("ok", f"{path.name}: {tensors:,} stored tensors, {gb(size)}.")
+    whole = f"{path.name}: {tensors:,} stored tensors, {gb(size)}, readable"
+    return Inspection("ok", f"{whole}; whether they fit the encoder shows when it loads them.")
 
 
 def _inspect_folder(path: Path) -> Inspection:
