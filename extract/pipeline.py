@@ -292,14 +292,17 @@ class Pass:
             wanted = self._wanted(job.clip, ready.file.media)
             if wanted:
                 self._decode_once(job, ready, [self.encoders[name] for name in wanted])
+        except StoreError:
+            raise
         except OSError as error:
             sentence = f"{job.path} cannot be read: {error.strerror or error}."
             failure = MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True)
-            ready.failed = dict.fromkeys(wanted, failure)
-        except StoreError:
-            raise
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
-            ready.failed = dict.fromkeys(wanted, _failure(error, job.path))
+            failure = _failure(error, job.path)
+        else:
+            return ready
+        ready.prepared.clear()
+        ready.failed = dict.fromkeys(wanted, failure)
         return ready
 
     def _check_id(self, job: Job, ready: _Ready) -> None:
