@@ -24,6 +24,7 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.tables import split_name
 from emo.train.answers import Prediction, read_predictions, some_of
+from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, load_inputs, profile_note
 from emo.train.heads.base import Epoch, HeadRecipe, Measure, Outputs, Targets, head_class, load_recipe
 from emo.train.runs import Run, load_run, write_atomic, write_json, write_jsonl
@@ -98,7 +99,7 @@ def fit_head(
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "run.json", info)
     try:
-        result = _fit(store, clips, tuple(labels), recipe, run_dir, _device(device), on_progress, info)
+        result = _fit(store, clips, tuple(labels), recipe, run_dir, resolve_device(device), on_progress, info)
     except BaseException as error:
         info |= {"status": "failed" if isinstance(error, Exception) else "interrupted", "error": str(error)}
         write_json(run_dir / "run.json", info)
@@ -272,7 +273,7 @@ def predict_run(
     answers = {clip.id: known[clip.id] for clip in clips if clip.id in known}
     if not new:
         return answers
-    info, device = run.info, _device(device)
+    info, device = run.info, resolve_device(device)
     recipe = load_recipe(run.path / "recipe.yaml")
     keys = [(feature["key"], feature["pool"]) for feature in info["features"]]
     inputs = load_inputs(store, keys, [clip.id for clip in new], recipe.missing)
@@ -432,20 +433,6 @@ def _check_fingerprints(run: Run, inputs: Inputs) -> None:
     for feature, spec in zip(run.info["features"], inputs.specs, strict=True):
         if feature["fingerprint"] != spec.fingerprint:
             raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{name!r} is not a device.", "Use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} GPUs.", "Use auto or cpu.")
-    return name
 
 
 def _member_seed(seed: int, fold: int) -> int:

@@ -15,6 +15,7 @@ from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store
 from emo.train.answers import Prediction, read_predictions
+from emo.train.device import resolve_device
 from emo.train.features import Missing
 from emo.train.heads.base import load_recipe
 from emo.train.llama import checkpoint
@@ -113,13 +114,6 @@ def _answers(
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
-
-
-def resolve_device(name: str) -> str:
-    """`auto` is a GPU where there is one."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def resolve_dtype(name: str, device: str) -> str:

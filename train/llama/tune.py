@@ -26,20 +26,13 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.store import Store
 from emo.train.answers import Prediction
+from emo.train.device import resolve_device
 from emo.train.heads.base import load_recipe
 from emo.train.llama import checkpoint
 from emo.train.llama.data import Features, Sample, Sampler, TaskMix, load_examples
 from emo.train.llama.model import Batch
 from emo.train.llama.optim import Schedule, adamw, set_lr
-from emo.train.llama.predict import (
-    make_inputs,
-    make_prompt,
-    predict,
-    predictions_path,
-    resolve_device,
-    resolve_dtype,
-    start_model,
-)
+from emo.train.llama.predict import make_inputs, make_prompt, predict, predictions_path, resolve_dtype, start_model
 from emo.train.llama.prompt import encode_answer
 from emo.train.llama.recipe import TuneRecipe
 from emo.train.llama.resume import FOLDER, Checkpoint, check_drift, checkpoints, load_moments, prune, save_checkpoint
