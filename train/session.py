@@ -15,6 +15,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
 from emo.featstore.workspace import Workspace
 from emo.train.answers import Prediction
+from emo.train.heads.base import load_recipe
 from emo.train.runs import Run, latest_run, load_run, new_run
 from emo.train.score import Score
 
@@ -102,16 +103,18 @@ def train(
         EmoError: As `fit_head` and `tune`.
     """
     say = say or (lambda sentence: None)
+    if recipe is None:
+        recipe = load_recipe(workspace.root / "runs" / str(run) / "recipe.yaml")
     table = workspace.table(dataset)
     source = open_dataset(table.name, table)
-    store = open_store(workspace.store_path) if recipe is None or feature_names(recipe) else None
-    if store is not None and recipe is not None:
+    store = open_store(workspace.store_path) if feature_names(recipe) else None
+    if store is not None:
         recipe = settle(store, recipe, workspace.extract.profile, say)
     known = set(store.clips()) if store else set()
     clips = [clip for clip in source.clips() if store is None or clip.media is not None or clip.id in known]
     labelled = sum(clip.label is not None for clip in clips)
     say(f"{source.name}: {len(clips):,} clips, {labelled:,} of them labelled")
-    if recipe is not None and getattr(recipe, "kind", "head") != "tune":
+    if getattr(recipe, "kind", "head") != "tune":
         if resume:
             raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
         if store is None:
