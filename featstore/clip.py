@@ -39,6 +39,8 @@ class Clip:
         transcripts: Text by language (`chinese`, `english`); an absent transcript has no key.
         speaker: Speaker name, where the dataset knows it.
         faces: Folder of an OpenFace run for this clip, where the user has one.
+        annotations: What annotators wrote, by kind: `openset` (words with commas between them), `reason`,
+            `reason_english`, ...; absent ones have no key.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Clip:
     transcripts: Mapping[str, str] = field(default_factory=dict)
     speaker: str | None = None
     faces: Path | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,18 @@ def read_list(path: Path) -> list[ListRow]:
     return [row for _, row in rows.values()]
 
 
+def read_names(path: Path) -> list[str]:
+    """Clip names of a list: csv with a column `name`; or text, one name a line or as `read_list` has it.
+
+    Raises:
+        UsageError: The file is absent, empty or no text.
+    """
+    if path.suffix.lower() == ".csv":
+        return list(rows_by_name(path, read_csv(path, ["name"])))
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [normal_name(found["name"] if (found := _LIST_LINE.fullmatch(line)) else line) for line in lines]
+
+
 def read_csv(
     path: Path, columns: Sequence[str | tuple[str, ...]], optional: Sequence[str | tuple[str, ...]] = ()
 ) -> list[CsvRow]:

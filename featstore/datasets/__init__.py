@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -13,10 +13,24 @@ from emo.featstore.datasets.base import Card, Dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.workspace import DataTable, find_workspace, load_workspace
 
-# name -> module that has CARD and open_table(table) -> Dataset
+# name -> module that has CARDS[name] and open_table(table, card) -> Dataset
 DATASETS = {
     "MER2023-SEMI": "emo.featstore.datasets.mer2023",
     "MER2023": "emo.featstore.datasets.mer2023",
+    "MER2024": "emo.featstore.datasets.mer2024",
+    "MER2025": "emo.featstore.datasets.mer2025",
+    "MER2026": "emo.featstore.datasets.mer2025",
+    "DFEW": "emo.featstore.datasets.dfew",
+    "EMER-v1": "emo.featstore.datasets.emer",
+    "EMER-v2": "emo.featstore.datasets.emer",
+    "MELD": "emo.featstore.datasets.meld",
+    "IEMOCAP-4way": "emo.featstore.datasets.iemocap",
+    "IEMOCAP-6way": "emo.featstore.datasets.iemocap",
+    "CMU-MOSI": "emo.featstore.datasets.sentiment",
+    "CMU-MOSEI": "emo.featstore.datasets.sentiment",
+    "SIMS": "emo.featstore.datasets.sentiment",
+    "SIMSv2": "emo.featstore.datasets.sentiment",
+    "RAVDESS": "emo.featstore.datasets.ravdess",
     "folder": "emo.featstore.datasets.folder",
 }
 
@@ -39,7 +53,7 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     if not table.root.is_dir():
         state = "is a file" if table.root.exists() else "does not exist"
         raise UsageError(f"The root of {name}, {table.root}, {state}.", "Correct `root` in emo.toml.")
-    return cast(Callable[[DataTable], Dataset], module.open_table)(table)
+    return cast(Callable[[DataTable, Card], Dataset], module.open_table)(table, card(kind))
 
 
 def find_labels(name: str, start: Path | None = None) -> Path:
@@ -73,7 +87,8 @@ def card(kind: str) -> Card:
     Raises:
         UsageError: No such dataset.
     """
-    return replace(cast(Card, importlib.import_module(_module(kind)).CARD), name=kind)
+    cards = cast(Mapping[str, Card], importlib.import_module(_module(kind)).CARDS)
+    return replace(cards[kind], name=kind)
 
 
 def _module(kind: str) -> str:
@@ -87,10 +102,12 @@ def _module(kind: str) -> str:
 def _folder_unless_typo(name: str) -> str:
     """`folder`, unless the name is nearly a registered one: then silence would read the data with the wrong reader."""
     plain = {known.lower().replace("-", "").replace("_", ""): known for known in DATASETS}
-    close = difflib.get_close_matches(name.lower().replace("-", "").replace("_", ""), plain, n=1, cutoff=0.8)
+    typed = name.lower().replace("-", "").replace("_", "")
+    close = [each for each in plain if len(typed) >= 4 and typed in each]  # IEMOCAP, EMER, MOSI
+    close = close or difflib.get_close_matches(typed, plain, n=1, cutoff=0.8)
     if close:
         raise UsageError(
-            f"Unknown dataset {name!r}; did you mean {plain[close[0]]}?",
+            f"Unknown dataset {name!r}; did you mean {' or '.join(plain[each] for each in close)}?",
             'If it is your own folder of clips, add kind = "folder" to its table.',
         )
     return "folder"

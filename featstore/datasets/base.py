@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Protocol
 
-from emo.featstore.clip import Clip, Label
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.lists import Listed, add_rows, is_test, listed_table, some, transcript_csv
+from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import (
-    AUDIO_SUFFIXES,
-    MEDIA_SUFFIXES,
-    csv_label,
-    normal_name,
-    read_csv,
-    rows_by_name,
-    split_name,
-)
+from emo.featstore.tables import split_name
 from emo.featstore.workspace import DataTable
 
-_RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES))}
-SHOWN = 3  # examples named in a problem
+__all__ = ["Card", "Dataset", "DatasetCheck", "LabelledFolder", "ListFolder", "SplitCheck", "escapes", "transcript_csv"]
+
+SPLITS_SHOWN = 8  # more are summed up on a card
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,8 @@ class Card:
         tree: The files expected under the root, one per line.
         licence: Its terms in one line.
         labels: Label words in the official index order; empty where the data decides.
-        counts: Published number of labelled clips per split.
+        counts: Published number of clips per split.
+        classes: Published number of clips per label word, in the order of `labels`: by split, or under `all`.
     """
 
     name: str
@@ -49,12 +44,17 @@ class Card:
     licence: str
     labels: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def text(self) -> str:
         """The card as lines for people; the first is the name."""
         rows = {"get it": self.how_to_get, "terms": self.licence}
+        if self.labels:
+            rows["labels"] = ", ".join(self.labels)
         if self.counts:
-            rows["labelled"] = ", ".join(f"{split} {count:,}" for split, count in self.counts.items())
+            each = ", ".join(f"{split} {count:,}" for split, count in self.counts.items())
+            many = f"{sum(self.counts.values()):,} in {len(self.counts)} splits"
+            rows["clips"] = each if len(self.counts) <= SPLITS_SHOWN else many
         rows["tree"] = self.tree.replace("\n", "\n" + " " * 12)
         return "\n".join([self.name, f"  {self.about}", *(f"  {what + ':':10}{text}" for what, text in rows.items())])
 
@@ -78,12 +78,12 @@ class DatasetCheck:
         listed: Clips named by the label files.
         present: Clips whose media file is there, labelled or not.
         labelled: Present clips with a label.
-        unlabelled: Present clips that no label file names.
+        unlabelled: Present clips without one.
         absent: Listed clips without a media file.
         transcripts: Present clips with a non-empty transcript.
         faces: Present clips with a folder of face crops.
         size_bytes: Size of the media files.
-        splits: The same by split.
+        splits: The same by split; a clip that several lists name is counted in each.
         problems: What is wrong, one sentence each; running on what is present is still possible.
     """
 
@@ -130,8 +130,17 @@ class Dataset(Protocol):
         """Names of the splits, as `Clip.split` has them."""
         ...
 
+    @property
+    def pool(self) -> str:
+        """Split of the clips that are present and in no list; empty where they are in no split."""
+        ...
+
     def clips(self) -> Iterator[Clip]:
         """All clips: the listed ones split by split in file order, then those present but not listed."""
+        ...
+
+    def members(self) -> Mapping[str, Sequence[str]]:
+        """Clip ids by split. A clip that several lists name is in each of them, while its `Clip.split` is one."""
         ...
 
     def check(self) -> DatasetCheck:
@@ -147,38 +156,21 @@ class Dataset(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One row of a label file."""
-
-    split: str
-    label: Label
-    speaker: str | None = None
-
-
-@dataclass(frozen=True)
-class MediaTree:
-    """Media files found under a folder.
-
-    Attributes:
-        files: Path by clip id.
-        aliases: Clip id by other spellings of it (path below the folder, without suffix).
-        size_bytes: Size of all files together.
-        problems: Names that mean more than one file.
-    """
-
-    files: Mapping[str, Path]
-    aliases: Mapping[str, str]
-    size_bytes: int
-    problems: tuple[str, ...]
-
-
 class LabelledFolder(ABC):
     """A dataset made of a folder of media files and tables that name them. Readers say only where their tables are.
 
     A clip's media is looked up by name among the files that the folder holds; a name is never turned into a path, so
-    a label file cannot point outside the data root.
+    a label file cannot point outside the data root. Labels and transcripts without any media are a dataset too.
+
+    Attributes:
+        folders: Folders under the root that hold the media, the first that exists; else it is the root itself.
+        transcript_files: Patterns of the transcript table under the root, best first.
+        pool: Split of the clips that are present and not listed.
     """
+
+    folders: tuple[str, ...] = ("clips", "video", "videos")
+    transcript_files: tuple[str, ...] = ()
+    pool = ""
 
     def __init__(self, table: DataTable, card: Card) -> None:
         self.name = table.name
@@ -189,22 +181,33 @@ class LabelledFolder(ABC):
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
         """Rows of the label files by clip name in file order, and problems."""
 
-    @abstractmethod
     def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:
         """Transcripts by clip name and language without empty ones, and problems."""
+        if self.table.transcripts is not None:
+            return transcript_csv(self.table.transcripts), []
+        root = self.table.root
+        files = list(dict.fromkeys(p for pattern in self.transcript_files for p in sorted(root.glob(pattern))))
+        if not files:
+            last = self.transcript_files[-1:]
+            return {}, [f"{root} has no {pattern}: no clip has a transcript." for pattern in last]
+        names = ", ".join(path.name for path in files)
+        more = [f"{names} are there; the first is used, `transcripts` chooses another."] if len(files) > 1 else []
+        return transcript_csv(files[0]), more
 
-    @abstractmethod
     def media_folder(self) -> Path:
         """Folder that is searched for media files."""
+        named = [self.table.root / name for name in self.folders]
+        return self.table.clips or next((folder for folder in named if folder.is_dir()), self.table.root)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        words = {row.label.emotion for row in self._listed.values()}
+        words = {row.label.emotion for row in self._listed.values() if row.label is not None}
         return self.card.labels or tuple(sorted(word for word in words if word is not None))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.split for row in self._listed.values() if row.split))
+        listed = dict.fromkeys(row.split for row in self._listed.values() if row.split)
+        return (*listed, self.pool) if self.pool and self._unlisted else tuple(listed)
 
     @cached_property
     def _tables(self) -> tuple[dict[str, Listed], dict[str, dict[str, str]], list[str]]:
@@ -221,6 +224,10 @@ class LabelledFolder(ABC):
         folder = self.media_folder()
         if not folder.is_dir():
             raise UsageError(f"The clips folder of {self.name}, {folder}, does not exist.", "Correct it in emo.toml.")
+        return self.scan(folder)
+
+    def scan(self, folder: Path) -> MediaTree:
+        """Media files under a folder by clip id."""
         return scan_media(folder)
 
     def _id(self, name: str) -> str:
@@ -237,11 +244,14 @@ class LabelledFolder(ABC):
                 doubles.append(name)
         return rows, doubles
 
+    @cached_property
+    def _unlisted(self) -> list[str]:
+        return [id_ for id_ in self._media.files if id_ not in self._joined[0]]
+
     def clips(self) -> Iterator[Clip]:
-        listed = self._joined[0]
         texts = {self._id(name): text for name, text in self._tables[1].items()}
         faces = face_folders(self.table.faces)
-        for id_, row in listed.items():
+        for id_, row in self._joined[0].items():
             yield Clip(
                 id=id_,
                 media=self._media.files.get(id_),
@@ -251,67 +261,91 @@ class LabelledFolder(ABC):
                 transcripts=texts.get(id_, {}),
                 speaker=row.speaker,
                 faces=faces.get(id_),
+                annotations=row.annotations,
             )
-        for id_, path in self._media.files.items():
-            if id_ not in listed:
-                yield Clip(id_, path, self.name, transcripts=texts.get(id_, {}), faces=faces.get(id_))
+        for id_ in self._unlisted:
+            path = self._media.files[id_]
+            yield Clip(id_, path, self.name, self.pool, transcripts=texts.get(id_, {}), faces=faces.get(id_))
+
+    def members(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for id_, row in self._joined[0].items():
+            for split in (row.split, *row.also):
+                found.setdefault(split, []).append(id_)
+        if self._unlisted:
+            found.setdefault(self.pool, []).extend(self._unlisted)
+        return found
 
     def check(self) -> DatasetCheck:
+        rows, here = self._joined[0], self._media.files
         clips = list(self.clips())
         present = [clip for clip in clips if clip.media is not None]
-        listed = [clip for clip in clips if clip.label is not None]
         splits = tuple(
             SplitCheck(
                 split,
-                sum(clip.split == split for clip in listed),
-                sum(clip.split == split for clip in present if clip.label is not None),
+                sum(id_ in rows for id_ in ids),
+                sum(id_ in here for id_ in ids if id_ in rows or split),
                 self.card.counts.get(split),
             )
-            for split in dict.fromkeys(clip.split for clip in listed)
+            for split, ids in self.members().items()
+            if split or any(id_ in rows for id_ in ids)
         )
+        labelled = sum(clip.label is not None for clip in present)
         return DatasetCheck(
             name=self.name,
-            listed=len(listed),
+            listed=len(rows),
             present=len(present),
-            labelled=sum(clip.label is not None for clip in present),
-            unlabelled=sum(clip.label is None for clip in present),
-            absent=sum(clip.media is None for clip in listed),
+            labelled=labelled,
+            unlabelled=len(present) - labelled,
+            absent=sum(id_ not in here for id_ in rows),
             transcripts=sum(bool(clip.transcripts) for clip in present),
             faces=sum(clip.faces is not None for clip in present),
             size_bytes=self._media.size_bytes,
             splits=splits,
-            problems=tuple(self._problems(listed, present, splits)),
+            problems=tuple(self._problems(clips, splits)),
         )
 
-    def _problems(self, listed: list[Clip], present: list[Clip], splits: tuple[SplitCheck, ...]) -> Iterator[str]:
+    def _problems(self, clips: list[Clip], splits: tuple[SplitCheck, ...]) -> Iterator[str]:
+        rows, here = self._joined[0], self._media.files
         yield from self._tables[2]
         yield from self._media.problems
-        if not present:
+        if not here and rows:
+            have = f"the {len(rows):,} listed clips are labels and texts only"
+            yield f"{self.media_folder()} holds no media file: {have}, enough to count them and to train on text."
+        elif not here:
             yield f"{self.media_folder()} holds no media file."
-        elif listed and not any(clip.label for clip in present):
-            examples = f"{listed[0].id!r} is listed, {present[0].id!r} is there"
-            yield f"None of the {len(listed):,} listed clips has a file: {examples}. Do the names agree?"
+        elif rows and not any(id_ in here for id_ in rows):
+            examples = f"{next(iter(rows))!r} is listed, {next(iter(here))!r} is there"
+            yield f"None of the {len(rows):,} listed clips has a file: {examples}. Do the names agree?"
         if self._joined[1]:
             yield f"{some(self._joined[1])} in the label files is a clip that another row names; the first is used."
         outside = [name for name in self._listed if escapes(name)]
         if outside:
             yield f"{some(outside)} would lie outside the data root, so no media is looked for."
-        words = [clip.label.emotion for clip in listed if clip.label is not None and clip.label.emotion is not None]
-        strange = sorted(set(words) - set(self.labels))
+        twice: dict[tuple[str, str], list[str]] = {}
+        for id_, row in rows.items():
+            for other in row.also:
+                if is_test(other) != is_test(row.split):
+                    twice.setdefault((row.split, other), []).append(id_)
+        for (split, other), ids in twice.items():
+            yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {some(ids)}."
+        words = {clip.label.emotion for clip in clips if clip.label is not None and clip.label.emotion is not None}
+        strange = sorted(words - set(self.labels))
         if strange:
             yield f"{some(strange)} in the label files is not one of {', '.join(self.labels)}."
-        for split in splits:
-            if split.published is not None and split.listed != split.published:
-                yield f"{split.name} lists {split.listed:,} clips; the published set has {split.published:,}."
-        if self.table.faces is not None and present and not any(clip.faces for clip in present):
+        for each in splits:
+            if each.published is not None and each.name != self.pool and each.listed != each.published:
+                yield f"{each.name} lists {each.listed:,} clips; the published set has {each.published:,}."
+        if self.table.faces is not None and here and not any(clip.faces for clip in clips):
             yield f"{self.table.faces} holds no <clip>_aligned/, <clip>/ or <clip>.npy for any clip."
 
     def find_split(self, text: str) -> str:
+        wanted = split_name(text)
         for split in self.splits:
-            if split_name(split) == split_name(text):
+            if wanted in (split_name(split), split_name(split).removeprefix("test-")):
                 return split
         known = {split_name(split): split for split in self.splits}
-        close = difflib.get_close_matches(split_name(text), known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
         nearest = f" Did you mean {known[close[0]]}?" if close else ""
         have = f"It has {', '.join(self.splits)}." if self.splits else "Its label files name no splits."
         raise UsageError(f"{self.name} has no split {text!r}.{nearest}", have)
@@ -325,141 +359,33 @@ class LabelledFolder(ABC):
         return next((found for found in sorted(self.table.root.glob(f"*/{name}")) if found.is_file()), None)
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
+class ListFolder(LabelledFolder):
+    """A dataset whose lists are files of fixed names, one or more per split; what is not there is not missed.
 
-
-def escapes(name: str) -> bool:
-    """Whether a name, taken as a path, could lie outside the folder that it is meant for."""
-    path = PurePosixPath(name)
-    return (
-        not name
-        or "\0" in name
-        or "\\" in name
-        or path.is_absolute()
-        or bool(PureWindowsPath(name).drive)
-        or ".." in path.parts
-    )
-
-
-def scan_media(folder: Path) -> MediaTree:
-    """Find the media files under a folder, sub-folders included; hidden folders and stores are left out.
-
-    A clip's id is the file's stem, or its path below the folder where two sub-folders hold the same stem. Of several
-    files with one path and different suffixes (`a.mp4`, `a.wav`) the first in `MEDIA_SUFFIXES` is the clip.
+    Attributes:
+        lists: File name and the split that it makes; where lists share clips, earlier ones decide.
     """
-    best: dict[str, tuple[int, Path, int]] = {}  # path below folder without suffix -> rank, path, size
-    root, outside, broken, closed = os.path.realpath(folder), [], [], []
-    for parent, folders, _ in os.walk(folder, onerror=lambda error: closed.append(str(error.filename))):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
-        )
-        below = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if below == "." else normal_name(below) + "/"
-        with os.scandir(parent) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
-                stem, suffix = os.path.splitext(entry.name)
-                rank = _RANK.get(suffix.lower())
-                if rank is None or entry.name.startswith("."):
-                    continue
-                if not entry.is_file():
-                    broken.append(entry.name)
-                    continue
-                if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
-                    outside.append(entry.name)
-                key = prefix + normal_name(stem)
-                if key not in best or rank < best[key][0]:
-                    best[key] = (rank, Path(entry.path), entry.stat().st_size)
-    by_stem: dict[str, list[str]] = {}
-    for key in best:
-        by_stem.setdefault(key.rpartition("/")[2], []).append(key)
-    files, aliases, twins = {}, {}, []
-    for stem, keys in by_stem.items():
-        # a sound file of the same stem in another folder (video/a.mp4, audio/a.wav) belongs to the same clip
-        videos = [key for key in keys if best[key][0] < len(MEDIA_SUFFIXES)]
-        keys = videos if videos else keys
-        for key in keys:
-            id_ = stem if len(keys) == 1 else key
-            files[id_] = best[key][1]
-            aliases[key] = id_
-        if len(keys) > 1:
-            twins.append(stem)
-    kept = {str(path) for path in files.values()}
-    problems = [f"{some(twins)} in several sub-folders of {folder}: ids are the paths below it."] if twins else []
-    problems += [f"{some(outside)} are links out of {folder}; they are followed."] if outside else []
-    problems += [f"{some(broken)} in {folder} are no files that can be read; they are left out."] if broken else []
-    problems += [f"{some(closed)} cannot be opened; what is inside is left out."] if closed else []
-    size_bytes = sum(size for _, path, size in best.values() if str(path) in kept)
-    return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(problems))
 
+    lists: tuple[tuple[str, str], ...] = ()
 
-def face_folders(folder: Path | None) -> dict[str, Path]:
-    """Face crops by clip id: `<clip>_aligned/` (OpenFace), `<clip>/` (MERTools) or `<clip>.npy` (MERBench).
+    def read_list(self, path: Path, split: str) -> tuple[dict[str, Listed], list[str]]:
+        """Rows of one file, and problems."""
+        return listed_table(path, split, label_needed=False), []
 
-    Raises:
-        UsageError: The folder does not exist.
-    """
-    if folder is None:
-        return {}
-    try:
-        with os.scandir(folder) as entries:
-            names = {entry.name: entry.is_dir() for entry in entries}
-    except OSError as error:
-        raise UsageError(f"The faces folder {folder} cannot be read: {error.strerror or error}.") from error
-    found: dict[str, Path] = {}
-    for name, is_folder in sorted(names.items()):
-        if not is_folder and name.endswith(".npy"):
-            found.setdefault(normal_name(name.removesuffix(".npy")), folder / name)
-    for name, is_folder in names.items():
-        if is_folder:
-            found[normal_name(name)] = folder / name
-    for name, is_folder in names.items():
-        if is_folder and name.endswith("_aligned"):
-            found[normal_name(name.removesuffix("_aligned"))] = folder / name
-    return found
-
-
-# ---- tables ---------------------------------------------------------------------------------------------------------
-
-
-def listed_csv(path: Path, split: str = "") -> dict[str, Listed]:
-    """Rows of a label csv: `name`, `label|emotion|discrete`, perhaps `valence`, `split`, `speaker`.
-
-    Raises:
-        UsageError: Not such a file.
-    """
-    rows = read_csv(
-        path, ["name", ("label", "emotion", "discrete")], [("valence", "val"), "split", ("speaker", "speaker_id")]
-    )
-    return {
-        name: Listed(row.fields.get("split") or split, csv_label(path, row), row.fields.get("speaker") or None)
-        for name, row in rows_by_name(path, rows).items()
-    }
-
-
-def transcript_csv(path: Path) -> dict[str, dict[str, str]]:
-    """Transcripts of a csv: `name` and any of `chinese`, `english`, `sentence`, `sentence_en`, `text`.
-
-    A bare `sentence` or `text` is English where the file's name has `_en` or `-en` (Emotion-LLaMA's
-    `transcription_en_all.csv`), Chinese where the file is one of the MER baseline's (`transcription*.csv`), and
-    otherwise of no stated language: its key is `text`.
-
-    Raises:
-        UsageError: Not such a file, or no transcript column.
-    """
-    rows = read_csv(path, ["name"], ["chinese", ("english", "sentence_en"), ("sentence", "text", "transcript")])
-    if len(rows[0].fields) == 1:
-        columns = "chinese, english, sentence, sentence_en, text or transcript"
-        raise UsageError(f"{path} has no column {columns}.")
-    stem = path.stem.lower()
-    bare = "english" if "_en" in stem or "-en" in stem else "chinese" if stem.startswith("transcription") else "text"
-    found = {}
-    for name, row in rows_by_name(path, rows).items():
-        fields = {bare if key == "sentence" else key: text for key, text in row.fields.items() if key != "name"}
-        found[name] = {language: text for language, text in fields.items() if text}
-    return found
-
-
-def some(names: list[str]) -> str:
-    """`a, b, c and 5 more`."""
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+    def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
+        if self.table.labels is not None:
+            return self.read_list(self.table.labels, dict(self.lists).get(self.table.labels.name, ""))
+        rows: dict[str, Listed] = {}
+        differ: list[str] = []
+        problems: list[str] = []
+        found = [(path, split) for name, split in self.lists if (path := self.find_file(name)) is not None]
+        for path, split in found:
+            more, wrong = self.read_list(path, split)
+            differ += add_rows(rows, more)
+            problems += wrong
+        if differ:
+            problems.append(f"{some(differ)} has two different labels in {self.table.root}; the first is used.")
+        if not found:
+            names = ", ".join(name for name, _ in self.lists)
+            problems.append(f"{self.table.root} has none of {names}: no clip is listed.")
+        return rows, problems

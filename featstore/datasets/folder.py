@@ -1,63 +1,63 @@
-"""Your own data: a folder of media files, and if there are labels a csv that gives them."""
+"""Your own data: a folder of media files, and if there are labels a csv or jsonl that gives them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from emo.featstore.datasets.base import Card, Dataset, LabelledFolder, Listed, listed_csv, transcript_csv
+from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
+from emo.featstore.datasets.lists import Listed, listed_file, some, transcript_csv
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import npz_splits, read_label_npz, read_list, without_suffix
+from emo.featstore.tables import without_suffix
 from emo.featstore.workspace import DataTable
 
-LABEL_FILES = ("labels.csv", "label.csv")
-TRANSCRIPT_FILES = ("transcripts.csv", "transcript.csv", "transcription.csv")
+LABEL_FILES = ("labels.csv", "label.csv", "labels.jsonl", "label.jsonl")
+TRANSCRIPT_FILES = ("transcripts.csv", "transcript.csv", "transcription.csv", "transcripts.jsonl", "transcript.jsonl")
 
-CARD = Card(
-    name="folder",
-    about="Any folder of video or audio files, with a csv of labels where there are any.",
-    how_to_get="Your own.",
-    tree="**/*.mp4, *.avi, *.wav, *.flac ...   media, in sub-folders too\n"
-    "labels.csv                           name,label[,valence][,split][,speaker] (optional)\n"
-    "transcripts.csv                      name,text or name,chinese,english (optional)",
-    licence="Yours to know",
-)
+CARDS = {
+    "folder": Card(
+        name="folder",
+        about="Any folder of video or audio files, with a csv or jsonl of labels where there are any.",
+        how_to_get="Your own.",
+        tree="**/*.mp4, *.avi, *.wav, *.flac ...   media, in sub-folders too\n"
+        "labels.csv                           name,label[,valence][,split][,speaker] (optional), or labels.jsonl\n"
+        "transcripts.csv                      name,text or name,chinese,english (optional), or transcripts.jsonl",
+        licence="Yours to know",
+    )
+}
 
 
-def open_table(table: DataTable) -> Dataset:
+def open_table(table: DataTable, card: Card) -> Dataset:
     """Open a folder of media as its table says."""
-    return Folder(table, CARD)
+    return Folder(table, card)
 
 
 class Folder(LabelledFolder):
     """Reader of a plain folder. A clip is named by its stem, or by its path below the folder where stems repeat."""
 
-    def media_folder(self) -> Path:
-        return self.table.clips or self.table.root
+    folders = ()
 
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
-        path = self.table.labels or self._usual(LABEL_FILES)
+        path, problems = self._usual(self.table.labels, LABEL_FILES, "labels")
         if path is None:
-            return {}, []
-        if path.suffix.lower() == ".csv":
-            return self._named(path, listed_csv(path)), []
-        if path.suffix.lower() == ".npz":
-            listed = {n: Listed(s, label) for s in npz_splits(path) for n, label in read_label_npz(path, s).items()}
-            return self._named(path, listed), []
-        return self._named(path, {row.name: Listed("", row.label) for row in read_list(path)}), []
-
-    def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:
-        path = self.table.transcripts or self._usual(TRANSCRIPT_FILES)
-        if path is None:
-            return {}, []
-        return {without_suffix(name): texts for name, texts in transcript_csv(path).items()}, []
-
-    def _usual(self, names: tuple[str, ...]) -> Path | None:
-        return next((self.table.root / name for name in names if (self.table.root / name).is_file()), None)
-
-    def _named(self, path: Path, listed: dict[str, Listed]) -> dict[str, Listed]:
-        """Rows under clip names: tables of one's own often name files, `a.mp4` for the clip `a`."""
+            return {}, problems
+        rows, differ = listed_file(path, rename=str)
+        if differ:
+            problems.append(f"{some(differ)} has two different labels in {path}; the first is used.")
         named: dict[str, Listed] = {}
-        for name, row in listed.items():
+        for name, row in rows.items():  # tables of one's own often name files, `a.mp4` for the clip `a`
             if named.setdefault(without_suffix(name), row) != row:
                 raise UsageError(f"{path} gives {without_suffix(name)} two different labels.", "Remove one.")
-        return named
+        return named, problems
+
+    def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:
+        path, problems = self._usual(self.table.transcripts, TRANSCRIPT_FILES, "transcripts")
+        texts = transcript_csv(path) if path is not None else {}
+        return {without_suffix(name): said for name, said in texts.items()}, problems
+
+    def _usual(self, given: Path | None, names: tuple[str, ...], key: str) -> tuple[Path | None, list[str]]:
+        """The file that is meant, and a problem where several have a usual name."""
+        found = [self.table.root / name for name in names if (self.table.root / name).is_file()]
+        if given is not None or len(found) < 2:
+            return given or next(iter(found), None), []
+        have = ", ".join(path.name for path in found)
+        return found[0], [f"{have} are there; the first is used, `{key}` chooses another."]

@@ -1,21 +1,23 @@
-"""MER2023: the challenge sets MER-MULTI (test1), MER-NOISE (test2) and MER-SEMI (test3) and their training corpus."""
+"""MER2023: the challenge sets MER-MULTI (test1), MER-NOISE (test2), MER-SEMI (test3), their training corpus, and the
+unlabelled pool of MER-SEMI."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from emo.featstore.datasets.base import Card, Dataset, LabelledFolder, Listed, listed_csv, some, transcript_csv
-from emo.featstore.errors import UsageError
-from emo.featstore.tables import npz_splits, read_label_npz, read_list, split_name
+from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
+from emo.featstore.datasets.lists import Listed, add_rows, listed_file, some
+from emo.featstore.tables import split_name
 from emo.featstore.workspace import DataTable
 
 # Index order of MERBench, toolkit/globals.py.
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 
-CARD = Card(
+_CARD = Card(
     name="MER2023",
-    about="Chinese film and television clips with one main speaker, six emotions and valence.",
+    about="Chinese film and television clips with one main speaker, six emotions and valence; test1 is MER-MULTI, "
+    "test2 MER-NOISE, test3 MER-SEMI; clips that are there and in no list are the unlabelled pool.",
     how_to_get="Sign the MER2023 end-user licence agreement and ask the challenge organisers; labels and transcripts "
     "are also in the MERTools repository (MERBench).",
     tree="label-6way.npz                    or csv with name,discrete,valence\n"
@@ -24,32 +26,35 @@ CARD = Card(
     "relative_test3_NCEV.txt           list for `emo score` (optional)",
     licence="MER2023 EULA: research only, no redistribution",
     labels=LABELS,
-    counts={"train_corpus": 3373, "test1": 411, "test2": 412, "test3": 834},
+    counts={"train_corpus": 3373, "test1": 411, "test2": 412, "test3": 834, "unlabelled": 73148},
+    classes={
+        "train_corpus": (871, 822, 689, 383, 462, 146),
+        "test1": (88, 105, 93, 50, 57, 18),
+        "test2": (123, 98, 87, 40, 52, 12),
+        "test3": (166, 183, 169, 257, 45, 14),
+    },
 )
+CARDS = dict.fromkeys(("MER2023-SEMI", "MER2023"), _CARD)  # the same files under both names
 
 
-def open_table(table: DataTable) -> Dataset:
-    """Open MER2023 (or MER2023-SEMI: the same files) as its table says."""
-    return Mer2023(table, CARD)
+def open_table(table: DataTable, card: Card) -> Dataset:
+    """Open MER2023 as its table says."""
+    return Mer2023(table, card)
 
 
 class Mer2023(LabelledFolder):
     """Reader of MER2023 in the layouts of MERBench (npz) and of the challenge baseline (csv per split)."""
 
-    def media_folder(self) -> Path:
-        if self.table.clips is not None:
-            return self.table.clips
-        named = [self.table.root / name for name in ("clips", "video", "videos")]
-        return next((folder for folder in named if folder.is_dir()), self.table.root)
+    transcript_files = ("transcription*engchi*.csv", "transcription*.csv")  # the polished two-language file first
+    pool = "unlabelled"
 
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
         listed: dict[str, Listed] = {}
         twice: list[str] = []
         files, problems = self._label_files()
         for path in files:
-            for name, row in _read_labels(path).items():
-                if listed.setdefault(name, row) != row:
-                    twice.append(name)
+            rows, differ = listed_file(path, _split_of_file(path), LABELS, _split)
+            twice += differ + add_rows(listed, rows)
         if twice:
             problems.append(f"{some(twice)} has two different labels in {self.table.root}; the first is used.")
         return listed, problems
@@ -57,8 +62,6 @@ class Mer2023(LabelledFolder):
     def _label_files(self) -> tuple[list[Path], list[str]]:
         root = self.table.root
         if self.table.labels is not None:
-            if not self.table.labels.exists():
-                raise UsageError(f"The labels of {self.name}, {self.table.labels}, do not exist.")
             return [self.table.labels], []
         npz = sorted(root.glob("label*.npz"))
         if npz:
@@ -66,33 +69,6 @@ class Mer2023(LabelledFolder):
             return npz[:1], more if len(npz) > 1 else []
         files = sorted(root.glob("*label*.csv"))
         return files, [] if files else [f"{root} has no label-6way.npz and no *label*.csv: no clip has a label."]
-
-    def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:
-        if self.table.transcripts is not None:
-            return transcript_csv(self.table.transcripts), []
-        # the polished two-language file first, where several lie side by side
-        files = sorted(self.table.root.glob("transcription*.csv"), key=lambda p: ("engchi" not in p.name, p.name))
-        if not files:
-            return {}, [f"{self.table.root} has no transcription*.csv: no clip has a transcript."]
-        names = ", ".join(path.name for path in files)
-        more = [f"{names} are there; the first is used, `transcripts` chooses another."] if len(files) > 1 else []
-        return transcript_csv(files[0]), more
-
-
-def _read_labels(path: Path) -> dict[str, Listed]:
-    if path.suffix.lower() == ".npz":
-        return {
-            name: Listed(_split(split), label)
-            for split in npz_splits(path)
-            for name, label in read_label_npz(path, split).items()
-        }
-    if path.suffix.lower() == ".csv":
-        return {
-            name: Listed(_split(row.split), row.label, row.speaker)
-            for name, row in listed_csv(path, _split_of_file(path)).items()
-        }
-    split = _split_of_file(path)
-    return {row.name: Listed(split, row.label) for row in read_list(path)}
 
 
 def _split(text: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,11 @@ import pytest
 from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets import DATASETS, card, open_dataset
 from emo.featstore.datasets.base import Dataset
+from emo.featstore.datasets.lists import names_of, open_words
 from emo.featstore.errors import UsageError
 from emo.featstore.workspace import DataTable
+
+POOL = "unlabelled"
 
 
 def touch(*paths: Path, size: int = 3) -> None:
@@ -40,96 +46,322 @@ def folder(root: Path, **places: Path) -> Dataset:
     return open_dataset("mine", DataTable("mine", root, **places))
 
 
+def write_npz(path: Path, **tables: dict[str, dict[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{name: np.array(table, dtype=object) for name, table in tables.items()})
+    return path
+
+
 def make_mer2023(root: Path) -> None:
     """Two labelled clips present, one labelled clip absent, one clip present without a label."""
-    tables = {
-        "train_corpus": {"a": {"emo": "happy", "val": 2.0}, "gone": {"emo": "sad", "val": -1.0}},
-        "test3_corpus": {"b": {"emo": "neutral", "val": -10}},
-    }
-    root.mkdir(parents=True, exist_ok=True)
-    np.savez(root / "label-6way.npz", **{name: np.array(table, dtype=object) for name, table in tables.items()})
-    write(root / "transcription-engchi-polish.csv", "name,chinese,english\na,你好,Hello\nb,,\nnew,新,New\n")
+    write_npz(
+        root / "label-6way.npz",
+        train_corpus={"a": {"emo": "happy", "val": 2.0}, "gone": {"emo": "sad", "val": -1.0}},
+        test3_corpus={"b": {"emo": "neutral", "val": -10}},
+    )
+    write(root / "transcription-engchi-polish.csv", TEXTS)
     write(root / "relative_test3_NCEV.txt", "b 125 neutral -10\n")
     touch(root / "clips" / "a.mp4", root / "clips" / "b.avi", root / "clips" / "new.mp4")
+
+
+def make_mer2024(root: Path) -> None:
+    write(root / "label-disdim.csv", "name,discrete,valence\na,happy,2\ngone,sad,-1\n")
+    write(root / "reference-semi.csv", "name,discrete\nb,neutral\n")
+    write(root / "label-transcription.csv", TEXTS)
+    touch(root / "video-labeled" / "a.mp4", root / "video-unlabeled" / "b.mp4", root / "video-unlabeled" / "new.mp4")
+
+
+def make_mer2025(root: Path, train: str = "track1_train_disdim.csv", test: str = "track1_test_dis.csv") -> None:
+    write(root / train, "name,discrete,valence\na,happy,2\ngone,sad,-1\n")
+    write(root / test, "name,discrete\nb,neutral\n")
+    write(root / "subtitle_chieng.csv", TEXTS)
+    touch(root / "video" / "a.mp4", root / "video" / "b.mp4", root / "video" / "new.mp4", root / "audio" / "a.wav")
+
+
+def make_dfew(root: Path) -> None:
+    write(root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_1.csv", "video_name,label\n2,3\n")
+    write(root / "EmoLabel_DataSplit" / "train(single-labeled)" / "set_1.csv", "video_name,label\n1,1\n77,2\n")
+    touch(*(root / "Clip" / "original" / "part_1" / f"{name}.mp4" for name in ("1", "00002", "9")))
+
+
+def make_emer_v1(root: Path) -> None:
+    header = "names,emotions,subtitles,reasons\n"
+    write(root / "gt-eng.csv", f"{header}a,happy,Hello,He laughs.\ngone,sad,,He cries.\nb,neutral,,Nothing.\n")
+    write(root / "gt-chi.csv", f"{header}a,高兴,你好,他笑。\nb,中性,,无。\n")
+    touch(root / "clips" / "a.mp4", root / "clips" / "b.mp4", root / "clips" / "new.mp4")
+
+
+def make_emer_v2(root: Path) -> None:
+    write(root / "final-EMER-reason.csv", "name,chinese,english\na,他笑。,He laughs.\ngone,,He cries.\nb,,\n")
+    write(root / "check-openset.csv", "name,openset\na,\"['happy', 'at ease']\"\n")
+    touch(root / "clips" / "a.mp4", root / "clips" / "b.mp4", root / "clips" / "new.mp4")
+
+
+def make_merbench(root: Path, file: str = "label.npz", folder: str = "subvideo", **tables: dict[str, object]) -> None:
+    write_npz(root / file, **{s: {n: {"emo": e, "val": v} for n, (e, v) in t.items()} for s, t in tables.items()})
+    first, _, other = [name for table in tables.values() for name in table]
+    text = TEXTS.replace("\na,", f"\n{first},").replace("\nb,", f"\n{other},")
+    write(root / "transcription-engchi-polish.csv", text)
+    touch(root / folder / f"{first}.mp4", root / folder / f"{other}.avi", root / folder / "new.mp4")
+
+
+def make_meld(root: Path) -> None:
+    make_merbench(root, train_corpus={"a": (1, -10), "gone": (2, -10)}, test_corpus={"b": (3, -10)})
+
+
+def make_iemocap(root: Path, file: str = "label_4way.npz") -> None:
+    first, gone, other = SESSIONS
+    make_merbench(root, file, "subvideo-tgt", whole_corpus={first: (0, -10), gone: (1, -10), other: (2, -10)})
+
+
+def make_sentiment(root: Path) -> None:
+    make_merbench(root, train_corpus={"a": (0, 2.0), "gone": (0, -1.0)}, test_corpus={"b": (0, 0.0)})
+
+
+def make_ravdess(root: Path) -> None:
+    touch(*(root / f"Actor_{name[-2:]}" / f"{name}.flac" for name in SPOKEN), root / "new.wav")
 
 
 def make_folder(root: Path) -> None:
     """The same, as a folder of one's own."""
     write(root / "labels.csv", "name,label,valence,split\na,happy,2,train\ngone,sad,-1,train\nb,neutral,,test3\n")
-    write(root / "transcripts.csv", "name,chinese,english\na,你好,Hello\nb,,\nnew,新,New\n")
+    write(root / "transcripts.csv", TEXTS)
     touch(root / "clips" / "a.mp4", root / "clips" / "b.avi", root / "new.wav")
 
 
-MAKERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Dataset]]] = {
-    "MER2023-SEMI": (make_mer2023, mer2023),
-    "MER2023": (make_mer2023, lambda root: mer2023(root, "MER2023")),
-    "folder": (make_folder, folder),
+def make_jsonl(root: Path) -> None:
+    rows = [{"name": "a", "label": "happy", "valence": 2, "split": "train"}, {"name": "gone", "label": "Sad"}]
+    rows = [rows[0], rows[1] | {"valence": -1, "split": "train"}, {"name": "b", "label": "neutral", "split": "test3"}]
+    write(root / "labels.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write(root / "transcripts.jsonl", '{"name": "a", "chinese": "你好", "english": "Hello"}\n{"name": "b"}\n')
+    touch(root / "clips" / "a.mp4", root / "clips" / "b.avi", root / "new.wav")
+
+
+TEXTS = "name,chinese,english\na,你好,Hello\nb,,\nnew,新,New\n"
+SESSIONS = ("Ses01F_impro01_M000", "Ses01F_impro01_F001", "Ses05M_script01_1b_F015")
+SPOKEN = ("03-01-03-01-01-01-01", "03-01-01-01-01-01-12")
+SAID = {"chinese": "你好", "english": "Hello"}
+MER = (("a", "train", Label("happy", 2.0)), ("gone", "train", Label("sad", -1.0)), ("b", "test3", Label("neutral")))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small dataset as its publisher lays it out: who is listed, in which split, with which label.
+
+    The second of three listed clips has no media; one more clip has media and is not listed.
+    """
+
+    make: Callable[[Path], None]
+    listed: tuple[tuple[str, str, Label | None], ...] = MER
+    new: str = "new"
+    pool: str = ""
+    said: Mapping[str, str] = field(default_factory=lambda: SAID)
+
+
+TRAIN_LAST = (MER[2], MER[0], MER[1])
+SPLITS = ("train", "train", "test")
+MELD = tuple(zip(("a", "gone", "b"), SPLITS, map(Label, ("joy", "sadness", "neutral")), strict=True))
+VALENCE = tuple(zip(("a", "gone", "b"), SPLITS, (Label(None, v) for v in (2.0, -1.0, 0.0)), strict=True))
+IEMOCAP = tuple(
+    zip(SESSIONS, ("session1", "session1", "session5"), map(Label, ("happy", "sad", "neutral")), strict=True)
+)
+
+
+def named(first: str, listed: tuple[tuple[str, str, Label | None], ...] = TRAIN_LAST) -> tuple[Any, ...]:
+    """The same clips with another name for the test split."""
+    return tuple((name, first if split == "test3" else split, label) for name, split, label in listed)
+
+
+CASES = {
+    "MER2023-SEMI": Case(make_mer2023, tuple((n, s.replace("train", "train_corpus"), e) for n, s, e in MER), pool=POOL),
+    "MER2023": Case(make_mer2023, tuple((n, s.replace("train", "train_corpus"), e) for n, s, e in MER), pool=POOL),
+    "MER2024": Case(make_mer2024, named("test-semi"), pool=POOL),
+    "MER2025": Case(make_mer2025, named("test-track1"), pool=POOL),
+    "MER2026": Case(
+        lambda root: make_mer2025(root, "track1_train.csv", "track1_test.csv"), named("test-track1"), pool=POOL
+    ),
+    "DFEW": Case(
+        make_dfew,
+        (("00002", "test1", Label("neutral")), ("00001", "train", Label("happy")), ("00077", "train", Label("sad"))),
+        "00009",
+        said={},
+    ),
+    "EMER-v1": Case(make_emer_v1, tuple((n, "test-v1", Label(e.emotion)) for n, _, e in MER)),
+    "EMER-v2": Case(make_emer_v2, tuple((n, "test-v2", None) for n, _, _ in MER), said={}),
+    "MELD": Case(make_meld, MELD),
+    "IEMOCAP-4way": Case(make_iemocap, IEMOCAP),
+    "IEMOCAP-6way": Case(lambda root: make_iemocap(root, "label_6way.npz"), IEMOCAP),
+    "CMU-MOSI": Case(make_sentiment, VALENCE),
+    "CMU-MOSEI": Case(make_sentiment, VALENCE),
+    "SIMS": Case(make_sentiment, VALENCE),
+    "SIMSv2": Case(make_sentiment, VALENCE),
+    "RAVDESS": Case(
+        make_ravdess, ((SPOKEN[1], "actor12", Label("neutral")), (SPOKEN[0], "actor01", Label("happy"))), said={}
+    ),
+    "folder": Case(make_folder),
+    "folder of jsonl": Case(make_jsonl),
 }
+FROM_NAMES = {"RAVDESS"}  # only what is there is listed
 
 # ---- the contract ---------------------------------------------------------------------------------------------------
 
 
 def test_every_registered_dataset_is_under_the_contract() -> None:
-    assert set(MAKERS) == set(DATASETS)
+    assert {name.partition(" ")[0] for name in CASES} == set(DATASETS)
 
 
-@pytest.fixture(params=list(MAKERS))
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
-    make, open_ = MAKERS[request.param]
-    make(tmp_path / "data")
-    return open_(tmp_path / "data")
+@pytest.fixture(params=list(CASES))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_clips_are_the_listed_ones_then_the_unlisted_present_ones(opened: Dataset) -> None:
+@pytest.fixture
+def case(kind: str) -> Case:
+    return CASES[kind]
+
+
+@pytest.fixture
+def opened(kind: str, case: Case, tmp_path: Path) -> Dataset:
+    case.make(tmp_path / "data")
+    return reopen(kind, tmp_path / "data")
+
+
+def reopen(kind: str, root: Path) -> Dataset:
+    return open_dataset(kind, DataTable("set", root, kind=kind.partition(" ")[0]))
+
+
+def gone(kind: str, case: Case) -> set[str]:
+    """Listed clips without media."""
+    return set() if kind in FROM_NAMES else {"gone", "00077", SESSIONS[1]} & {name for name, _, _ in case.listed}
+
+
+def test_clips_are_the_listed_ones_then_the_unlisted_present_ones(opened: Dataset, case: Case) -> None:
     clips = list(opened.clips())
-    assert [clip.id for clip in clips] == ["a", "gone", "b", "new"]
-    assert [clip.label for clip in clips] == [Label("happy", 2.0), Label("sad", -1.0), Label("neutral"), None]
-    assert [clip.media.name if clip.media else None for clip in clips][:3] == ["a.mp4", None, "b.avi"]
-    assert clips[3].media is not None
-    assert clips[3].split == ""
+    assert [(clip.id, clip.split, clip.label) for clip in clips[:-1]] == list(case.listed)
+    assert (clips[-1].id, clips[-1].split, clips[-1].label) == (case.new, case.pool, None)
     assert {clip.dataset for clip in clips} == {opened.name}
     assert list(opened.clips()) == clips  # reading twice gives the same
 
 
-def test_empty_transcripts_are_absent(opened: Dataset) -> None:
-    clips = by_id(opened)
-    assert dict(clips["a"].transcripts) == {"chinese": "你好", "english": "Hello"}
-    assert dict(clips["b"].transcripts) == {}
-    assert dict(clips["new"].transcripts) == {"chinese": "新", "english": "New"}
+def test_media_are_joined_by_name_and_absent_ones_are_none(opened: Dataset, case: Case, kind: str) -> None:
+    absent = gone(kind, case)
+    assert {clip.id for clip in opened.clips() if clip.media is None} == absent
+    assert all(clip.media.is_file() for clip in opened.clips() if clip.media is not None)
 
 
-def test_check_counts_what_is_there(opened: Dataset) -> None:
+def test_empty_transcripts_are_absent(opened: Dataset, case: Case) -> None:
+    texts = {clip.id: dict(clip.transcripts) for clip in opened.clips()}
+    first = next(name for name, _, _ in case.listed if name in ("a", SESSIONS[0], "00001", SPOKEN[0]))
+    other = next(name for name, _, _ in case.listed if name in ("b", SESSIONS[2], "00002", SPOKEN[1]))
+    assert texts[first] == case.said
+    assert texts[other] == {}
+
+
+def test_check_counts_what_is_there(opened: Dataset, case: Case, kind: str) -> None:
     check = opened.check()
-    assert (check.listed, check.present, check.labelled, check.unlabelled, check.absent) == (3, 3, 2, 1, 1)
-    assert check.transcripts == 2
-    assert check.size_bytes == 9
-    assert [(split.name, split.listed, split.present) for split in check.splits] == [
-        (opened.splits[0], 2, 1),
-        ("test3", 1, 1),
-    ]
+    absent = gone(kind, case)
+    listed, labelled = len(case.listed), sum(label is not None for _, _, label in case.listed)
+    present = listed - len(absent) + 1
+    assert (check.listed, check.present, check.absent) == (listed, present, len(absent))
+    assert check.labelled == (labelled and labelled - len(absent))
+    assert check.unlabelled == present - check.labelled
+    assert check.size_bytes == 3 * present
+    for split in dict.fromkeys(split for _, split, _ in case.listed):
+        ids = [name for name, each, _ in case.listed if each == split]
+        found = next(each for each in check.splits if each.name == split)
+        assert (found.listed, found.present) == (len(ids), len(set(ids) - absent))
+    assert {each.name for each in check.splits} <= set(opened.splits)
+
+
+def test_members_are_the_clips_by_split(opened: Dataset) -> None:
+    by_split: dict[str, list[str]] = {}
+    for clip in opened.clips():
+        by_split.setdefault(clip.split, []).append(clip.id)
+    assert {split: list(ids) for split, ids in opened.members().items()} == by_split
 
 
 def test_splits_are_found_by_any_spelling(opened: Dataset) -> None:
-    assert opened.find_split("Train") == opened.splits[0]
-    assert opened.find_split("test3_corpus") == "test3"
-    with pytest.raises(UsageError, match=r"no split 'tset3'. Did you mean test3\?"):
-        opened.find_split("tset3")
+    for split in opened.splits:
+        assert opened.find_split(split.upper()) == split
+        assert opened.find_split(split.removesuffix("_corpus") + "_corpus") == split
+    with pytest.raises(UsageError, match=rf"no split '{opened.splits[0]}x'. Did you mean {opened.splits[0]}\?"):
+        opened.find_split(opened.splits[0] + "x")
 
 
-def test_labels_are_words_in_a_fixed_order(opened: Dataset) -> None:
-    mer = ("neutral", "angry", "happy", "sad", "worried", "surprise")
-    assert opened.labels == (mer if opened.card.labels else ("happy", "neutral", "sad"))
+def test_labels_are_words_in_a_fixed_order(opened: Dataset, case: Case) -> None:
+    words = {label.emotion for _, _, label in case.listed if label is not None and label.emotion is not None}
+    assert words <= set(opened.labels)
+    assert opened.labels == (opened.card.labels or tuple(sorted(words)))
+    assert not any("is not one of" in problem for problem in opened.check().problems)
+
+
+def test_labels_and_texts_without_any_media_are_a_dataset(opened: Dataset, kind: str, case: Case) -> None:
+    for path in list(opened.table.root.rglob("*")):  # type: ignore[attr-defined]
+        if path.suffix in (".mp4", ".avi", ".wav", ".flac"):
+            path.unlink()
+    again = reopen(kind, opened.table.root)  # type: ignore[attr-defined]
+    rows = [] if kind in FROM_NAMES else [(name, split, label, None) for name, split, label in case.listed]
+    assert [(clip.id, clip.split, clip.label, clip.media) for clip in again.clips()] == rows
+    assert set(again.splits) == {split for _, split, _, _ in rows}  # no pool where nothing is unlisted
+    problems = [text for text in again.check().problems if "holds no media file" in text]
+    assert len(problems) == 1
+    assert rows == [] or "3 listed clips are labels and texts only" in problems[0]
 
 
 def test_files_are_found_under_the_root_only(opened: Dataset, tmp_path: Path) -> None:
     write(tmp_path / "secret.txt", "x")
-    write(tmp_path / "data" / "lists" / "test3.txt", "b 1 sad\n")
-    found = opened.find_file("test3.txt")
+    write(tmp_path / "data" / "lists" / "mine.txt", "b 1 sad\n")
+    found = opened.find_file("mine.txt")
     assert found is not None
     assert found.parent.name == "lists"
     assert opened.find_file("absent.txt") is None
     assert opened.find_file("../secret.txt") is None
     assert opened.find_file(str(tmp_path / "secret.txt")) is None
+
+
+def test_an_empty_folder_lists_nothing_and_says_what_is_missing(kind: str, tmp_path: Path) -> None:
+    empty = reopen(kind, tmp_path)
+    assert list(empty.clips()) == []
+    assert any("holds no media file" in problem for problem in empty.check().problems)
+
+
+TABLES = {
+    "MER2024": "label-disdim.csv",
+    "MER2025": "track1_train_disdim.csv",
+    "MER2026": "track1_train.csv",
+    "DFEW": "EmoLabel_DataSplit/test(single-labeled)/set_1.csv",
+    "EMER-v1": "gt-eng.csv",
+    "EMER-v2": "final-EMER-reason.csv",
+    "MER2023": "train-label.csv",
+    "folder": "labels.csv",
+    "folder of jsonl": "labels.jsonl",
+}
+BINARY = {"MELD": "label.npz", "SIMS": "label.npz", "IEMOCAP-4way": "label_4way.npz", "MER2023": "label-6way.npz"}
+
+
+@pytest.mark.parametrize(("kind", "file"), TABLES.items())
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), ("name,label\n情,sad\n".encode("gbk"), "is not UTF-8"), (b"a;b\n1;2\n", r"no column|not JSON")],
+)
+def test_a_bad_table_is_named_with_what_is_wrong(
+    kind: str, file: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / file, "")
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as error:
+        list(reopen(kind, tmp_path).clips())
+    assert str(path) in error.value.message
+
+
+@pytest.mark.parametrize(("kind", "file"), BINARY.items())
+def test_a_truncated_npz_is_named(kind: str, file: str, tmp_path: Path) -> None:
+    CASES[kind].make(tmp_path)
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UsageError, match=r"is not an npz|is damaged") as error:
+        list(reopen(kind, tmp_path).clips())
+    assert str(path) in error.value.message
 
 
 @pytest.mark.parametrize("kind", list(DATASETS))
@@ -153,8 +385,22 @@ def test_kind_decides_over_the_name(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp4")
     table = DataTable("MER2023-SEM1", tmp_path, kind="folder")
     assert [clip.id for clip in open_dataset("MER2023-SEM1", table).clips()] == ["a"]
-    with pytest.raises(UsageError, match=r"Unknown dataset 'MER2024'.*Did you mean MER2023\?"):
-        open_dataset("x", DataTable("x", tmp_path, kind="MER2024"))
+    with pytest.raises(UsageError, match=r"Unknown dataset 'MER2022'.*Did you mean MER202\d\?"):
+        open_dataset("x", DataTable("x", tmp_path, kind="MER2022"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("IEMOCAP", "IEMOCAP-4way or IEMOCAP-6way"),
+        ("emer", "EMER-v1 or EMER-v2"),
+        ("mosi", "CMU-MOSI"),
+        ("MELDD", "MELD"),
+    ],
+)
+def test_a_part_of_a_registered_name_is_not_taken_for_a_folder(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+        open_dataset(name, DataTable(name, tmp_path))
 
 
 def test_absent_root_is_an_error_when_opened(tmp_path: Path) -> None:
@@ -331,6 +577,7 @@ def test_mer2023_real_files(shared: Path) -> None:
         "test1": (411, 411),
         "test2": (412, 412),
         "test3": (834, 834),
+        POOL: (0, 73148),
     }
     assert check.problems == ()
     clips = by_id(dataset)
@@ -343,6 +590,265 @@ def test_mer2023_real_files(shared: Path) -> None:
         "samplenew_00051251",
         "samplenew_00061200",
     }
-    assert {clip.split for clip in present} == {"train_corpus", ""}
+    assert {clip.split for clip in present} == {"train_corpus", POOL}
     assert sum(not clip.transcripts for clip in clips.values() if clip.label is not None) == 217
     assert dataset.find_file("relative_test3_NCEV.txt") is not None
+
+
+# ---- several lists --------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_of_a_training_and_a_test_list_counts_as_test(tmp_path: Path) -> None:
+    write_npz(
+        tmp_path / "label-6way.npz",
+        train_corpus={"a": {"emo": "sad", "val": 1}, "both": {"emo": "sad", "val": 1}},
+        test1_corpus={"both": {"emo": "happy", "val": 1}},
+    )
+    dataset = mer2023(tmp_path)
+    both = by_id(dataset)["both"]
+    assert (both.split, both.label) == ("test1", Label("happy", 1.0))
+    assert dataset.members() == {"train_corpus": ["a", "both"], "test1": ["both"]}
+    problems = dataset.check().problems
+    assert "1 clips are listed in test1 and in train_corpus; they count as test1: 'both'." in problems
+    assert any("'both' has two different labels" in problem for problem in problems)
+
+
+def test_mer2024_placeholders_are_no_labels(tmp_path: Path) -> None:
+    write_npz(
+        tmp_path / "label-6way.npz",
+        train_corpus={"a": {"emo": "sad", "val": -10}},
+        test1_corpus={"b": {"emo": "neutral", "val": -10}, "c": {"emo": "neutral", "val": -10}},
+    )
+    dataset = reopen("MER2024", tmp_path)
+    assert [(clip.id, clip.split, clip.label) for clip in dataset.clips()] == [
+        ("a", "train", Label("sad")),
+        ("b", "test-candidates", None),
+        ("c", "test-candidates", None),
+    ]
+    assert any("calls all its 2 clips neutral, which is no truth" in text for text in dataset.check().problems)
+
+
+def test_mer2024_open_labels_are_annotations_of_training_clips(tmp_path: Path) -> None:
+    make_mer2024(tmp_path)
+    write(tmp_path / "ov_store" / "check-openset.csv", "name,openset\na,\"['at ease', 'happy']\"\n")
+    dataset = reopen("MER2024", tmp_path)
+    clip = by_id(dataset)["a"]
+    assert (clip.split, clip.label, dict(clip.annotations)) == (
+        "train",
+        Label("happy", 2.0),
+        {"openset": "at ease, happy"},
+    )
+    assert dataset.members()["test-ov"] == ["a"]
+    assert dataset.find_split("semi") == "test-semi"
+
+
+def test_mer2025_lists_without_truth_are_clips_without_label(tmp_path: Path) -> None:
+    write(tmp_path / "track_all_candidates.csv", "name\nt\nboth\n")
+    write(tmp_path / "track2_train_ovmerd.csv", 'name,openset\no,"shocked, care"\n')
+    write(tmp_path / "track3_train_ovmerd.csv", "name,reason\no,Because he cares.\n")
+    write(tmp_path / "track2_train_mercaptionplus.csv", "name,openset\nboth,[]\n")
+    dataset = reopen("MER2025", tmp_path)
+    assert {clip.id: (clip.split, dict(clip.annotations)) for clip in dataset.clips()} == {
+        "t": ("test-candidates", {}),
+        "both": ("test-candidates", {}),
+        "o": ("ovmerd", {"openset": "shocked, care", "reason": "Because he cares."}),
+    }
+    problems = dataset.check().problems
+    assert any("1 clips are listed in test-candidates and in mercaptionplus" in problem for problem in problems)
+    assert "mercaptionplus lists 1 clips; the published set has 31,327." in problems
+
+
+def test_mer2026_preferences_are_annotations(tmp_path: Path) -> None:
+    write(tmp_path / "track3_emoprefer.csv", "name,a1,a2,preference\na,He laughs.,He cries.,a1\n")
+    clip = by_id(reopen("MER2026", tmp_path))["a"]
+    assert clip.split == "emoprefer"
+    assert dict(clip.annotations) == {"a1": "He laughs.", "a2": "He cries.", "preference": "a1"}
+
+
+# ---- DFEW -----------------------------------------------------------------------------------------------------------
+
+
+def dfew(root: Path, tests: Mapping[int, str], trains: Mapping[int, str] | None = None) -> Dataset:
+    for folder_name, sets in (("test", tests), ("train", trains or {})):
+        for number, rows in sets.items():
+            path = root / "EmoLabel_DataSplit" / f"{folder_name}(single-labeled)" / f"set_{number}.csv"
+            write(path, "video_name,label\n" + rows)
+    return reopen("DFEW", root)
+
+
+def test_dfew_folds_are_splits_where_all_five_are_there(tmp_path: Path) -> None:
+    dataset = dfew(tmp_path, {k: f"{k},{k}\n{k + 10},7\n" for k in range(1, 6)})
+    assert dataset.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
+    clips = by_id(dataset)
+    assert (clips["00002"].split, clips["00002"].label) == ("fold2", Label("sad"))
+    assert clips["00015"].label == Label("fear")
+    assert [text for text in dataset.check().problems if "no media" not in text] == []
+
+
+def test_dfew_lists_that_share_clips_are_reported(tmp_path: Path) -> None:
+    problems = dfew(tmp_path, {1: "1,1\n2,2\n", 2: "2,2\n"}, {1: "1,1\n3,3\n"}).check().problems
+    assert any("1 clips of" in text and "are in an earlier test list too: '00002'" in text for text in problems)
+    assert any("1 clips are in test list 1 and in train list 1: '00001'" in text for text in problems)
+    assert any("Of the five test lists 1, 2 are there" in text for text in problems)
+
+
+def test_dfew_refuses_an_unknown_class(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"set_1.csv line 3: label '8' is not a number from 1 to 7"):
+        list(dfew(tmp_path, {1: "1,1\n2,8\n"}).clips())
+
+
+# ---- EMER -----------------------------------------------------------------------------------------------------------
+
+
+def test_emer_reasons_are_annotations(tmp_path: Path) -> None:
+    make_emer_v1(tmp_path / "v1")
+    make_emer_v2(tmp_path / "v2")
+    assert dict(by_id(reopen("EMER-v1", tmp_path / "v1"))["a"].annotations) == {
+        "reason_english": "He laughs.",
+        "reason_chinese": "他笑。",
+    }
+    clips = by_id(reopen("EMER-v2", tmp_path / "v2"))
+    assert dict(clips["a"].annotations) == {
+        "reason_english": "He laughs.",
+        "reason_chinese": "他笑。",
+        "openset": "happy, at ease",
+    }
+    assert dict(clips["b"].annotations) == {}
+
+
+def test_emer_v1_in_chinese_alone_has_the_same_labels(tmp_path: Path) -> None:
+    make_emer_v1(tmp_path)
+    (tmp_path / "gt-eng.csv").unlink()
+    assert [clip.label for clip in reopen("EMER-v1", tmp_path).clips()][:2] == [Label("happy"), Label("neutral")]
+
+
+def test_emer_v1_says_where_the_languages_differ(tmp_path: Path) -> None:
+    make_emer_v1(tmp_path)
+    write(tmp_path / "gt-chi.csv", "names,emotions,subtitles,reasons\na,生气,,x\n")
+    assert any("'a' has another label in English" in text for text in reopen("EMER-v1", tmp_path).check().problems)
+
+
+# ---- sets of MERBench -----------------------------------------------------------------------------------------------
+
+
+def test_iemocap_speakers_are_two_a_session(tmp_path: Path) -> None:
+    make_iemocap(tmp_path)
+    assert [clip.speaker for clip in reopen("IEMOCAP-4way", tmp_path).clips()] == ["Ses01M", "Ses01F", "Ses05F", None]
+
+
+def test_a_class_beyond_the_label_set_is_refused(tmp_path: Path) -> None:
+    make_merbench(tmp_path, train_corpus={"a": (7, -10), "b": (0, -10)}, test_corpus={"c": (0, -10)})
+    with pytest.raises(UsageError, match=r"train_corpus: a has class 7 where 7 are known"):
+        list(reopen("MELD", tmp_path).clips())
+
+
+def test_ravdess_files_of_other_names_are_not_labelled(tmp_path: Path) -> None:
+    touch(tmp_path / "03-01-09-01-01-01-01.wav", tmp_path / "03-01-01-01-01-01-25.wav", tmp_path / f"{SPOKEN[0]}.wav")
+    dataset = reopen("RAVDESS", tmp_path)
+    assert [clip.id for clip in dataset.clips() if clip.label is not None] == [SPOKEN[0]]
+    assert any("'03-01-01-01-01-01-25', '03-01-09-01-01-01-01' has no emotion" in t for t in dataset.check().problems)
+
+
+# ---- jsonl ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"name": "a", "label": "sad"}\n{"name": "b"', r"line 2 is not JSON"),
+        ('["a", "sad"]\n', r"line 1 is not an object"),
+        ('{"name": "a", "label": ["sad"]}\n', r"line 1 is not an object of texts and numbers"),
+        ('{"name": "a"}\n', r"has no key label or emotion or discrete; its keys are name"),
+        ('{"name": "a", "label": "sad"}\n{"label": "sad"}\n', r"line 2 has an empty name"),
+        ('{"name": "a", "label": "sad"}\n{"name": "a", "label": "happy"}\n', r"names a twice, in lines 1 and 2"),
+        ('{"name": "a", "label": "sad", "valence": "much"}\n', r"line 1: valence 'much' is not a number"),
+    ],
+)
+def test_bad_jsonl_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    write(tmp_path / "labels.jsonl", text)
+    with pytest.raises(UsageError, match=said):
+        list(folder(tmp_path).clips())
+
+
+def test_csv_and_jsonl_side_by_side_are_a_problem(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    make_jsonl(tmp_path)
+    problems = folder(tmp_path).check().problems
+    assert "labels.csv, labels.jsonl are there; the first is used, `labels` chooses another." in problems
+
+
+# ---- names in annotation files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("merr.json", '{"a": {"pseu_emotion": "sad"}, "b.mp4": {}}'),
+        ("list.json", '[{"name": "a"}, {"name": "b"}]'),
+        ("list.jsonl", '{"name": "a"}\n{"name": "b"}\n'),
+        ("gt.csv", "names,chi_reasons\na,x\nb,y\n"),
+        ("NCEV.txt", "a 35 angry -1.2\nb 125 sad -10\n"),
+        ("names.txt", "a\nb\na\n"),
+    ],
+)
+def test_names_are_read_from_any_annotation_file(tmp_path: Path, file: str, text: str) -> None:
+    assert names_of(write(tmp_path / file, text)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{}", "names no clip"), ("[1, 2]", "names no clip"), ("{", "is not JSON"), ("", "is empty")]
+)
+def test_an_annotation_file_without_names_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        names_of(write(tmp_path / "merr.json", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("['at ease', 'happy']", ["at ease", "happy"]),
+        ("shocked,care,serious", ["shocked", "care", "serious"]),
+        ('["a", ""]', ["a"]),
+        ("[]", []),
+    ],
+)
+def test_open_words_follow_the_rule_of_mertools(text: str, words: list[str]) -> None:
+    assert open_words(text) == words
+    assert open_words(", ".join(words)) == words
+
+
+# ---- real files -----------------------------------------------------------------------------------------------------
+
+
+def test_real_open_labels(shared: Path) -> None:
+    dataset = reopen("MER2024", shared / "data" / "openvocab")
+    words = [open_words(clip.annotations["openset"]) for clip in dataset.clips()]
+    assert len(words) == 332
+    assert len({word.lower() for each in words for word in each}) == 248
+    assert round(sum(map(len, words)) / len(words), 2) == 3.38
+
+
+def test_real_emer(shared: Path) -> None:
+    first = by_id(reopen("EMER-v1", shared / "data" / "emer"))
+    second = by_id(reopen("EMER-v2", shared / "data" / "emer"))
+    assert (len(first), len(second), len(first.keys() & second.keys())) == (100, 332, 39)
+    assert first["sample_00000648"].label == Label("angry")
+    assert first["sample_00000648"].annotations["reason_english"].endswith("his emotional state is anger.")
+    assert all({"reason_english", "reason_chinese"} == clip.annotations.keys() for clip in first.values())
+    assert sum(not clip.transcripts for clip in first.values()) == 7
+    lengths = [len(clip.annotations["reason_english"]) for clip in second.values()]
+    assert round(sum(lengths) / len(lengths)) == 1296
+
+
+def test_real_ravdess_splits_are_actors(shared: Path) -> None:
+    clips = list(reopen("RAVDESS", shared / "data" / "ravdess_speech_16k").clips())
+    assert len(clips) == 1440
+    assert {(clip.split, clip.speaker) for clip in clips} == {(f"actor{i:02d}",) * 2 for i in range(1, 25)}
+    assert not any(clip.transcripts for clip in clips)
+
+
+def test_real_merr_names(shared: Path) -> None:
+    names = names_of(shared / "data" / "merr" / "MERR_fine_grained.json")
+    listed = {clip.id for clip in mer2023(shared / "data" / "mer2023").clips() if clip.label is not None}
+    assert len(names) == 4487
+    assert not listed & set(names)

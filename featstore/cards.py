@@ -1,0 +1,98 @@
+"""Pages about the store and about datasets, as `emo store` and `emo data` show them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from emo.featstore.datasets import DATASETS, card, open_dataset
+from emo.featstore.page import Flag, Page, Table, Word, size_text
+from emo.featstore.store import Store
+from emo.featstore.workspace import Workspace
+
+# ---- the store ------------------------------------------------------------------------------------------------------
+
+
+def store_card(store: Store) -> Page:
+    """Show the card of the store: features, recipes in words, counts, failures."""
+    found = store.info()
+    columns = ("feature", "profile", "ok", "failed", "rows", "size")
+    rows = [
+        [each["feature"], each["profile"], each["ok"], each["failed"], each["rows"], size_text(each["size_bytes"])]
+        for each in found["features"]
+    ]
+    title = f"{found['path']}: {found['clips']:,} clips; failures: {found['failures'] or 'none'}"
+    words = {each["profile"]: each["meaning"] for each in found["features"]}
+    return Page(
+        found, [Table(title, columns, rows, columns[2:]), *(f"{profile}: {text}" for profile, text in words.items())]
+    )
+
+
+def store_list(store: Store, feature: Annotated[str | None, Word("Only clips of this feature.")] = None) -> Page:
+    """List clips, and which features they have."""
+    keys = [store.resolve(feature).key] if feature else [each.key for each in store.features()]
+    clips = store.clips()
+    has = {key: store.has(key, clips) for key in keys}
+    failed = {(each.feature, each.clip): each.kind for each in store.failures()}
+    rows = [
+        [clip, *("yes" if has[key][i] else failed.get((key, clip), "-") for key in keys)]
+        for i, clip in enumerate(clips)
+    ]
+    if feature:
+        rows = [row for row in rows if row[1] == "yes"]
+    value = [
+        {"clip": row[0], "features": [key for key, mark in zip(keys, row[1:], strict=True) if mark == "yes"]}
+        for row in rows
+    ]
+    names = [key.partition("@")[0] for key in keys]
+    columns = ["clip", *(names if len(set(names)) == len(names) else keys)]
+    return Page(value, [Table(f"{len(rows):,} clips", columns, rows)])
+
+
+def store_health(
+    store: Store, repair: Annotated[bool, Flag("Forget what is damaged, so that it is made again.")] = False
+) -> Page:
+    """Re-read every byte and compare it with its checksum."""
+    problems = store.repair() if repair else store.verify()
+    lines = [f"{each.where}: {each.what} {each.hint}" for each in problems]
+    if repair and problems:
+        lines.append("The store has forgotten what is damaged; extract again to make it anew.")
+    lines = lines or [f"{store.path} is clean: every record is as it was committed"]
+    return Page({"clean": not problems, "problems": problems}, lines, exit_code=4 if problems and not repair else 0)
+
+
+def store_cleaned(store: Store) -> Page:
+    """Remove what no commit names: remains of killed runs, replaced segments."""
+    report = store.gc()
+    what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
+    return Page(report, [f"removed {what}: {size_text(report.size_bytes)}"])
+
+
+def store_compacted(store: Store) -> Page:
+    """Merge many small segments into few large ones."""
+    report = store.compact()
+    return Page(report, [f"merged {report.merged} segments into {report.written}; `emo store gc` frees the space"])
+
+
+# ---- datasets -------------------------------------------------------------------------------------------------------
+
+
+def known_datasets() -> Page:
+    """List the datasets that emo can read: what they are, how to get them, their terms."""
+    cards = [card(name) for name in DATASETS]
+    return Page(cards, [each.text() for each in cards])
+
+
+def data_check(
+    workspace: Workspace, dataset: Annotated[str | None, Word("A [data.NAME] table; default: all of them.")] = None
+) -> Page:
+    """Say how many clips are listed, present, labelled, and what is wrong."""
+    tables = [workspace.table(dataset)] if dataset or len(workspace.data) < 2 else list(workspace.data.values())
+    checks = [open_dataset(table.name, table).check() for table in tables]
+    parts: list[Table | str] = []
+    for check in checks:
+        rows = [*check.counts().items(), ("size on disk", size_text(check.size_bytes))]
+        parts.append(Table(check.name, ("clips", "number"), rows, ("number",)))
+        splits = [[s.name, s.listed, s.present, "" if s.published is None else s.published] for s in check.splits]
+        columns = ("split", "listed", "present", "published")
+        parts += [Table("Splits", columns, splits, columns[1:]), *(f"problem: {text}" for text in check.problems)]
+    return Page(checks, parts)

@@ -1,0 +1,246 @@
+"""What the label files of datasets say: rows by clip name, whatever the form of the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from emo.featstore.clip import Label
+from emo.featstore.errors import UsageError
+from emo.featstore.tables import (
+    EMOTION_COLUMNS,
+    VALENCE_COLUMNS,
+    CsvRow,
+    csv_label,
+    normal_name,
+    npz_splits,
+    read_csv,
+    read_label_npz,
+    read_labels,
+    read_list,
+    read_names,
+    read_text,
+    rows_by_name,
+    split_name,
+    without_suffix,
+)
+
+Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, of which the first is the key
+
+SHOWN = 3  # examples named in a problem
+NAME = ("name", "names", "video_name")  # MERTools; EMER v1; DFEW
+OPEN_COLUMNS = ("openset", "reason", "a1", "a2", "preference")  # what annotators wrote in MER2024 to MER2026
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One row of a label file.
+
+    Attributes:
+        split: Split that the clip counts as.
+        label: `None` where the file only names the clip.
+        speaker: Where the file or the name tells.
+        annotations: Free text by kind, as `Clip.annotations`.
+        also: Further splits whose lists name the clip.
+    """
+
+    split: str
+    label: Label | None = None
+    speaker: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+
+
+def is_test(split: str) -> bool:
+    """Whether a split is one that nothing is trained on unless a recipe says so."""
+    return split_name(split).startswith("test")
+
+
+def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
+    """Add the rows of another file to `rows`.
+
+    A clip that both name keeps its first label and split, except that a labelled test list wins over a training list.
+
+    Returns:
+        Names to which the two give different labels.
+    """
+    differ = []
+    for name, row in more.items():
+        before = rows.setdefault(name, row)
+        if before is row:
+            continue
+        if row.label is not None and before.label is not None and row.label != before.label:
+            differ.append(name)
+        first, second = before, row
+        if row.label is not None and is_test(row.split) and not is_test(before.split):
+            first, second = row, before
+        also = (*first.also, second.split, *second.also)
+        rows[name] = replace(
+            first,
+            label=first.label or second.label,
+            speaker=first.speaker or second.speaker,
+            annotations={**first.annotations, **second.annotations, **first.annotations},
+            also=tuple(split for split in dict.fromkeys(also) if split != first.split),
+        )
+    return differ
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> list[CsvRow]:
+    """As `read_csv`, and the same of a `.jsonl` file: one object of texts and numbers a line.
+
+    Raises:
+        UsageError: As `read_csv`, or a line is no such object.
+    """
+    if path.suffix.lower() != ".jsonl":
+        return read_csv(path, columns, optional)
+    found: list[tuple[int, dict[str, str]]] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines: texts may hold U+2028
+        if line.strip():
+            found.append((number, _json_row(line, f"{path} line {number}")))
+    known = {key for _, fields in found for key in fields}
+    chosen: dict[str, str] = {}
+    for each in [*columns, *optional]:
+        spellings = (each,) if isinstance(each, str) else each
+        here = [spelling for spelling in spellings if spelling in known]
+        if here:
+            chosen[spellings[0]] = here[0]
+        elif each in columns:
+            raise UsageError(f"{path} has no key {' or '.join(spellings)}; its keys are {', '.join(sorted(known))}.")
+    return [CsvRow(n, {name: fields.get(key, "") for name, key in chosen.items()}) for n, fields in found]
+
+
+def _json_row(line: str, where: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where} is not JSON: {error.msg}.") from error
+    if not isinstance(row, dict) or any(isinstance(value, dict | list | bool) for value in row.values()):
+        raise UsageError(f"{where} is not an object of texts and numbers.", 'Write {"name": "a", "label": "sad"}.')
+    return {key.strip().lower(): "" if value is None else str(value).strip() for key, value in row.items()}
+
+
+def listed_table(path: Path, split: str = "", label_needed: bool = True) -> dict[str, Listed]:
+    """Rows of a label csv or jsonl: `name`, `label|emotion|discrete`, perhaps `valence`, `split`, `speaker`; the open
+    annotations of MER2024 to MER2026 (`openset`, `reason`, `a1`, `a2`, `preference`) where they are.
+
+    Raises:
+        UsageError: Not such a file.
+    """
+    columns: list[Column] = [NAME, EMOTION_COLUMNS] if label_needed else [NAME]
+    more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", ("speaker", "speaker_id"), *OPEN_COLUMNS]
+    rows = read_table(path, columns, more)
+    return {name: _listed(path, row, split) for name, row in rows_by_name(path, rows).items()}
+
+
+def _listed(path: Path, row: CsvRow, split: str) -> Listed:
+    label = csv_label(path, row)
+    texts = {column: row.fields.get(column, "") for column in OPEN_COLUMNS}
+    texts["openset"] = ", ".join(open_words(texts["openset"]))
+    return Listed(
+        row.fields.get("split") or split,
+        None if label == Label() else label,
+        row.fields.get("speaker") or None,
+        {kind: text for kind, text in texts.items() if text},
+    )
+
+
+def listed_file(
+    path: Path, split: str = "", classes: Sequence[str] = (), rename: Callable[[str], str] = split_name
+) -> tuple[dict[str, Listed], list[str]]:
+    """Rows of any label file: MERBench npz, csv, jsonl, or text list `name frames emotion [valence]`.
+
+    Args:
+        path: The file.
+        split: Split of rows that name none.
+        classes: Words for the integer labels of an npz.
+        rename: How a split that the file names is called here.
+
+    Returns:
+        The rows, and names to which splits of an npz give different labels.
+
+    Raises:
+        UsageError: Not readable as labels.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        rows: dict[str, Listed] = {}
+        differ: list[str] = []
+        for each in npz_splits(path):
+            labels = read_label_npz(path, each, classes)
+            differ += add_rows(rows, {name: Listed(rename(each), label) for name, label in labels.items()})
+        return rows, differ
+    if suffix in (".csv", ".jsonl"):
+        table = listed_table(path, split)
+        return {name: replace(row, split=rename(row.split)) for name, row in table.items()}, []
+    return {row.name: Listed(rename(split), row.label) for row in read_list(path)}, []
+
+
+def transcript_csv(path: Path) -> dict[str, dict[str, str]]:
+    """Transcripts of a csv or jsonl: `name` and any of `chinese`, `english`, `sentence`, `sentence_en`, `text`.
+
+    A bare `sentence` or `text` is English where the file's name has `_en` or `-en` (Emotion-LLaMA's
+    `transcription_en_all.csv`), Chinese where the file is one of the MER baseline's (`transcription*.csv`), and
+    otherwise of no stated language: its key is `text`.
+
+    Raises:
+        UsageError: Not such a file, or no transcript column.
+    """
+    rows = read_table(path, [NAME], ["chinese", ("english", "sentence_en"), ("sentence", "text", "transcript")])
+    if len(rows[0].fields) == 1:
+        columns = "chinese, english, sentence, sentence_en, text or transcript"
+        raise UsageError(f"{path} has no column {columns}.")
+    stem = path.stem.lower()
+    bare = "english" if "_en" in stem or "-en" in stem else "chinese" if stem.startswith("transcription") else "text"
+    found = {}
+    for name, row in rows_by_name(path, rows).items():
+        fields = {bare if key == "sentence" else key: text for key, text in row.fields.items() if key != "name"}
+        found[name] = {language: text for language, text in fields.items() if text}
+    return found
+
+
+def names_of(path: Path) -> list[str]:
+    """Clip names of an annotation file: MERR's JSON (`{name: {...}}`), jsonl, csv, `label.npz#split`, or a text
+    list.
+
+    Raises:
+        UsageError: Not such a file, or it names no clip.
+    """
+    suffix = path.suffix.lower()
+    names: list[str] = []
+    if suffix == ".json":
+        try:
+            content = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+        if isinstance(content, dict):
+            names = list(content)
+        elif isinstance(content, list):
+            names = [str(each["name"]) for each in content if isinstance(each, dict) and "name" in each]
+    elif suffix.partition("#")[0] == ".npz":
+        names = list(read_labels(path))
+    elif suffix in (".csv", ".jsonl"):
+        names = list(rows_by_name(path, read_table(path, [NAME])))
+    else:
+        names = read_names(path)
+    if not names:
+        raise UsageError(f"{path} names no clip.", "A JSON file holds an object by clip name, or a list with `name`.")
+    return list(dict.fromkeys(without_suffix(normal_name(name)) for name in names))
+
+
+def open_words(text: str) -> list[str]:
+    """Words of an open-vocabulary label, by the rule of MERTools: brackets off, split at quotes and commas, trimmed."""
+    text = text.strip().removeprefix("[").removesuffix("]")
+    return [word for part in re.split(r"['\",]", text) if (word := part.strip())]
+
+
+def some(names: Sequence[str]) -> str:
+    """`a, b, c and 5 more`."""
+    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -1,0 +1,88 @@
+"""Clips as a user names them: a name, a media file, or a list of names."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from emo.featstore.clip import Clip, hash_media
+from emo.featstore.datasets import find_labels, open_dataset
+from emo.featstore.errors import UsageError
+from emo.featstore.store import open_store
+from emo.featstore.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name, read_labels, read_names, without_suffix
+from emo.featstore.workspace import Workspace
+
+
+def clips_of(workspace: Workspace) -> dict[str, Clip]:
+    """All clips of the workspace's datasets by id; of clips with one id the first counts."""
+    found: dict[str, Clip] = {}
+    for table in workspace.data.values():
+        for clip in open_dataset(table.name, table).clips():
+            found.setdefault(clip.id, clip)
+    return found
+
+
+def named_clips(workspace: Workspace, names: Iterable[str]) -> list[Clip]:
+    """Clips by id; of one that no dataset lists, only its name is known."""
+    known = clips_of(workspace)
+    return [known.get(name, Clip(name)) for name in names]
+
+
+def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | None = None) -> list[Clip]:
+    """The clips that a user means, each once.
+
+    Args:
+        workspace: Its datasets and its store know names.
+        words: Each the name of a clip, a media file, or a list of names: text, csv with a column `name`, or labels such
+            as `label-6way.npz#test1`. A media file that is no clip of a dataset is named after its stem and its
+            content, such as `interview@3fa9c2d1`, so that it never passes for another clip.
+        transcript: What is said in the one clip that is named, in place of what its dataset says.
+
+    Raises:
+        UsageError: A word is none of these; nothing is named; or a transcript is given for several clips.
+    """
+    known = clips_of(workspace)
+    stored = set(open_store(workspace.store_path).clips()) if workspace.store_path.exists() else set[str]()
+    by_path = {os.path.abspath(clip.media): clip for clip in known.values() if clip.media is not None}
+    found: dict[str, Clip] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if path.suffix.lower() in (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES) and path.is_file():
+            clip = by_path.get(os.path.abspath(path)) or _file_clip(path)
+            found.setdefault(clip.id, clip)
+            continue
+        names = _listed(path, word) if path.is_file() or "#" in word else [word]
+        for name in map(normal_name, names):
+            id_ = next((each for each in (name, without_suffix(name)) if each in known or each in stored), None)
+            if id_ is None:
+                near = difflib.get_close_matches(name, [*known, *stored], 1, 0.8)
+                hint = f"Did you mean {near[0]}? " if near else ""
+                raise UsageError(
+                    f"{name!r} is no clip of the workspace and no media file.",
+                    hint + "Give the name of a clip, a video or sound file, or a list of names.",
+                )
+            found.setdefault(id_, known.get(id_, Clip(id_)))
+    if not found:
+        raise UsageError("No clip is named.", "Give the name of a clip, a video or sound file, or a list of names.")
+    if transcript is not None and len(found) > 1:
+        raise UsageError(f"One transcript cannot be that of {len(found)} clips.", "Name one clip with --transcript.")
+    if transcript is None:
+        return list(found.values())
+    return [replace(clip, transcripts={"text": transcript}) for clip in found.values()]
+
+
+def _file_clip(path: Path) -> Clip:
+    try:
+        media = hash_media(path).media
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return Clip(f"{normal_name(path.stem)}@{media[:8]}", path)
+
+
+def _listed(path: Path, word: str) -> list[str]:
+    if path.suffix.lower() in (".csv", ".txt"):
+        return read_names(path)
+    return list(read_labels(find_labels(word)))

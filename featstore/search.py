@@ -1,0 +1,203 @@
+"""Nearest neighbours in a store: clips that one feature puts close together, or whose words are alike. Exact, by faiss.
+
+The index over a feature lies in the store's folder `search/`, named by the feature's fingerprint and the number of
+the last commit: any commit makes it anew. A store that cannot be written is searched all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.lookup import clips_of
+from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.index import Array
+from emo.featstore.page import Flag, Page, Table, Word
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.store import Store, open_store
+from emo.featstore.workspace import Workspace
+
+TEXT_DIM = 1024  # columns that words and letter groups are hashed into
+SHOWN = 60  # letters of a transcript in a table
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A clip, and the cosine between it and what was asked for."""
+
+    clip: str
+    cosine: float
+
+
+def nearest(store: Store, clip_id: str, feature: str | EncoderSpec, k: int = 10) -> list[Neighbour]:
+    """The clips whose utterance vectors have the largest cosine with that of a clip, the clip itself left out.
+
+    Raises:
+        FeatureMissing: The clip or the store does not have the feature.
+        UsageError: The feature has more than one row per clip.
+    """
+    spec = store.resolve(feature) if isinstance(feature, str) else feature
+    clips = [clip for clip, has in zip(store.clips(), store.has(spec, store.clips()), strict=True) if has]
+    if clip_id not in clips:
+        raise FeatureMissing(f"The store has no {spec.key} of {clip_id}.", "Run emo extract, or ask for another clip.")
+    index = _open_index(store, spec, clips)
+    query = _unit(store.utterances(spec, [clip_id]))  # (1, D)
+    return [each for each in _ask(index, query, clips, k + 1) if each.clip != clip_id][:k]
+
+
+def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbour]:
+    """The clips whose transcripts share most words and letter groups with a text, rare ones weighing more.
+
+    It compares spelling, not meaning; any language will do.
+
+    Raises:
+        UsageError: The text has no letters, or no clip has a transcript.
+    """
+    said = {clip.id: " ".join(clip.transcripts.values()) for clip in clips if clip.transcripts}
+    if not said:
+        raise UsageError("No clip has a transcript to search in.", "Name the csv under transcripts in emo.toml.")
+    counts = [_grams(words) for words in said.values()]
+    spread = Counter(gram for each in counts for gram in each)
+    query = _text_rows([_grams(text)], spread, len(counts))
+    if not query.any():
+        raise UsageError(f"{text!r} shares no letters with any transcript.", "Ask in the transcripts' language.")
+    found = _ask(_index(_text_rows(counts, spread, len(counts))), query, list(said), k)
+    return [each for each in found if each.cosine > 0]
+
+
+def nearest_rows(queries: Array, base: Array) -> tuple[Array, Array]:
+    """Of each query `(Q, D)` the cosine `(Q,)` and number `(Q,)` of the nearest row of `(B, D)`, all of unit length."""
+    cosine, rows = _index(np.ascontiguousarray(base, np.float32)).search(np.ascontiguousarray(queries, np.float32), 1)
+    return cosine[:, 0], rows[:, 0]
+
+
+def search_page(
+    workspace: Workspace,
+    clip: Annotated[str | None, Word("A clip to find neighbours of.")] = None,
+    text: Annotated[str | None, Flag("Words to find in transcripts, in place of a clip.")] = None,
+    feature: Annotated[str | None, Flag("Which feature decides. Default: the first with one row per clip.")] = None,
+    k: Annotated[int, Flag("How many.", "-k")] = 10,
+) -> Page:
+    """Find the clips that are most like one, by a feature; or whose transcripts are most like a text, by spelling.
+
+    Raises:
+        UsageError: Not just one of clip and text is given; or as `nearest`.
+    """
+    if (clip is None) == (text is None):
+        raise UsageError("Say what to search for: a clip, or --text WORDS.")
+    clips = list(clips_of(workspace).values())
+    known = {each.id: each for each in clips}
+    if text is not None:
+        found, by = nearest_words(clips, text, k), "words"
+    else:
+        store = open_store(workspace.store_path)
+        spec = store.resolve(feature) if feature else _default(store)
+        found, by = nearest(store, str(clip), spec, k), spec.key
+    rows = [[each.clip, each.cosine, *_told(known.get(each.clip), text or "")] for each in found]
+    columns = ("clip", "cosine", "label", "split", "says")
+    what = repr(text) if text is not None else str(clip)
+    value = [dict(zip(columns, row, strict=True)) for row in rows]
+    return Page({"query": what, "by": by, "neighbours": value}, [Table(f"{what}, by {by}", columns, rows, ("cosine",))])
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _default(store: Store) -> EncoderSpec:
+    for each in store.features():
+        if each.spec.rows == 1 and each.ok:
+            return each.spec
+    raise FeatureMissing("The store has no utterance feature to search by.", "Run emo extract first.")
+
+
+def _told(clip: Clip | None, text: str) -> tuple[str, str, str]:
+    """Label, split, and of the clip's transcripts the one that is nearest to a text."""
+    if clip is None:
+        return "", "", ""
+    asked = _grams(text)
+    words = max(clip.transcripts.values(), key=lambda said: (_grams(said) & asked).total(), default="")
+    emotion = clip.label.emotion if clip.label else None
+    return emotion or "", clip.split, words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
+
+
+def _unit(rows: Array) -> Array:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def _index(rows: Array) -> Any:
+    import faiss
+
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    return index
+
+
+def _ask(index: Any, query: Array, names: Sequence[str], k: int) -> list[Neighbour]:
+    import faiss
+
+    if getattr(faiss, "get_num_gpus", lambda: 0)():
+        index = faiss.index_cpu_to_all_gpus(index)
+    cosine, rows = index.search(query, min(k, len(names)))
+    return [Neighbour(names[row], float(c)) for c, row in zip(cosine[0], rows[0], strict=True)]
+
+
+def _open_index(store: Store, spec: EncoderSpec, clips: Sequence[str]) -> Any:
+    """The index over a feature, rows in the order of `clips`; from the disk where it is of this very state."""
+    import faiss
+
+    folder = store.path / "search"
+    path = folder / f"{spec.key}.{store.index.number}.faiss"
+    try:
+        index = faiss.read_index(str(path))
+        if (index.ntotal, index.d) == (len(clips), spec.dim):
+            return index
+    except RuntimeError:  # there is none, or it is damaged
+        pass
+    index = _index(_unit(store.utterances(spec, clips)))
+    temporary = folder / f".{os.getpid()}.{path.name}"
+    try:
+        folder.mkdir(exist_ok=True)
+        faiss.write_index(index, str(temporary))
+        os.replace(temporary, path)
+        for old in _older(folder, path, spec):
+            old.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # a store that is only read, or a full disk: found without
+        temporary.unlink(missing_ok=True)
+    return index
+
+
+def _older(folder: Path, path: Path, spec: EncoderSpec) -> Iterator[Path]:
+    return (each for each in folder.glob(f"{spec.key}.*.faiss") if each != path)
+
+
+def _grams(text: str) -> Counter[str]:
+    """Words, and groups of two and three letters, which serve languages without spaces."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    words = "".join(c if c.isalnum() else " " for c in plain).split()
+    grams = Counter(f"w:{word}" for word in words)
+    for word in words:
+        for size in (2, 3):
+            grams.update(word[i : i + size] for i in range(len(word) - size + 1))
+    return grams
+
+
+def _text_rows(counts: Sequence[Mapping[str, int]], spread: Mapping[str, int], total: int) -> Array:
+    """Hashed tf-idf rows of unit length `(N, TEXT_DIM)`; what no transcript holds counts nothing."""
+    rows = np.zeros((len(counts), TEXT_DIM), np.float32)
+    for i, each in enumerate(counts):
+        for gram, n in each.items():
+            if gram in spread:
+                code = zlib.crc32(gram.encode())
+                weight = (1 + np.log(n)) * np.log((1 + total) / spread[gram])
+                rows[i, code % TEXT_DIM] += weight if code & 0x80000000 else -weight
+    return _unit(rows)

@@ -1,0 +1,84 @@
+"""How a user names clips: names, media files, lists; and what is said of a name that nobody knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emo.featstore.datasets.lookup import find_clips, named_clips
+from emo.featstore.errors import UsageError
+from emo.featstore.workspace import Workspace, load_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    media = tmp_path / "data" / "clips"
+    media.mkdir(parents=True)
+    for name in ("anna", "boris", "chen"):
+        (media / f"{name}.mp4").write_bytes(name.encode())
+    (tmp_path / "data" / "labels.csv").write_text(
+        "name,label,split\nanna,sad,train\nboris,happy,test1\nghost,sad,test1\n"
+    )
+    (tmp_path / "data" / "transcripts.csv").write_text("name,english\nanna,I am fine.\n")
+    (tmp_path / "emo.toml").write_text('[data.own]\nroot = "data"\nkind = "folder"\n')
+    return load_workspace(tmp_path)
+
+
+def test_a_name_is_a_clip_with_all_that_its_dataset_knows(workspace: Workspace) -> None:
+    (clip,) = find_clips(workspace, ["anna"])
+    assert (clip.id, clip.split, clip.transcripts) == ("anna", "train", {"english": "I am fine."})
+    assert find_clips(workspace, ["anna.mp4"]) == [clip]
+    (ghost,) = find_clips(workspace, ["ghost"])  # listed without a media file
+    assert ghost.media is None
+
+
+def test_a_file_of_a_dataset_is_that_clip_and_another_file_is_named_by_its_content(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (clip,) = find_clips(workspace, [str(tmp_path / "data/clips/anna.mp4")])
+    assert clip.id == "anna"
+    (tmp_path / "anna.mp4").write_bytes(b"somebody else of that name")
+    (other,) = find_clips(workspace, [str(tmp_path / "anna.mp4")])
+    assert other.id.startswith("anna@")
+    assert other.media == tmp_path / "anna.mp4"
+    (tmp_path / "anna.mp4").write_bytes(b"the file has changed")
+    assert find_clips(workspace, [str(tmp_path / "anna.mp4")])[0].id not in ("anna", other.id)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "anna\nboris\n\n"),
+        ("list.csv", "name,what\nanna.mp4,x\nboris.mp4,y\n"),
+        ("NCEV.txt", "anna 35 sad -1.1\nboris 40 happy -10\n"),
+    ],
+)
+def test_lists_of_names(workspace: Workspace, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert [clip.id for clip in find_clips(workspace, [str(tmp_path / name), "anna"])] == ["anna", "boris"]
+
+
+def test_a_split_of_the_datasets_own_labels(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace.root)
+    assert [clip.id for clip in find_clips(workspace, ["labels.csv#test1"])] == ["boris", "ghost"]
+
+
+def test_an_unknown_name_is_told_with_its_nearest(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'borris' is no clip of the workspace and no media file") as caught:
+        find_clips(workspace, ["anna", "borris"])
+    assert "Did you mean boris?" in caught.value.hint
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UsageError, match=r"empty.txt is empty"):
+        find_clips(workspace, [str(tmp_path / "empty.txt")])
+
+
+def test_a_transcript_belongs_to_one_clip(workspace: Workspace) -> None:
+    (clip,) = find_clips(workspace, ["anna"], "Oh my.")
+    assert clip.transcripts == {"text": "Oh my."}
+    with pytest.raises(UsageError, match="One transcript cannot be that of 2 clips"):
+        find_clips(workspace, ["anna", "boris"], "Oh my.")
+
+
+def test_names_that_no_dataset_lists_stay_names(workspace: Workspace) -> None:
+    assert [(clip.id, clip.media) for clip in named_clips(workspace, ["stranger"])] == [("stranger", None)]
