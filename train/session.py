@@ -1,22 +1,26 @@
-"""One door to every kind of training: a recipe and a workspace in, a finished run out, and answers from a run."""
+"""One door to every kind of training: a recipe and a workspace in, a finished run out."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.names import ALIASES, describe
+from emo.featstore.page import Flag, Page, Word
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
 from emo.featstore.workspace import Workspace
-from emo.train.answers import Prediction
 from emo.train.heads.base import load_recipe
-from emo.train.runs import Run, latest_run, load_run, new_run
+from emo.train.report import score_page
+from emo.train.runs import Run, load_run, new_run
 from emo.train.score import Score
 
 Say = Callable[[str], None]
@@ -86,7 +90,7 @@ def train(
     *,
     resume: bool = False,
     force: Sequence[str] = (),
-) -> Trained:
+) -> Trained | None:
     """Train what the recipe says on cached features.
 
     Args:
@@ -99,12 +103,62 @@ def train(
         resume: Go on from the newest checkpoint of the run.
         force: Differences between then and now to accept when going on.
 
+    Returns:
+        The run; `None` in all but the first of several processes.
+
     Raises:
         EmoError: As `fit_head` and `tune`.
     """
     say = say or (lambda sentence: None)
     if recipe is None:
         recipe = load_recipe(workspace.root / "runs" / str(run) / "recipe.yaml")
+    tuning = getattr(recipe, "kind", "head") == "tune"
+    if not tuning and several_processes():
+        raise UsageError("A head is trained by one process.", "Start it without torchrun.")
+    if not tuning and resume:
+        raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
+    if tuning:
+        from emo.train.llama.world import World
+
+        with World.join(device) as world:
+            if world.rank:
+                say = _silent
+            material = _material(workspace, recipe, dataset, say)
+            folder = workspace.root / "runs" / str(run) if resume else None
+            folder = folder or world.share(lambda: new_run(workspace.root, run, recipe.name))
+            trained = _tune(workspace, *material, folder, device, say, resume, force)
+        return None if world.rank else trained
+    store, recipe, clips, source = _material(workspace, recipe, dataset, say)
+    if store is None:
+        raise UsageError("The recipe names no feature.", "Add features: [...].")
+    return _train_head(store, clips, source.labels, recipe, new_run(workspace.root, run, recipe.head), device, say)
+
+
+def several_processes() -> bool:
+    """Whether torchrun has started this process together with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def features_to_extract(recipe: Any) -> tuple[str, ...]:
+    """Features that a recipe reads, where they may be extracted before the training.
+
+    Raises:
+        UsageError: Several processes train, each of which would extract them.
+    """
+    names = feature_names(recipe)
+    if names and several_processes():
+        raise UsageError("Several processes train on what is extracted already.", "Run emo extract, and add --cached.")
+    return names
+
+
+def _silent(sentence: str) -> None:
+    """What all processes but the first say."""
+
+
+def _material(
+    workspace: Workspace, recipe: Any, dataset: str | None, say: Say
+) -> tuple[Store | None, Any, list[Clip], Dataset]:
+    """The store, the recipe with definite features, the clips that can be used, and their dataset."""
     table = workspace.table(dataset)
     source = open_dataset(table.name, table)
     store = open_store(workspace.store_path) if feature_names(recipe) else None
@@ -114,14 +168,7 @@ def train(
     clips = [clip for clip in source.clips() if store is None or clip.media is not None or clip.id in known]
     labelled = sum(clip.label is not None for clip in clips)
     say(f"{source.name}: {len(clips):,} clips, {labelled:,} of them labelled")
-    if getattr(recipe, "kind", "head") != "tune":
-        if resume:
-            raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
-        if store is None:
-            raise UsageError("The recipe names no feature.", "Add features: [...].")
-        return _train_head(store, clips, source.labels, recipe, new_run(workspace.root, run, recipe.head), device, say)
-    folder = workspace.root / "runs" / run if resume and run else new_run(workspace.root, run, recipe.name)
-    return _tune(workspace, store, clips, recipe, folder, device, say, table.root, resume, force)
+    return store, recipe, clips, source
 
 
 def _train_head(
@@ -140,12 +187,12 @@ def _train_head(
 def _tune(
     workspace: Workspace,
     store: Store | None,
-    clips: Sequence[Clip],
     recipe: Any,
+    clips: Sequence[Clip],
+    source: Dataset,
     folder: Path,
     device: str,
     say: Say,
-    root: Path,
     resume: bool,
     force: Sequence[str],
 ) -> Trained:
@@ -162,49 +209,75 @@ def _tune(
         words += [] if now.metric is None else [f"validation {now.metric:.4f}" + (", best" if now.best else "")]
         say(", ".join(words))
 
-    places = {name: workspace.weights_at(name) for name in workspace.weights}
-    weights = {name: str(place) for name, place in places.items() if place is not None}
-    roots = (root, workspace.root)
+    weights, roots = _weights(workspace), (workspace.table(source.name).root, workspace.root)
     result = tune(store, clips, recipe, folder, device, show, weights=weights, roots=roots, resume=resume, force=force)
     return Trained(result.run, result.validation, result.notes)
 
 
-def answers(
-    workspace: Workspace, run: str | None, clip_ids: Sequence[str], policy: str = "official", device: str = "auto"
-) -> tuple[Run, dict[str, Prediction]]:
-    """What a run says of those of the clips whose features are in the store, or that it has answered before.
+def run_page(result: Trained) -> Page:
+    """A training that has ended: its validation where it has one, and what must stand beside it."""
+    validation = result.validation.to_json() if result.validation else None
+    value = {"run": str(result.run.path), **result.run.info, "validation": validation}
+    if result.validation is None:
+        return Page(value, list(result.notes))
+    page = score_page(result.validation, "Validation", result.notes)
+    return replace(page, value=value)
 
-    Args:
-        workspace: Where the runs and the store are.
-        run: Name of a run; the newest finished one if `None`.
-        clip_ids: Clips to answer.
-        policy: How a language model answers: `likelihood`, or free text.
-        device: `auto`, `cpu`, `cuda`, ...
+
+# ---- models from and for other tools ---------------------------------------------------------------------------------
+
+
+def imported_page(
+    workspace: Workspace,
+    say: Say,
+    checkpoint: Annotated[Path, Word("An official Emotion-LLaMA checkpoint (.pth).")],
+    recipe: Annotated[str, Flag("Its language model, features, prompts.")] = "emotion-llama-stage1",
+    set_: Annotated[list[str] | None, Flag("key=value above the recipe; may be repeated.", "--set")] = None,
+    run: Annotated[str | None, Flag("Name of the run folder.")] = None,
+    device: Annotated[str, Flag("auto, cpu or cuda.")] = "auto",
+) -> Page:
+    """Make a run of an official checkpoint, so that it can be scored and asked; prompts in the official layout.
 
     Raises:
-        UsageError: There is no such run, or it is not finished.
-        FeatureMissing: The store lacks a feature that the run needs altogether.
+        UsageError: The recipe is a head's, or the run's name is taken.
+        EmoError: As `import_run`; no run folder is left then.
     """
-    found = load_run(workspace.root / "runs" / run) if run else latest_run(workspace.root)
-    return found, _answers(workspace, found, clip_ids, policy, device)
+    from emo.train.llama.exchange import import_page, import_run
+
+    chosen = load_recipe(recipe, ["layout=official_eval", *(set_ or [])])
+    if getattr(chosen, "kind", "head") != "tune":
+        raise UsageError("A checkpoint of Emotion-LLaMA needs the recipe of a language model.", "Give --recipe.")
+    store = open_store(workspace.store_path) if feature_names(chosen) else None
+    if store is not None:
+        chosen = settle(store, chosen, workspace.extract.profile, say)
+    roots = [*(table.root for table in workspace.data.values()), workspace.root]
+    folder = new_run(workspace.root, run, checkpoint.stem)
+    try:
+        made = import_run(store, checkpoint, chosen, folder, device, weights=_weights(workspace), roots=roots)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return import_page(made)
 
 
-def _answers(
-    workspace: Workspace, run: Run, clip_ids: Sequence[str], policy: str, device: str
-) -> dict[str, Prediction]:
-    store = open_store(workspace.store_path) if run.info.get("features") else None
-    if run.info.get("kind") != "tune":
-        from emo.train.heads.fit import predict_cached
+def exported_page(
+    workspace: Workspace,
+    run: Annotated[str, Word("A finished run of a language model.")],
+    dest: Annotated[Path, Word("File or folder to write.")],
+    form: Annotated[str, Flag("official (.pth), adapter or merged (folders).")] = "adapter",
+) -> Page:
+    """Write what a run has learned for other tools.
 
-        assert store is not None  # a head always has features
-        return predict_cached(store, run, clip_ids, device)
-    from emo.train.llama.predict import predict_run
+    Raises:
+        EmoError: As `export_run`.
+    """
+    from emo.train.llama.exchange import export_run
 
-    wanted = set(clip_ids)
-    known: dict[str, Clip] = {}
-    for table in workspace.data.values():
-        for clip in open_dataset(table.name, table).clips():
-            if clip.id in wanted:
-                known.setdefault(clip.id, clip)
-    clips = [known.get(clip_id, Clip(clip_id)) for clip_id in clip_ids]
-    return predict_run(store, run, clips, policy, device, missing="skip")
+    found = load_run(workspace.root / "runs" / run)
+    store = open_store(workspace.store_path) if found.info.get("features") else None
+    return export_run(store, found, dest, form)
+
+
+def _weights(workspace: Workspace) -> dict[str, str]:
+    places = {name: workspace.weights_at(name) for name in workspace.weights}
+    return {name: str(place) for name, place in places.items() if place is not None}

@@ -24,7 +24,7 @@ LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 
 
 def quick(head: str = "attention", **keys: Any) -> HeadRecipe:
-    small = {} if head == "logistic" else {"epochs": 8, "lr": 0.01}
+    small = {} if head in ("logistic", "knn") else {"epochs": 8, "lr": 0.01}
     return make_recipe({"head": head, "folds": 3, **small, **keys})
 
 
@@ -40,7 +40,7 @@ def fit(filled: Any, folder: Path, recipe: HeadRecipe | None = None, **options: 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_learns_and_fills_its_run_folder(fill: Fill, tmp_path: Path, head: str) -> None:
     filled = fill()
-    result = fit(filled, tmp_path / "run", quick(head) if head == "logistic" else quick(head, epochs=25))
+    result = fit(filled, tmp_path / "run", quick(head) if head in ("logistic", "knn") else quick(head, epochs=25))
     assert result.validation.n == 40
     assert result.validation.f1_weighted > 0.9
     assert result.splits["test1"].n == 6
@@ -271,8 +271,9 @@ def test_the_ensemble_is_the_mean_of_raw_logits() -> None:
 
 
 def test_training_loads_no_decoder_and_no_encoder() -> None:
-    code = "import sys, emo.train.heads.fit, emo.train.heads.attention, emo.train.heads.logistic; " + (
-        "print(sorted({'av', 'transformers', 'onnxruntime', 'emo.extract'} & set(sys.modules)))"
+    code = (
+        "import sys, emo.train.heads.fit, emo.train.heads.attention, emo.train.heads.logistic, emo.train.heads.knn; "
+        + ("print(sorted({'av', 'transformers', 'onnxruntime', 'emo.extract'} & set(sys.modules)))")
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -22,6 +22,7 @@ HEADS = {
     "attention": "emo.train.heads.attention:Attention",
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
     "logistic": "emo.train.heads.logistic:Logistic",
+    "knn": "emo.train.heads.knn:Knn",
 }
 TUNE = "emo.train.llama.recipe:TuneRecipe"  # recipes with `kind: tune`
 TUNE_RECIPES = ("emotion-llama-stage1", "emotion-llama-stage2", "emotion-llama-pseudo", "mer2023-text-only", "tiny")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
@@ -17,7 +21,14 @@ from emo.train.llama.tokenizer import LlamaTokenizer
 Profile = Literal["paper", "tiny", "random"]
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4},
+    # Drawn ten times as wide as usual: with the usual spread its frozen output layer says nothing, whatever is learned.
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "initializer_range": 0.2,
+    },
     # Llama-2-7b-chat-hf, which Emotion-LLaMA is tuned on; with random weights, for measuring speed
     "random": {
         "vocab_size": 32000,
@@ -54,7 +65,8 @@ def build(
         device: Where the model goes.
         profile: `paper` (weights from `source`), `tiny` (small, seeded), `random` (LLaMA-2-7B's sizes, for speed).
         seed: Of everything that is drawn.
-        quantise: `nf4` keeps the language model in 4 bits (a CUDA device and the package bitsandbytes).
+        quantise: `nf4` keeps the language model's linear layers in 4 bits (package bitsandbytes; a CUDA device, or a
+            CPU, which is slow).
 
     Raises:
         WeightsMissing: The language model is not there, or gated.
@@ -143,19 +155,33 @@ def _random(
         tie_word_embeddings=False,
         **{"vocab_size": tokenizer.vocab_size, **sizes},
     )
-    with device:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+    # The small one is drawn on the CPU, to be one model on all devices; for 7B parameters that would take minutes.
+    with device if sizes is SIZES["random"] else torch.device("cpu"):
+        llm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return llm.to(device).eval()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Progress bars of transformers stay away; one of them asks none of its settings."""
+    before = tqdm.__init__
+    tqdm.__init__ = partialmethod(before, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = before
 
 
 def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | None) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
     folder = path
+    if quantise is not None:
+        options |= _quantised(path, quantise, dtype, device)
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = path.parent, path.name
-    if quantise is not None:
-        options |= _quantised(quantise, dtype, device)
     try:
-        llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+        with _no_bars():
+            llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except ImportError as error:
         raise ModelError(
             f"Reading {path} needs a package: {error}.", "Install it: pip install 'emo[pocket]'."
@@ -170,15 +196,17 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
     return (llm if quantise else llm.to(device)).eval()
 
 
-def _quantised(quantise: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def _quantised(path: Path, quantise: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     if quantise != "nf4":
         raise UsageError(f"There is no quantisation {quantise!r}.", "Use nf4, or none.")
-    if device.type != "cuda":
-        raise UsageError(f"nf4 needs a CUDA device, not {device}.", "Leave quantise out.")
+    if device.type not in ("cuda", "cpu"):
+        raise UsageError(f"nf4 needs a CUDA device or a CPU, not {device}.", "Leave quantise out.")
+    if path.suffix == ".gguf":
+        raise UsageError(f"nf4 is made of full weights, and {path} is a .gguf file.", "Give the model's own folder.")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ModelError("nf4 needs the package bitsandbytes.", "Install it: pip install bitsandbytes.") from error
+        raise ModelError("nf4 needs the package bitsandbytes.", "Install it: pip install 'emo[nf4]'.") from error
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

@@ -6,6 +6,7 @@ prompts, T rows of the longest one, H width of the language model, C rows of con
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -377,6 +378,10 @@ class EmotionLlama(nn.Module):
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 
+    def agree(self, ids: Tensor) -> Tensor:
+        """The ids that answers go on with; `shard` puts another function here, as its processes must do the same."""
+        return ids
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], tokens: Tensor | None, streams: Sequence[Tensor], max_new_tokens: int = 500
@@ -391,7 +396,7 @@ class EmotionLlama(nn.Module):
         with self._answering():
             hidden, mask, cache = self._prefill(prompts, tokens, streams)
             for step in range(max_new_tokens):
-                ids = self.llm.lm_head(hidden[:, -1]).float().argmax(-1)  # (alive,)
+                ids = self.agree(self.llm.lm_head(hidden[:, -1]).float().argmax(-1))  # (alive,)
                 for i, each in zip(alive, ids.tolist(), strict=True):
                     answers[i].append(each)
                 going = [j for j, i in enumerate(alive) if answers[i][-1] != self.tokenizer.eos]
@@ -406,8 +411,7 @@ class EmotionLlama(nn.Module):
                     inputs_embeds=self.embeddings(ids)[:, None],
                     attention_mask=mask,
                     position_ids=mask.sum(-1, keepdim=True) - 1,
-                    past_key_values=cache,
-                    use_cache=True,
+                    **self._with(cache),
                 ).last_hidden_state
         return answers
 
@@ -452,8 +456,7 @@ class EmotionLlama(nn.Module):
                 inputs_embeds=self.embeddings(given).expand(batch, -1, -1),
                 attention_mask=seen[:, None],
                 position_ids=mask.sum(-1, keepdim=True) + places,
-                past_key_values=cache,
-                use_cache=True,
+                **self._with(cache),
             ).last_hidden_state
             rest = self._logprobs(hidden).gather(-1, wanted.expand(batch, -1)[..., None])[..., 0]  # (B, Q)
             return total.index_add(1, of, rest).cpu()
@@ -482,10 +485,14 @@ class EmotionLlama(nn.Module):
             inputs_embeds=rows,
             attention_mask=batch.mask,
             position_ids=(batch.mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
+            **self._with(cache),
         ).last_hidden_state
         return hidden, batch.mask, cache
+
+    def _with(self, cache: DynamicCache) -> dict[str, Any]:
+        """Keys and values of what has been read, by the name that this version of transformers gives them."""
+        name = "cache" if "cache" in inspect.signature(self.llm.model.forward).parameters else "past_key_values"
+        return {name: cache, "use_cache": True}
 
     def _logprobs(self, hidden: Tensor) -> Tensor:
         return self.llm.lm_head(hidden).float().log_softmax(-1)

@@ -1,14 +1,16 @@
-"""The official optimizer and schedule of Emotion-LLaMA."""
+"""The official optimizer and schedule of Emotion-LLaMA, and plainer schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from emo.train.llama.recipe import TuneRecipe
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.05  # runner_base.py:98-133, weight_decay of both training files
 
@@ -47,6 +49,27 @@ class Schedule:
             within = step % self.epoch_steps
             return min(self.init_lr, self.warmup_lr + (self.init_lr - self.warmup_lr) * within / self.warmup_steps)
         return self.min_lr + 0.5 * (self.init_lr - self.min_lr) * (1 + math.cos(math.pi * step / self.steps))
+
+
+def learning_rate(recipe: TuneRecipe, epoch_steps: int) -> Callable[[int], float]:
+    """Learning rate by step, from 0.
+
+    `official` is Emotion-LLaMA's, whose cosine counts from step 0 and whose warmup counts within an epoch; `cosine`
+    warms up once and begins its cosine where the warmup ends; `constant` warms up once and stays.
+    """
+    if recipe.schedule == "official":
+        rates = (recipe.lr, recipe.min_lr, recipe.warmup_lr)
+        return Schedule(*rates, recipe.warmup_steps, epoch_steps, recipe.epochs).lr
+
+    def rate(step: int) -> float:
+        if step < recipe.warmup_steps:
+            return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / recipe.warmup_steps
+        if recipe.schedule == "constant":
+            return recipe.lr
+        part = (step - recipe.warmup_steps) / max(1, recipe.epochs * epoch_steps - recipe.warmup_steps)
+        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * part))
+
+    return rate
 
 
 def parameter_groups(

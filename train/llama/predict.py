@@ -172,26 +172,9 @@ def _run_model(run: Run, features: Features, recipe: TuneRecipe, device: str) ->
     return model
 
 
-def lacking(store: Store | None, run: Run | Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """By feature of a run, the clips of which the store has not got it; empty where nothing is missing.
-
-    Raises:
-        FeatureMissing: The store does not have a feature at all.
-    """
-    run = load_run(run) if isinstance(run, Path) else run
-    found = {}
-    for feature in run.info["features"]:
-        spec = _spec(store, run, feature)
-        assert store is not None
-        has = store.has(spec.key, names)
-        if gone := tuple(name for name, there in zip(names, has, strict=True) if not there):
-            found[spec.name] = gone
-    return found
-
-
-def predictions_path(run: Run, policy: str, layout: str | None = None) -> Path:
-    """Where a run keeps its answers: generated text and likelihoods apart, other layouts than its own apart."""
-    name = "predictions" + ("-likelihood" if policy == "likelihood" else "")
+def predictions_path(run: Run, policy: str, layout: str | None = None, task: str = "emotion") -> Path:
+    """Where a run keeps its answers: generated text and likelihoods apart, other tasks and layouts than its own too."""
+    name = "predictions" + ("" if task == "emotion" else f"-{task}") + ("-likelihood" if policy == "likelihood" else "")
     return run.path / (name + (f"-{layout}" if layout and layout != run.info["layout"] else "") + ".jsonl")
 
 
@@ -204,6 +187,8 @@ def predict_run(
     on_progress: OnAnswer | None = None,
     layout: str | None = None,
     missing: Missing | None = None,
+    task: str = "emotion",
+    keep: bool = True,
 ) -> dict[str, Prediction]:
     """What a finished run says of clips, from cached features; new answers are added to the run folder.
 
@@ -216,16 +201,21 @@ def predict_run(
         on_progress: Called after every batch.
         layout: Of the prompt; default the run's own.
         missing: What to do about clips without features; default as the recipe says. With `skip` they are absent from
-            the result; `lacking` names them.
+            the result.
+        task: What is asked. `reason` means `reason_v2` to a run that was tuned on that and not on `reason`.
+        keep: Take answers that the run has given before, and add the new ones to them. Not for clips whose transcript
+            is another than their dataset's.
 
     Raises:
-        UsageError: The run is not finished, or the policy or layout is unknown.
+        UsageError: The run is not finished, or the policy, layout or task is unknown.
         FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
     """
     run = load_run(run) if isinstance(run, Path) else run
     _check_run(run)
-    path = predictions_path(run, policy, layout)
-    kept = {name: row for name, row in _rows(path).items() if not row.get("zeros")}  # features may be there by now
+    task = _task_of(load_recipe(run.path / "recipe.yaml"), task)
+    path = predictions_path(run, policy, layout, task)
+    before = _rows(path) if keep else {}
+    kept = {name: row for name, row in before.items() if not row.get("zeros")}  # features may be there by now
     new = [clip for clip in clips if clip.id not in kept]
     rows: list[dict[str, Any]] = []
     if new:
@@ -238,7 +228,7 @@ def predict_run(
         ]
         if asked:
             model = _run_model(run, features, recipe, device)
-            rows = predict(model, features, asked, recipe, policy, layout=layout, on_progress=on_progress)
+            rows = predict(model, features, asked, recipe, policy, task, layout, on_progress)
     if rows:
         trained = set(json.loads((run.path / "clips.json").read_text(encoding="utf-8"))["train"])
         for row in rows:
@@ -246,9 +236,16 @@ def predict_run(
             if row["name"] in features.zeroed:
                 row["zeros"] = True
             kept[row["name"]] = row
-        write_jsonl(path, list(kept.values()))
+        if keep:
+            write_jsonl(path, list(kept.values()))
     found = {clip.id: kept[clip.id] for clip in clips if clip.id in kept}
     return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
+
+
+def _task_of(recipe: TuneRecipe, task: str) -> str:
+    """`reason` was called `reason_v2` in the second stage; a user need not know which stage a run is of."""
+    second = task == "reason" and "reason" not in recipe.active and "reason_v2" in recipe.active
+    return "reason_v2" if second else task
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -279,7 +276,7 @@ def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderS
 def _transcripts(run: Run, recipe: TuneRecipe) -> dict[str, str]:
     """Transcripts of the files that the recipe names, where they still are."""
     found: dict[str, str] = {}
-    for file in recipe.data.transcripts:
+    for file in set(recipe.data.transcripts) & set(run.info["files"]):  # an imported run may do without
         for name, said in transcript_csv(Path(run.info["files"][file])).items():
             found[name] = said.get(recipe.data.language) or said.get("text") or ""
     return found

@@ -141,11 +141,13 @@ class TuneRecipe(Keys):
     accumulate: int = Field(default=1, ge=1)
     sort_by_length: bool = True
     length_pool: int = Field(default=1, ge=1)
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     grad_clip: float | None = Field(default=None, gt=0)
     validation: ValidationKeys = ValidationKeys()
     checkpoint: CheckpointKeys = CheckpointKeys()
     decode: DecodeKeys = DecodeKeys()
     log_every: int = Field(default=10, ge=1)
+    tensorboard: bool = False
     seed: int = Field(default=42, ge=0)
 
     @field_validator("tasks")
@@ -181,6 +183,8 @@ class TuneRecipe(Keys):
             problems.append("prompts.emotion: scoring asks the first of these, so there must be one")
         if self.min_lr > self.lr:
             problems.append("min_lr: is above lr")
+        if self.parallel == "fsdp" and self.quantise:
+            problems.append("parallel: fsdp cannot share a quantised language model, so leave out one of the two")
         if strange := sorted(set(self.score_labels or ()) - set(self.labels)):
             problems.append(f"score_labels: {', '.join(strange)} not among labels")
         if problems:

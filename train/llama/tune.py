@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,13 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.store import Store
 from emo.train.answers import Prediction
-from emo.train.device import resolve_device
 from emo.train.heads.base import load_recipe
 from emo.train.llama import checkpoint
 from emo.train.llama.data import Features, Sample, Sampler, TaskMix, load_examples
 from emo.train.llama.model import Batch
-from emo.train.llama.optim import Schedule, adamw, set_lr
+from emo.train.llama.optim import adamw, learning_rate, set_lr
 from emo.train.llama.predict import make_inputs, make_prompt, predict, predictions_path, resolve_dtype, start_model
+from emo.train.llama.progress import Meter, Progress, Reporter, summary_writer
 from emo.train.llama.prompt import encode_answer
 from emo.train.llama.recipe import TuneRecipe
 from emo.train.llama.resume import FOLDER, Checkpoint, check_drift, checkpoints, load_moments, prune, save_checkpoint
@@ -46,39 +45,13 @@ from emo.train.llama.setup import (
     peak_flops,
     readable,
 )
-from emo.train.llama.world import World, ahead, interruptible
+from emo.train.llama.shard import shard
+from emo.train.llama.world import World, ahead, interruptible, own_device
 from emo.train.runs import Run, load_run, write_atomic, write_json, write_jsonl
 from emo.train.score import Score, score, too_few
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the training is, over the steps since the last report.
-
-    Attributes:
-        step, steps: Optimizer steps done, and of the whole run.
-        loss: Mean over supervised tokens.
-        tokens_per_s: Rows that are no padding, embeddings included.
-        mfu: As `MFU_DEFINITION`; `None` where the device's peak is not known.
-        memory_bytes: Most GPU memory used so far; `None` on a CPU.
-        metric: Of the validation that has just been made, else `None`.
-        best: Whether it is the best so far.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float | None
-    lr: float
-    samples_per_s: float | None = None
-    tokens_per_s: float | None = None
-    mfu: float | None = None
-    memory_bytes: int | None = None
-    eta_s: float | None = None
-    metric: float | None = None
-    best: bool = False
+FREE = {"parallel", "tensorboard"}  # recipe keys that change nothing of what is learned: a run may go on with others
 
 
 @dataclass(frozen=True)
@@ -129,53 +102,50 @@ def tune(
         ModelError: The language model or the weights to start from cannot be loaded.
         TrainError: The loss is not finite, or the run may not go on.
     """
-    before = _check_folder(run_dir, resume)
-    if recipe is None:
+    device = own_device(device)
+    with World.join(device) as world:
+        before = world.share(lambda: _check_folder(run_dir, resume))  # before the first process makes a run of it
+        if recipe is None:
+            if before is None:
+                raise UsageError("There is no recipe to tune by.")
+            recipe = load_recipe(run_dir / "recipe.yaml")
+        if recipe.accumulate % world.size:
+            raise UsageError(
+                f"accumulate: {recipe.accumulate} batches per step cannot be shared by {world.size} processes.",
+                f"Make it a multiple of {world.size}.",
+            )
+        recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
+        started = time.time()
+        info: dict[str, Any] = {"schema": 1, "kind": "tune", "name": run_dir.name, "status": "running"}
+        info |= {"recipe": recipe.name, "started_at": _utc(started), "store": str(store.path) if store else None}
+        if before is not None:
+            kept = ("started_at", "imported", "resumed")
+            info |= {key: before.info[key] for key in kept if key in before.info}
+
+        def save(**more: Any) -> None:
+            info.update(more)
+            if world.rank == 0:
+                write_json(run_dir / "run.json", info)
+
+        run_dir.mkdir(parents=True, exist_ok=True)
         if before is None:
-            raise UsageError("There is no recipe to tune by.")
-        recipe = load_recipe(run_dir / "recipe.yaml")
-    device = resolve_device(device)
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    world = World.join(device)
-    if recipe.accumulate % world.size:
-        raise UsageError(
-            f"accumulate: {recipe.accumulate} batches per step cannot be shared by {world.size} processes.",
-            f"Make it a multiple of {world.size}.",
-        )
-    recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
-    started = time.time()
-    info: dict[str, Any] = {"schema": 1, "kind": "tune", "name": run_dir.name, "status": "running"}
-    info |= {"recipe": recipe.name, "started_at": _utc(started), "store": str(store.path) if store else None}
-    if before is not None:
-        kept = ("started_at", "imported", "resumed")
-        info |= {key: before.info[key] for key in kept if key in before.info}
-
-    def save(**more: Any) -> None:
-        info.update(more)
-        if world.rank == 0:
-            write_json(run_dir / "run.json", info)
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if before is None:
-        save()
-    begun = before is None
-    try:
-        training = _Training(store, clips, recipe, run_dir, device, on_progress, weights or {}, roots, world, info)
-        found = checkpoints(run_dir)
-        if found:
-            training.go_on(found[-1], force)
-        else:
-            training.begin(weights or {})
-        begun = True
-        save()
-        validation = training.run()
-    except BaseException as error:
-        if begun:  # a run that may not go on stays as it was
-            save(status="failed" if isinstance(error, Exception) else "interrupted", error=str(error))
-        raise
-    save(status="finished", finished_at=_utc(time.time()), duration_s=round(time.time() - started, 3))
-    world.leave()
+            save()
+        begun = before is None
+        try:
+            training = _Training(store, clips, recipe, run_dir, device, on_progress, weights or {}, roots, world, info)
+            found = checkpoints(run_dir)
+            if found:
+                training.go_on(found[-1], force)
+            else:
+                training.begin(weights or {})
+            begun = True
+            save()
+            validation = training.run()
+        except BaseException as error:
+            if begun:  # a run that may not go on stays as it was
+                save(status="failed" if isinstance(error, Exception) else "interrupted", error=str(error))
+            raise
+        save(status="finished", finished_at=_utc(time.time()), duration_s=round(time.time() - started, 3))
     return TuneResult(Run(run_dir, info), validation, tuple(info["notes"]))
 
 
@@ -203,13 +173,18 @@ class _Training:
     ) -> None:
         self.recipe, self.run_dir, self.device, self.world, self.info = recipe, run_dir, device, world, info
         self.on_progress = on_progress
+        if recipe.tensorboard:
+            summary_writer()  # where it is missing, that is said now
         files: dict[str, str] = {}
         examples = load_examples(clips, recipe, file_finder(roots, files))
         names = [example.name for example in (*examples.train, *examples.validation)]
         self.features = Features(store, recipe.features, names, recipe.missing)
         self.examples = readable(examples, self.features)
         source = find_source(recipe.llm, weights)
-        self.model = start_model(source, self.features, recipe, device)
+        self.sharded = recipe.parallel == "fsdp" and world.size > 1
+        self.model = start_model(source, self.features, recipe, "cpu" if self.sharded else device)
+        if self.sharded:
+            shard(self.model, device)
         self.model.train()
         mix = TaskMix({task: recipe.tasks[task] for task in recipe.active}, recipe.prompts)
         self.sampler = Sampler(
@@ -234,10 +209,10 @@ class _Training:
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
         llm_parameters = base_parameters(self.model)
-        self.flops_per_token = 4 * llm_parameters
-        self.peak = peak_flops(device)
+        peak = peak_flops(device)
+        self.speed = (4 * llm_parameters, peak * world.size if peak else None)  # FLOP per token, FLOP/s there are
         self.identity = {
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json", exclude=FREE),
             "store": store.id if store is not None and self.features.specs else None,
             "feature": {spec.name: spec.fingerprint for spec in self.features.specs},
             "data": self.examples.digest,
@@ -284,11 +259,11 @@ class _Training:
             parts = {"train": self.examples.train, "validation": self.examples.validation}
             names = {part: [example.name for example in examples] for part, examples in parts.items()}
             write_json(self.run_dir / "clips.json", names)
-            _trim_log(self.run_dir / "log.jsonl", self.step)
         save_every = recipe.checkpoint.every_steps or self.epoch_steps
         validate_every = recipe.validation.every or self.epoch_steps
-        meter = _Meter()
-        with ahead(self._load, self.step, self.steps) as windows, interruptible() as interrupted:
+        told = (self.on_progress, recipe.tensorboard, recipe.validation.metric)
+        reporter, meter = Reporter(self.run_dir, self.step, *told, silent=world.rank > 0), Meter()
+        with ahead(self._load, self.step, self.steps) as windows, interruptible() as interrupted, reporter:
             for step, window in windows:
                 lr = self.rate(step)
                 loss, tokens, samples = self._step(step, window, lr)
@@ -296,11 +271,12 @@ class _Training:
                 meter.add(loss, tokens, samples)
                 last = self.step == self.steps
                 if last or self.step % recipe.log_every == 0:
-                    self._report(meter.take(self, lr))
-                    meter = _Meter()
+                    reporter.tell(self._progress(lr, **meter.take(self.steps - self.step, *self.speed)))
+                    meter = Meter()
                 before, answers, best = time.perf_counter(), None, False
                 if self.examples.validation and (last or self.step % validate_every == 0):
-                    answers, best = self._validate(lr)
+                    answers, best, value = self._validate()
+                    reporter.tell(self._progress(lr, metric=value, best=best))
                 stop = world.any(interrupted())
                 if best or last or stop or self.step % save_every == 0:
                     self._save(answers)
@@ -312,9 +288,16 @@ class _Training:
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def _load(self, step: int) -> list[tuple[int, list[Sample], Batch]]:
-        """This process's batches of a step, with their number in the step; runs in a thread, one step ahead."""
+        """This process's batches of a step, with their number in the step; runs in a thread, one step ahead.
+
+        Where the last window of a pass does not go round, a process of a sharded model gets another one's batch without
+        its samples: to pass through the model as often as the others, and to learn nothing from it.
+        """
         batches = list(enumerate(self.sampler.batches(step)))
-        return [(i, samples, self._collate(samples)) for i, samples in batches[self.world.rank :: self.world.size]]
+        window = [(i, samples, self._collate(samples)) for i, samples in batches[self.world.rank :: self.world.size]]
+        if self.sharded and len(window) * self.world.size < len(batches):
+            window.append((0, [], self._collate(batches[0][1])))
+        return window
 
     def _collate(self, samples: Sequence[Sample]) -> Batch:
         recipe, model = self.recipe, self.model
@@ -325,14 +308,15 @@ class _Training:
 
     def _step(self, step: int, window: list[tuple[int, list[Sample], Batch]], lr: float) -> tuple[float, int, int]:
         """One optimizer step: mean loss over its supervised tokens, rows that are no padding, samples."""
-        counts = torch.tensor([sum(b.supervised for *_, b in window), sum(b.real_tokens for *_, b in window)])
-        counts = torch.cat([counts, torch.tensor([sum(len(samples) for _, samples, _ in window)])]).to(self.device)
+        own = [(batch.supervised, batch.real_tokens, len(samples)) for _, samples, batch in window if samples]
+        counts = torch.tensor([(0, 0, 0), *own]).sum(0).to(self.device)
         self.world.add([counts])
-        supervised, tokens, samples = counts.tolist()
+        supervised, tokens, seen = counts.tolist()
         losses = torch.zeros(len(window), device=self.device)
-        for place, (i, _, batch) in enumerate(window):
+        for place, (i, samples, batch) in enumerate(window):
             torch.manual_seed(_dropout_seed(self.recipe.seed, step, i))
             loss, _ = self.model(batch.to(self.device))  # sum over the batch's supervised tokens
+            loss = loss if samples else loss * 0
             (loss / supervised).backward()
             losses[place] = loss.detach()
         total = losses.sum()
@@ -346,7 +330,7 @@ class _Training:
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
-        return float(total) / supervised, tokens, samples
+        return float(total) / supervised, tokens, seen
 
     def _stop(self, step: int, window: list[tuple[int, list[Sample], Batch]], losses: torch.Tensor) -> None:
         rows = [
@@ -366,29 +350,25 @@ class _Training:
 
     # ---- reports -----------------------------------------------------------------------------------------------------
 
-    def _report(self, progress: Progress) -> None:
-        if self.world.rank:
-            return
-        row = {key: value for key, value in asdict(progress).items() if value is not None}
-        with open(self.run_dir / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-        if self.on_progress is not None:
-            self.on_progress(progress)
+    def _progress(self, lr: float, loss: float | None = None, **more: Any) -> Progress:
+        if loss is not None and self.device.startswith("cuda"):
+            more["memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        return Progress(self.step, self.steps, (self.step - 1) // self.epoch_steps, loss, lr, **more)
 
-    def _validate(self, lr: float) -> tuple[list[dict[str, Any]], bool]:
-        """Answers about the validation clips, and whether this is the best step so far."""
+    def _validate(self) -> tuple[list[dict[str, Any]], bool, float]:
+        """Answers about the validation clips, whether this is the best step so far, and the value that says so."""
         recipe, world = self.recipe, self.world
-        mine = self.examples.validation[world.rank :: world.size]
-        rows = world.gather(predict(self.model, self.features, mine, recipe, recipe.validation.answers))
+        # Of a sharded model every process must make all passes; the first one's answers are then everybody's.
+        mine = self.examples.validation if self.sharded else self.examples.validation[world.rank :: world.size]
+        rows = predict(self.model, self.features, mine, recipe, recipe.validation.answers)
+        rows = world.gather([] if self.sharded and world.rank else rows)
         rows.sort(key=lambda row: row["name"])
         value = float(getattr(self._score(rows), recipe.validation.metric))
         best = self.best is None or value > self.best["value"]
         self.history.append({"step": self.step, recipe.validation.metric: value})
         if best:
             self.best = {"step": self.step, "value": value}
-        where = (self.step, self.steps, (self.step - 1) // self.epoch_steps)
-        self._report(Progress(*where, None, lr, metric=value, best=best))
-        return rows, best
+        return rows, best, value
 
     def _score(self, rows: Sequence[Mapping[str, Any]]) -> Score:
         truth = {example.name: Label(example.label) for example in self.examples.validation}
@@ -436,7 +416,7 @@ class _Training:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         validation = self._score(rows)
         if few := too_few(validation.n):
-            self.info["notes"].append(few)
+            self.info["notes"].append(f"Of the validation: {few}")
         self.info["notes"].append("The validation clips chose the checkpoint, so their score is somewhat too good.")
         if self.world.rank == 0:
             run = Run(self.run_dir, self.info)
@@ -451,71 +431,8 @@ class _Training:
 # ---- parts of the loop ----------------------------------------------------------------------------------------------
 
 
-def learning_rate(recipe: TuneRecipe, epoch_steps: int) -> Callable[[int], float]:
-    """Learning rate by step, from 0.
-
-    `official` is Emotion-LLaMA's, whose cosine counts from step 0 and whose warmup counts within an epoch; `cosine`
-    warms up once and begins its cosine where the warmup ends; `constant` warms up once and stays.
-    """
-    if recipe.schedule == "official":
-        rates = (recipe.lr, recipe.min_lr, recipe.warmup_lr)
-        return Schedule(*rates, recipe.warmup_steps, epoch_steps, recipe.epochs).lr
-
-    def rate(step: int) -> float:
-        if step < recipe.warmup_steps:
-            return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / recipe.warmup_steps
-        if recipe.schedule == "constant":
-            return recipe.lr
-        part = (step - recipe.warmup_steps) / max(1, recipe.epochs * epoch_steps - recipe.warmup_steps)
-        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * part))
-
-    return rate
-
-
-class _Meter:
-    """Sums since the last report."""
-
-    def __init__(self) -> None:
-        self.start, self.steps, self.loss, self.tokens, self.samples = time.perf_counter(), 0, 0.0, 0, 0
-
-    def add(self, loss: float, tokens: int, samples: int) -> None:
-        self.steps, self.loss = self.steps + 1, self.loss + loss
-        self.tokens, self.samples = self.tokens + tokens, self.samples + samples
-
-    def take(self, training: _Training, lr: float) -> Progress:
-        passed = max(time.perf_counter() - self.start, 1e-9)
-        speed = self.tokens / passed
-        cuda = training.device.startswith("cuda")
-        peak = training.peak * training.world.size if training.peak else None
-        return Progress(
-            step=training.step,
-            steps=training.steps,
-            epoch=(training.step - 1) // training.epoch_steps,
-            loss=self.loss / self.steps,
-            lr=lr,
-            samples_per_s=self.samples / passed,
-            tokens_per_s=speed,
-            mfu=speed * training.flops_per_token / peak if peak else None,
-            memory_bytes=torch.cuda.max_memory_allocated(training.device) if cuda else None,
-            eta_s=(training.steps - training.step) * passed / self.steps,
-        )
-
-
 def _dropout_seed(seed: int, step: int, batch: int) -> int:
     return int(np.random.SeedSequence([seed, _DROPOUT, step, batch]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drop the rows of steps that will be made again."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            if line and json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:  # the last line of a killed process
-            continue
-    write_atomic(path, "".join(kept))
 
 
 # ---- before the first step ------------------------------------------------------------------------------------------

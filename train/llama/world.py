@@ -5,32 +5,94 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
+from emo.featstore.errors import EmoError, TrainError
+from emo.train.device import resolve_device
+
+T = TypeVar("T")
+
+
+def own_device(name: str) -> str:
+    """Name of the device that this process computes on: with torchrun every process has a GPU of its own.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    device = resolve_device(name)
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    return device
+
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together, as torchrun has started them; alone without it."""
+    """The processes that train together, as torchrun has started them; alone without it.
+
+    As a context it is left at its end: all at once, or alone and at once where there was an error.
+    """
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Meet the other processes, where the environment says that there are any."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        """Meet the other processes, where the environment says that there are any; or find oneself among them already.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if not distributed.is_initialized():
-            distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+            own = torch.device(own_device(device))
+            if own.type == "cuda":
+                torch.cuda.set_device(own)  # through which NCCL sends what is no tensor
+            distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leave(together=kind is None)
+
+    def share(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, for all of them; the others do not call it.
+
+        Args:
+            make: Its result is pickled.
+
+        Raises:
+            EmoError: As `make` has raised it, in every process.
+            TrainError: Anything else that it has raised; in the first process that itself.
+        """
+        if self.size == 1:
+            return make()
+        said: list[Any] = [None, None]  # the result, or the error and what it holds
+        error: Exception | None = None
+        if self.rank == 0:
+            try:
+                said[0] = make()
+            except Exception as raised:  # noqa: BLE001 - raised again below, when the others know
+                error = raised
+                told = raised if isinstance(raised, EmoError) else TrainError(f"The first process failed: {raised!r}.")
+                said[1] = type(told), vars(told)
+        distributed.broadcast_object_list(said)
+        if self.rank and said[1] is not None:
+            error = _again(*said[1])
+        if error is not None:
+            raise error
+        return said[0]
 
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
         """Sum tensors over all processes, in place."""
@@ -57,11 +119,32 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
-    def leave(self) -> None:
-        """Part from the others, all at once."""
-        if self.size > 1:
+    def leave(self, together: bool = True) -> None:
+        """Part from the others, once.
+
+        Args:
+            together: Wait for all. After an error do not: what the others wait for then fails at once, for it will
+                never come.
+        """
+        if self.size == 1 or not distributed.is_initialized():
+            return
+        if together:
             distributed.barrier()
-            distributed.destroy_process_group()
+        elif distributed.get_backend() == "nccl":
+            return  # destroying could itself wait for the others, and torchrun ends them when this process ends
+        if distributed.get_backend() == "gloo":
+            # Its threads drop the last tensors a moment later and need the interpreter for that. After `shard` they
+            # outlive the group, because torch's caches hold it, and would abort a process that ends at once.
+            time.sleep(0.1)
+        distributed.destroy_process_group()
+
+
+def _again(kind: type[EmoError], held: dict[str, Any]) -> EmoError:
+    """An error of another process; not unpickled as such, for its `__init__` may ask for more than a message."""
+    error = kind.__new__(kind)
+    EmoError.__init__(error, held["message"], held["hint"])
+    vars(error).update(held)
+    return error
 
 
 @contextmanager

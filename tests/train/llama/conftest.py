@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,7 @@ LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 STREAMS = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
 SENTENCES = ("I am fine.", "", "Leave me alone, will you? It is late.", "Oh my.", "We have not seen the child either.")
 TINY = ("seed=7", "epochs=1", "steps_per_epoch=8", "batch_size=4", "log_every=1", "decode.max_new_tokens=4")
+TINY += ("lora.r=4", "lora.targets=[q_proj, v_proj]", "validation.every=10", "checkpoint.every_steps=10")
 
 
 @dataclass(frozen=True)
@@ -82,3 +87,65 @@ def recipe() -> Callable[..., Any]:
         return load_recipe("tiny", [*TINY, *overrides])
 
     return make
+
+
+SCRIPT = """
+import os, pickle, signal, socket, sys, traceback
+from pathlib import Path
+for name in ("av", "onnxruntime", "emo.extract"):
+    sys.modules[name] = None  # training reads the store alone: importing a decoder or an encoder fails
+import torch
+torch.set_num_threads(1)
+from emo.featstore.store import open_store
+from emo.train.heads.base import load_recipe
+from emo.train.llama import resume, tune
+
+folder = Path(sys.argv[1])
+clips = pickle.loads((folder / "clips.pickle").read_bytes())
+recipe = load_recipe(folder / "given.yaml")
+
+def train(run, recipe=recipe, **options):
+    tune.tune(open_store(folder / "features.emo"), clips, recipe, folder / run, "cpu", **options)
+
+def fork(job, *arguments):  # importing torch takes longer than training
+    child = os.fork()
+    if not child:
+        try:
+            job(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
+
+def together(job):  # what torchrun does; the exit status of both processes
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    def joined(rank):
+        names = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        job(rank)
+    return [os.waitpid(child, 0)[1] for child in [fork(joined, rank) for rank in range(2)]]
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Callable[..., None]:
+    """Run code in a new interpreter, after `SCRIPT`, which gives it the clips, the recipe and `train`."""
+
+    def run(made: Corpus, given: Any, code: str) -> None:
+        (tmp_path / "clips.pickle").write_bytes(pickle.dumps(made.clips))
+        (tmp_path / "given.yaml").write_text(given.to_yaml())
+        (tmp_path / "script.py").write_text(SCRIPT + code)
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.spec import EncoderSpec
@@ -370,7 +371,7 @@ def test_a_hugging_face_folder(folder: Path) -> None:
     assert got[0, 0].item() == pytest.approx(-total.item(), abs=1e-4)
 
 
-def test_a_gguf_file(folder: Path, tmp_path: Path) -> None:
+def test_a_gguf_file(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     gguf = pytest.importorskip("gguf")
     state = {name: each.numpy() for name, each in load_file(folder / "model.safetensors").items()}
     path = tmp_path / "gguf" / "small.gguf"
@@ -406,7 +407,10 @@ def test_a_gguf_file(folder: Path, tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    capfd.readouterr()
     got, want = build(path, WIDTHS, LORA), build(folder, WIDTHS, LORA)
+    assert "it/s" not in capfd.readouterr().err, "a progress bar of transformers"
+    assert not tqdm(disable=False).disable, "other bars are as they were"
     torch.testing.assert_close(logits(got), logits(want), rtol=0, atol=1e-5)
     assert got.tokenizer.encode("hi</s>") == want.tokenizer.encode("hi</s>")
 

@@ -11,9 +11,8 @@ import yaml
 
 from emo.featstore.errors import UsageError
 from emo.train.heads.base import TUNE_RECIPES, load_recipe, make_recipe
-from emo.train.llama.optim import Schedule
+from emo.train.llama.optim import Schedule, learning_rate
 from emo.train.llama.recipe import EMOTIONS, TuneRecipe
-from emo.train.llama.tune import learning_rate
 
 
 def text_of(name: str) -> str:
@@ -129,6 +128,8 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_key() -> None:
         (["validation.holdout=0.9"], "validation.holdout"),
         (["lora=7"], "lora: "),
         (["lora=7", "lora.x.y=3"], "unknown key lora.x"),
+        (["parallel=fsdp", "quantise=nf4"], "parallel: fsdp cannot share a quantised language model"),
+        (["parallel=pp"], "parallel: "),
         (["kind=head"], "of kind 'head'"),
     ],
 )

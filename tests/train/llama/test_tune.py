@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,106 +141,37 @@ def test_how_a_step_is_cut_does_not_matter(
     assert len({round(loss, 6) for loss in losses[0]}) == 8
 
 
-# ---- other processes ------------------------------------------------------------------------------------------------
+# ---- a killed process ------------------------------------------------------------------------------------------------
 
-SCRIPT = """
-import os, pickle, signal, sys
-from pathlib import Path
-for name in ("av", "onnxruntime", "emo.extract"):
-    sys.modules[name] = None  # training reads the store alone: importing a decoder or an encoder fails
-import torch
-torch.set_num_threads(1)
-from emo.featstore.store import open_store
-from emo.train.heads.base import load_recipe
-from emo.train.llama import resume, tune
-
-folder, *runs = map(Path, sys.argv[1:])
-clips = pickle.loads((folder / "clips.pickle").read_bytes())
-
-def train(run, kill=None):
+KILLED = """
+def until(step):
     seen = []
-    def reached(step):
-        seen.append(step)
-        if kill and seen.count(kill) == 2:
+    def reached(now):
+        seen.append(now)
+        if seen.count(step) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
     resume.reached = reached
-    tune.tune(open_store(folder / "features.emo"), clips, load_recipe(folder / "given.yaml"), folder / run, "cpu")
+    train(step)
 
-def fork(job):  # importing torch takes longer than training
-    child = os.fork()
-    if not child:
-        job()
-        os._exit(0)
-    return child
-
-if runs[0].name == "kill":  # the other runs are named after the step at which to die
-    for run in runs[1:]:
-        assert os.WTERMSIG(os.waitpid(fork(lambda: train(run, run.name)), 0)[1]) == signal.SIGKILL
-else:
-    import socket
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    def join(rank):  # what torchrun says to its processes
-        names = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()})
-        train(runs[0])
-    for child in [fork(lambda: join(rank)) for rank in range(2)]:
-        assert os.waitpid(child, 0)[1] == 0
+for step in ("weights-written", "optimizer-written", "synced", "renamed"):
+    assert os.WTERMSIG(os.waitpid(fork(until, step), 0)[1]) == signal.SIGKILL
 """
 
 
-def other_process(folder: Path, made: Any, recipe: Any, *runs: str) -> None:
-    (folder / "clips.pickle").write_bytes(pickle.dumps(made.clips))
-    (folder / "given.yaml").write_text(recipe.to_yaml())
-    (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(folder / "script.py"), str(folder), *runs]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_killed_while_a_checkpoint_is_written_the_one_before_is_usable(
-    corpus: Make, recipe: Make, tmp_path: Path
+    corpus: Make, recipe: Make, tmp_path: Path, other_process: Make
 ) -> None:
     made = corpus(n=8)
     chosen = recipe(*QUIET, "steps_per_epoch=4", "checkpoint.every_steps=2", "checkpoint.keep=1")
-    steps = ("weights-written", "optimizer-written", "synced", "renamed")
     train(made, chosen, tmp_path / "whole")
-    other_process(tmp_path, made, chosen, "kill", *steps)
-    for step in steps:
+    other_process(made, chosen, KILLED)
+    for step in ("weights-written", "optimizer-written", "synced", "renamed"):
         found = checkpoints(tmp_path / step)
         assert [each.step for each in found] == ([2, 4] if step == "renamed" else [2])
         assert load_run(tmp_path / step).info["status"] == "running"
         train(made, chosen, tmp_path / step, resume=True)
         assert same(tmp_path / "whole", tmp_path / step)
         assert [path.name for path in (tmp_path / step / "checkpoints").iterdir()] == ["step-00000004"]
-
-
-def test_two_processes_learn_what_one_does(corpus: Make, recipe: Make, tmp_path: Path) -> None:
-    made = corpus(n=22)
-    chosen = recipe("batch_size=3", "accumulate=2", "steps_per_epoch=6", "validation.every=3", "lora.dropout=0.2")
-    train(made, chosen, tmp_path / "one")
-    other_process(tmp_path, made, chosen, "two")
-    assert gap(tmp_path / "one", tmp_path / "two") < TOLERANCE
-    one, two = load_run(tmp_path / "one").info, load_run(tmp_path / "two").info
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert one["best"] == two["best"]
-    losses = [[row.get("loss") for row in log(tmp_path / name)] for name in ("one", "two")]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    rows = [read_predictions(tmp_path / name / "predictions-likelihood.jsonl") for name in ("one", "two")]
-    assert rows[0].keys() == rows[1].keys()
-
-
-def test_batches_that_processes_cannot_share_are_refused(
-    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from emo.train.llama.world import World
-
-    monkeypatch.setattr(World, "join", classmethod(lambda cls, device: cls(0, 2)))
-    with pytest.raises(UsageError, match="accumulate: 3 batches per step cannot be shared by 2 processes"):
-        train(corpus(n=2), recipe("accumulate=3"), tmp_path / "run")
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
@@ -405,19 +334,52 @@ def test_the_run_folder_says_what_happened(corpus: Make, recipe: Make, tmp_path:
     assert metrics["validation"]["f1_weighted"] == info["best"]["value"] == again.f1_weighted
 
 
+def test_tensorboard_is_told_what_the_log_is_told(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    """And of every step once, though two of them were made twice."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    made, run = corpus(), tmp_path / "run"
+    chosen = recipe("tensorboard=true", "validation.every=4", "checkpoint.every_steps=4")
+    with pytest.raises(Stop):
+        train(made, chosen, run, on_progress=stop_after(6))
+    train(made, None, run, resume=True)
+    board = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    rows = [row for row in log(run) if "metric" not in row]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    told = {"loss", "lr", "samples_per_s", "tokens_per_s"}  # a CPU has neither MFU nor GPU memory
+    assert set(board.Tags()["scalars"]) == {f"train/{name}" for name in told} | {"validation/f1_weighted"}
+    measured = [row for row in log(run) if "metric" in row]
+    pairs = [(f"train/{name}", name, rows) for name in told] + [("validation/f1_weighted", "metric", measured)]
+    for tag, name, expected in pairs:
+        events = board.Scalars(tag)
+        assert [event.step for event in events] == [row["step"] for row in expected]
+        assert [event.value for event in events] == pytest.approx([row[name] for row in expected])
+
+
+def test_tensorboard_is_optional_and_its_absence_is_said_before_the_first_step(
+    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    made, sets = corpus(n=4), (*QUIET, "steps_per_epoch=1")
+    train(made, recipe(*sets), tmp_path / "plain")
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+    with pytest.raises(UsageError, match=r"needs the package tensorboard\. .*pip install 'emo\[tensorboard\]'"):
+        train(made, recipe(*sets, "tensorboard=true"), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
 def test_real_tokens_are_counted_not_padded_ones(corpus: Make, recipe: Make, tmp_path: Path) -> None:
     made = corpus(n=4)
     seen: list[int] = []
-    from emo.train.llama import tune as module
+    from emo.train.llama.progress import Meter
 
-    real = module._Meter.add
+    real = Meter.add
 
     def add(self: Any, loss: float, tokens: int, samples: int) -> None:
         seen.append(tokens)
         real(self, loss, tokens, samples)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Meter, "add", add)
+        patch.setattr(Meter, "add", add)
         for size in (1, 4):
             sets = (*DRY, "steps_per_epoch=1", f"batch_size={size}", f"accumulate={4 // size}")
             train(made, recipe(*sets), tmp_path / str(size))
