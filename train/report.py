@@ -1,17 +1,24 @@
-"""A score as rows to print and as a report folder: metrics.json, report.md, confusion.png."""
+"""A score as rows to print and as a report folder: numbers, text, a page to look at, and its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from emo.train.runs import write_atomic, write_json
-from emo.train.score import Score, too_few
+from emo.featstore.clip import Label
+from emo.featstore.page import Page, Table
+from emo.train.answers import Prediction
+from emo.train.compare import Intervals, intervals
+from emo.train.score import TO_NEUTRAL, Score, label_set, parse_answers, too_few
+from emo.train.scores.document import Part, Picture, cell, write_parts
+from emo.train.scores.pictures import classes_png, columns_of, confusion_png, reliability_png
 
 Row = tuple[str, ...]
+HARDEST = 20
+BINS = 10  # of the reliability curve, equally wide
 
 
 def verdict(score: Score) -> str:
@@ -25,7 +32,7 @@ def verdict(score: Score) -> str:
 
 def remarks(score: Score) -> list[str]:
     """What must be said beside the numbers, one sentence each: answers, clips and predictions that did not count."""
-    told = "counted as neutral" if score.policy == "official" else "counted as wrong"
+    told = "counted as neutral" if score.policy in TO_NEUTRAL else "counted as wrong"
     lines = [f"{score.unparsed} of {score.n} answers could not be parsed" + (f", {told}." if score.unparsed else ".")]
     if score.unparsed:
         some = list(score.unparsed_examples.items())[:3]
@@ -54,105 +61,168 @@ def summary_rows(score: Score) -> list[Row]:
         "valence MSE": score.mse,
         "combined": score.combined,
     }
-    return [(name, _text(value)) for name, value in numbers.items() if value is not None]
+    return [(name, cell(value)) for name, value in numbers.items() if value is not None]
 
 
 def class_rows(score: Score) -> list[Row]:
     """Header and one row per label: precision, recall, F1, clips, unparsed answers."""
     header: Row = ("label", "precision", "recall", "f1", "support", "unparsed")
-    return [header, *((label, *(_text(row[key]) for key in header[1:])) for label, row in score.per_class.items())]
+    return [header, *((label, *(cell(row[key]) for key in header[1:])) for label, row in score.per_class.items())]
 
 
 def confusion_rows(score: Score) -> list[Row]:
     """Header and one row per true label; a last column holds unparsed answers where there are any."""
-    labels, counts = _columns(score)
+    labels, counts = columns_of(score)
     return [
         ("truth \\ answer", *labels),
         *((label, *map(str, row)) for label, row in zip(score.labels, counts.tolist(), strict=True)),
     ]
 
 
-def write_report(score: Score, folder: Path, title: str = "Score", notes: Sequence[str] = ()) -> list[Path]:
-    """Write metrics.json, report.md and confusion.png into a folder.
+def score_page(score: Score, title: str, notes: Sequence[str] = ()) -> Page:
+    """A score with its intervals and the sentences that must stand beside it."""
+    found = intervals(score)
+    lines = dict.fromkeys([*remarks(score), _ends(found), *notes])
+    value = {**score.to_json(), "intervals": found.to_json(), "notes": list(notes)}
+    return Page(value, [*_tables(score, found, title), *lines], verdict(score))
+
+
+def _ends(found: Intervals) -> str:
+    return f"2.5 % and 97.5 %: of the same number over {found.resamples:,} resamples of the clips."
+
+
+def _tables(score: Score, found: Intervals, title: str) -> list[Table]:
+    ends = {"accuracy (WAR)": found.accuracy, "F1, weighted": found.f1_weighted, "UAR": found.uar}
+    rows = [
+        (name, value, *((cell(ends[name].low), cell(ends[name].high)) if name in ends else ("", "")))
+        for name, value in summary_rows(score)
+    ]
+    columns = ("", "value", "2.5 %", "97.5 %")
+    (header, *classes), (answers, *counts) = class_rows(score), confusion_rows(score)
+    return [
+        Table(title, columns, rows, columns[1:]),
+        Table("Per class", header, classes, header[1:]),
+        Table("Confusion (rows: truth)", answers, counts, answers[1:]),
+    ]
+
+
+def hardest(
+    truth: Mapping[str, Label], predictions: Mapping[str, Prediction], policy: str, labels: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Clips that are answered wrongly, the most surprising first.
+
+    That is the clip whose true label got the least probability; without probabilities, a clip of the class that is
+    otherwise answered best.
+
+    Returns:
+        `{"name", "truth", "answer", "said", "probability"}`, the last one of the true label and `None` without
+        probabilities; `answer` is `None` where what was said did not parse.
+    """
+    emotions = {n: label.emotion for n, label in truth.items() if label.emotion is not None and n in predictions}
+    parsed = parse_answers({n: predictions[n] for n in emotions}, policy, labels or label_set(emotions.values()))
+    right: dict[str, list[bool]] = {}
+    for name, emotion in emotions.items():
+        right.setdefault(emotion, []).append(parsed[name] == emotion)
+    wrong = []
+    for name, emotion in emotions.items():
+        if parsed[name] != emotion:
+            each = predictions[name]
+            chance = each.probabilities.get(emotion, 0.0) if each.probabilities else None
+            row = {"name": name, "truth": emotion, "answer": parsed[name], "said": each.answer, "probability": chance}
+            wrong.append(row)
+
+    def ease(row: dict[str, Any]) -> tuple[float, float, str]:
+        chance = 1.0 if row["probability"] is None else row["probability"]
+        return chance, -float(np.mean(right[row["truth"]])), row["name"]
+
+    return sorted(wrong, key=ease)
+
+
+def reliability(truth: Mapping[str, Label], predictions: Mapping[str, Prediction]) -> dict[str, Any] | None:
+    """How often the most probable label is right, by its probability; `None` where nothing has probabilities.
+
+    Returns:
+        `{"ece", "n", "bins": [{"confidence", "accuracy", "n"}]}`; ece is the expected calibration error over 10 bins of
+        equal width (Guo et al. 2017). Probabilities are divided by their sum.
+    """
+    confidence, right = [], []
+    for name, label in truth.items():
+        chances = predictions[name].probabilities if name in predictions else None
+        if label.emotion is not None and chances and (total := sum(chances.values())) > 0:
+            best = max(chances, key=chances.__getitem__)
+            confidence.append(chances[best] / total)
+            right.append(best == label.emotion)
+    if not confidence:
+        return None
+    sure, hit = np.array(confidence), np.array(right)  # (N,)
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    bins = [
+        {"confidence": float(sure[at].mean()), "accuracy": float(hit[at].mean()), "n": int(at.sum())}
+        for at in (place == i for i in range(BINS))
+        if at.any()
+    ]
+    ece = sum(each["n"] * abs(each["accuracy"] - each["confidence"]) for each in bins) / len(sure)
+    return {"ece": float(ece), "n": len(sure), "bins": bins}
+
+
+def score_pictures(score: Score, found: Intervals, foot: str) -> list[Picture]:
+    """The pictures that every score has; `foot` says below them of what they are."""
+    _, classes, confusion = _tables(score, found, "")
+    return [
+        Picture("confusion.png", "Confusion matrix", confusion_png(score, foot), confusion),
+        Picture("classes.png", "Per class", classes_png(score, found, foot), classes),
+    ]
+
+
+def write_report(
+    score: Score,
+    folder: Path,
+    title: str = "Score",
+    notes: Sequence[str] = (),
+    truth: Mapping[str, Label] | None = None,
+    predictions: Mapping[str, Prediction] | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write metrics.json, report.md, report.html, confusion.png, classes.png and perhaps reliability.png into a folder.
 
     Args:
         score: What to report.
         folder: Made if absent; files of an earlier report are replaced.
-        title: Heading of text and picture.
+        title: Heading of text and pictures.
         notes: Further sentences that must stand beside the numbers, such as the features' profile.
+        truth: With `predictions`, for the hardest clips and the reliability curve.
+        predictions: What was scored.
+        labels: The label set, as given to `score`.
 
     Returns:
         The files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sentences = list(dict.fromkeys([*notes, *remarks(score)]))
-    lines = [f"# {title}", "", verdict(score), "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += [*_markdown([("measure", "value"), *summary_rows(score)]), ""]
-    lines += ["## Per class", "", *_markdown(class_rows(score)), ""]
-    lines += [
-        "## Confusion matrix",
-        "",
-        *_markdown(confusion_rows(score)),
-        "",
-        "![confusion matrix](confusion.png)",
-        "",
-    ]
-    files = [folder / "metrics.json", folder / "report.md", folder / "confusion.png"]
-    write_json(files[0], score.to_json() | {"notes": sentences})
-    write_atomic(files[1], "\n".join(lines))
-    write_atomic(files[2], confusion_png(score, title, notes[0] if notes else ""))
-    return files
+    found = intervals(score)
+    sentences = list(dict.fromkeys([*notes, *remarks(score), _ends(found)]))
+    foot = " · ".join([title, *notes[:1]])
+    parts: list[Part] = [_tables(score, found, title)[0], *score_pictures(score, found, foot)]
+    value = {**score.to_json(), "title": title, "intervals": found.to_json(), "notes": sentences}
+    if truth is not None and predictions is not None:
+        if calibration := reliability(truth, predictions):
+            value["reliability"] = calibration
+            png = reliability_png(calibration, foot)
+            columns = ("confidence", "accuracy", "n")
+            rows = [[each[key] for key in columns] for each in calibration["bins"]]
+            parts.append(Picture("reliability.png", "Reliability", png, Table("Reliability", columns, rows, columns)))
+        value["hardest"] = wrong = hardest(truth, predictions, score.policy, labels)[:HARDEST]
+        if wrong:
+            parts.append(_hardest_table(wrong))
+    return write_parts(folder, value, title, verdict(score), sentences, parts)
 
 
-def confusion_png(score: Score, title: str, note: str = "") -> bytes:
-    """The confusion matrix as a PNG: counts, shaded by the share of each true class."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    labels, counts = _columns(score)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (C, C or C + 1)
-    side = 1.6 + 0.72 * len(labels)
-    figure = Figure(figsize=(side + 1.2, side * len(score.labels) / len(labels) + 1.4), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(share):
-        ink = "white" if value > 0.55 else "#b0b7c3" if counts[row, column] == 0 else "#1b2533"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=11)
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(score.labels)), [f"{label} ({row['support']})" for label, row in score.per_class.items()])
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth (clips)")
-    axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(score.labels) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title(
-        f"{title}\nweighted F1 {score.f1_weighted:.4f}   accuracy {score.accuracy:.4f}   UAR {score.uar:.4f}",
-        fontsize=11,
-        loc="left",
-    )
-    if note:
-        figure.supxlabel(note, fontsize=7.5, color="#5a6472", wrap=True)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _columns(score: Score) -> tuple[tuple[str, ...], np.ndarray]:
-    """Column names and counts, with unparsed answers as a last column unless the policy has given them a class."""
-    counts = np.array(score.confusion)
-    lost = np.array([[score.per_class[label]["unparsed"]] for label in score.labels], dtype=counts.dtype)
-    if not lost.any():
-        return score.labels, counts
-    return (*score.labels, "unparsed"), np.hstack([counts, lost])
-
-
-def _markdown(rows: Sequence[Row]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]
-
-
-def _text(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+def _hardest_table(wrong: Sequence[Mapping[str, Any]]) -> Table:
+    sure = any(each["probability"] is not None for each in wrong)
+    columns = ("clip", "truth", "answer", *(["probability of the truth"] if sure else []))
+    rows = []
+    for each in wrong:
+        said = each["answer"] or "unparsed"
+        if each["said"].split(" ")[-1] != said:
+            said += f": {each['said'][:60]!r}"
+        chance = "" if each["probability"] is None else each["probability"]
+        rows.append((each["name"], each["truth"], said, *([chance] if sure else [])))
+    return Table("Hardest clips", columns, rows, columns[3:])

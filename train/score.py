@@ -6,7 +6,7 @@ Numbers equal scikit-learn's (`zero_division=0`) and the MER2023 scripts'; nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ EXAMPLES = 10
 # Words that stand for one emotion. `nearest` turns a word into the first member of its first group that the label set
 # holds, so the narrow groups come first; a word that is itself a label always stays what it is. It knows no grammar:
 # "not happy" is happy. `fear`, `contempt` and `doubt` are legal answers under Emotion-LLaMA's nine-label prompt, but
-# MER2023 is scored on six.
+# MER2023 is scored on six. On DFEW's seven, worried is fear, contempt is disgust and doubt is surprise.
 NEAR_WORDS = (
     ("disgust", "disgusted", "contempt", "contemptuous"),
     ("fear", "fearful", "afraid", "scared"),
@@ -36,8 +36,9 @@ NEAR_WORDS = (
     ("angry", "anger", "annoyed", "furious", "frustrated", "contempt", "contemptuous", "disgust", "disgusted"),
     ("happy", "happiness", "joy", "joyful", "glad", "pleased", "excited", "excitement"),
     ("sad", "sadness", "sorrow", "sorrowful", "unhappy", "grief"),
-    ("worried", "worry", "anxious", "anxiety", "nervous", "fear", "fearful", "afraid", "scared", "doubt", "doubtful"),
-    ("surprise", "surprised", "amazed", "astonished", "shocked"),
+    ("worried", "doubt", "doubtful"),
+    ("worried", "worry", "anxious", "anxiety", "nervous", "fear", "fearful", "afraid", "scared"),
+    ("surprise", "surprised", "amazed", "astonished", "shocked", "doubt", "doubtful"),
 )
 
 
@@ -63,10 +64,12 @@ def parse_nearest(answer: str, labels: Sequence[str]) -> str | None:
 
 PARSERS: dict[str, Callable[[str, Sequence[str]], str | None]] = {
     "official": parse_official,
+    "to-neutral": parse_official,  # `official` by the name that says what it does
     "strict": parse_official,
     "nearest": parse_nearest,
 }
 POLICIES = (*PARSERS, "likelihood")
+TO_NEUTRAL = ("official", "to-neutral")  # policies under which an answer that does not parse counts as neutral
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Score:
         per_class: By label: precision, recall, f1, support, unparsed.
         f1_macro: Mean over `labels`, as scikit-learn.
         uar: Mean recall over the classes that occur in the truth. `war` is the accuracy by its other name.
-        unparsed: Answers outside the label set: neutral under `official`, wrong under the other policies.
+        unparsed: Answers outside the label set: neutral under `official` and `to-neutral`, else wrong.
         missing: Clips of the truth without a prediction, left out of every number.
         extra: Predictions for clips that the truth does not hold, ignored.
         mse: Of valence, over the `n_valence` clips whose truth has one; `None` where either side has none.
@@ -166,8 +169,9 @@ def score(
     Args:
         truth: By clip name; clips without an emotion are not scored.
         predictions: By clip name.
-        policy: `official` (unparsed answers become neutral, as published), `strict` (same parse, unparsed answers are
-            wrong and counted apart), `nearest` (near words too), `likelihood` (most probable label).
+        policy: `official` (unparsed answers become neutral, as published; also named `to-neutral`), `strict` (same
+            parse, unparsed answers are wrong and counted apart), `nearest` (near words too), `likelihood` (most
+            probable label).
         labels: Words that an answer may be. Default: MER2023's six if the truth uses no other, else the truth's own.
         allow_missing: Score the clips that have a prediction although others of the truth have none.
 
@@ -179,28 +183,14 @@ def score(
     emotions = {name: label.emotion for name, label in truth.items() if label.emotion is not None}
     if not emotions:
         raise UsageError("The truth holds no emotion label, so there is nothing to score.")
-    words = set(emotions.values())
-    allowed = tuple(labels or (MER2023_LABELS if words <= set(MER2023_LABELS) else sorted(words)))
-    if strange := sorted(words - set(allowed)):
+    allowed = tuple(labels or label_set(emotions.values()))
+    if strange := sorted(set(emotions.values()) - set(allowed)):
         raise UsageError(f"The truth holds labels outside the label set: {', '.join(strange)}.", _set_hint(allowed))
 
-    missing = [name for name in emotions if name not in predictions]
-    names = [name for name in emotions if name in predictions]
-    if not names:
-        raise UsageError(
-            f"None of the {len(emotions)} labelled clips has a prediction: {some_of(missing)}.",
-            "Do the clip names agree? A run predicts clips whose features are in the store: emo extract.",
-        )
-    if missing and not allow_missing:
-        raise UsageError(
-            f"{len(missing)} of {len(emotions)} labelled clips have no prediction: {some_of(missing)}.",
-            "Predict them, or ask for missing ones to be left out.",
-        )
-
-    answers = _parse({name: predictions[name] for name in names}, policy, allowed)
-    unparsed = {name: predictions[name].answer for name in names if answers[name] is None}
-    if policy == "official":
-        answers = {name: answer or "neutral" for name, answer in answers.items()}
+    names, missing = shared_clips(list(emotions), predictions, allow_missing)
+    parsed = _parse({name: predictions[name] for name in names}, policy, allowed)
+    unparsed = {name: predictions[name].answer for name in names if parsed[name] is None}
+    answers = _settle(parsed, policy)
 
     classes = sorted({emotions[name] for name in names} | {answer for answer in answers.values() if answer})
     index = {label: i for i, label in enumerate(classes)}
@@ -243,6 +233,47 @@ def score(
         mse=mse,
         combined=None if mse is None else combined_metric(f1_weighted, mse),
     )
+
+
+def shared_clips(
+    labelled: Sequence[str], predicted: Collection[str], allow_missing: bool = False
+) -> tuple[list[str], list[str]]:
+    """Labelled clips that have a prediction, and those that have none, in the order of the labels.
+
+    Raises:
+        UsageError: None has one, or some have none and that is not allowed.
+    """
+    names = [name for name in labelled if name in predicted]
+    missing = [name for name in labelled if name not in predicted]
+    if not names:
+        there = f"the predictions name {some_of(list(predicted), 3)}" if predicted else "there are no predictions"
+        raise UsageError(
+            f"None of the {len(labelled)} labelled clips has a prediction: the labels name {some_of(labelled, 3)}; "
+            f"{there}.",
+            "Do the clip names agree? A run predicts clips whose features are in the store: emo extract.",
+        )
+    if missing and not allow_missing:
+        raise UsageError(
+            f"{len(missing)} of {len(labelled)} labelled clips have no prediction: {some_of(missing)}.",
+            "Predict them, or ask for missing ones to be left out.",
+        )
+    return names, missing
+
+
+def label_set(words: Iterable[str]) -> tuple[str, ...]:
+    """The words that an answer may be where nobody says: MER2023's six if the truth uses no other, else its own."""
+    words = set(words)
+    return MER2023_LABELS if words <= set(MER2023_LABELS) else tuple(sorted(words))
+
+
+def parse_answers(predictions: Mapping[str, Prediction], policy: str, labels: Sequence[str]) -> dict[str, str | None]:
+    """The label that each answer counts as under a policy; `None` where it counts as wrong whatever the truth is."""
+    return _settle(_parse(predictions, policy, labels), policy)
+
+
+def _settle(parsed: Mapping[str, str | None], policy: str) -> dict[str, str | None]:
+    lost = "neutral" if policy in TO_NEUTRAL else None
+    return {name: answer or lost for name, answer in parsed.items()}
 
 
 def _parse(predictions: Mapping[str, Prediction], policy: str, labels: Sequence[str]) -> dict[str, str | None]:

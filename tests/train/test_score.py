@@ -89,11 +89,20 @@ def test_nearest_uses_the_words_of_the_label_set_at_hand() -> None:
     meld = ["anger", "joy", "sadness", "neutral", "disgust", "fear", "surprise"]
     words = ("happy", "angry", "disgust", "Fear", "disgusted", "scared")
     assert [parse_nearest(word, meld) for word in words] == ["joy", "anger", "disgust", "fear", "disgust", "fear"]
+    dfew = ["happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"]
+    assert [parse_nearest(word, dfew) for word in ("worried", "contempt", "doubt")] == ["fear", "disgust", "surprise"]
+    assert [parse_nearest(word, WORDS) for word in ("fear", "contempt", "doubt")] == ["worried", "angry", "worried"]
 
 
 def test_official_calls_unparsed_answers_neutral_and_says_how_many() -> None:
     result = score(truth_of("neutral", "happy"), said("dunno", "happy"), "official")
     assert (result.accuracy, result.unparsed, result.unparsed_examples) == (1.0, 1, {"c0": "dunno"})
+
+
+def test_to_neutral_is_official_by_the_name_that_says_what_it_does() -> None:
+    truth, answers = truth_of("neutral", "happy", "sad"), said("dunno", "happy", "worried")
+    official, other = (score(truth, answers, policy).to_json() for policy in ("official", "to-neutral"))
+    assert official | {"policy": ""} == other | {"policy": ""}
 
 
 def test_strict_counts_unparsed_answers_as_wrong_and_in_no_column() -> None:
@@ -120,6 +129,18 @@ def test_a_missing_prediction_is_an_error_unless_asked_for() -> None:
     assert (result.n, result.missing, result.missing_names, result.accuracy) == (2, 1, ["c2"], 0.5)
     with pytest.raises(UsageError, match="None of the 3"):
         score(truth, {"other": Prediction("sad")}, allow_missing=True)
+
+
+def test_labels_and_predictions_of_other_clips_show_three_of_each() -> None:
+    answers = {f"x{i}": Prediction("sad") for i in range(5)}
+    with pytest.raises(UsageError) as caught:
+        score(truth_of(*["sad"] * 4), answers)
+    assert caught.value.message == (
+        "None of the 4 labelled clips has a prediction: the labels name c0, c1, c2 and 1 more; the predictions name "
+        "x0, x1, x2 and 2 more."
+    )
+    with pytest.raises(UsageError, match="there are no predictions"):
+        score(truth_of("sad"), {})
 
 
 def test_predictions_for_other_clips_are_ignored_and_counted() -> None:

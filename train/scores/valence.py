@@ -1,0 +1,64 @@
+"""Sentiment sets (MOSI, MOSEI, SIMS): the sign of the valence, by MERBench's two rules for zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from emo.featstore.clip import Label
+from emo.featstore.errors import UsageError
+from emo.train.answers import Prediction, some_of
+
+SIGNS = ("negative", "positive")
+
+
+def by_sign(
+    truth: Mapping[str, Label], predictions: Mapping[str, Prediction]
+) -> tuple[dict[str, Label], dict[str, Prediction], list[str]]:
+    """Truth and predictions as positive or negative, ready for `score` with policy `strict`.
+
+    A clip whose true valence is exactly 0 is dropped; a predicted valence of 0 is negative (MERBench). A prediction's
+    valence may also stand in its answer, as a number.
+
+    Args:
+        truth: By clip name; clips without a valence are dropped too, and not counted.
+        predictions: By clip name.
+
+    Returns:
+        Truth, predictions, and what must be said beside the score.
+
+    Raises:
+        UsageError: The truth holds no valence but 0, or a prediction for a labelled clip has none.
+    """
+    valences = {name: label.valence for name, label in truth.items() if label.valence is not None}
+    signs = {name: Label(SIGNS[value > 0]) for name, value in valences.items() if value != 0}
+    if not signs:
+        raise UsageError("The truth holds no valence other than 0, so there is no sign to score.")
+    said = {name: _valence(each) for name, each in predictions.items() if name not in valences or name in signs}
+    if silent := [name for name, value in said.items() if value is None and name in signs]:
+        raise UsageError(
+            f"{len(silent)} predictions hold no valence: {some_of(silent)}.",
+            "Give a column valence, or numbers as answers.",
+        )
+    answers = {
+        name: replace(predictions[name], answer=SIGNS[value > 0], valence=None, probabilities=None)
+        for name, value in said.items()
+        if value is not None
+    }
+    zeros = sum(said[name] == 0 for name in said if name in signs)
+    notes = [
+        "The sign of the valence is scored: a true 0 is dropped, a predicted 0 is negative (MERBench). "
+        f"{len(valences) - len(signs)} of {len(valences)} clips dropped, {zeros} predictions of 0."
+    ]
+    return signs, answers, notes
+
+
+def _valence(each: Prediction) -> float | None:
+    if each.valence is not None:
+        return each.valence
+    try:
+        value = float(each.answer)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
