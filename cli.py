@@ -10,10 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+import typer.core
+import typer.main
 
 from emo import __version__
 
@@ -28,15 +31,6 @@ app = typer.Typer(
 )
 
 
-def _group(name: str, help_: str) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=help_)
-    app.add_typer(group, name=name)
-    return group
-
-
-store_app = _group("store", "Look after the feature store.")
-data_app = _group("data", "Datasets: what they are, what is here.")
-weights_app = _group("weights", "Model weights: what is here, fetch, check.")
 STATE = {"quiet": False, "debug": False}
 
 
@@ -103,12 +97,6 @@ def main() -> None:
 # ---- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _out():
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
 def _say(text: str) -> None:
     """A message for people: stderr, silenced by --quiet."""
     if not STATE["quiet"]:
@@ -117,52 +105,68 @@ def _say(text: str) -> None:
         Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def _emit_json(value: Any) -> None:
-    def plain(thing: Any) -> Any:
-        return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
+def _now_and_then(every_s: float = 5.0) -> Callable[[str], None]:
+    """Print a sentence, but not more often than every few seconds."""
+    last = {"at_s": -every_s}
 
-    print(jsonlib.dumps(value, ensure_ascii=False, default=plain))
+    def say(sentence: str) -> None:
+        if time.monotonic() - last["at_s"] >= every_s:
+            last["at_s"] = time.monotonic()
+            _say(sentence)
+
+    return say
 
 
-def _result(json: bool, value: Any, text: str) -> None:
-    """What a command has to say: for a program or for a person."""
+def _show(page: Any, json: bool = False) -> None:
+    """What a command has to say, for a program or for a person; then its exit code."""
     if json:
-        _emit_json(value)
+
+        def plain(thing: Any) -> Any:
+            return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
+
+        print(jsonlib.dumps(page.value, ensure_ascii=False, default=plain))
     else:
-        _out().print(text, markup=False, soft_wrap=True)
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for part in page.parts:
+            if isinstance(part, str):
+                console.print(part, markup=False, soft_wrap=True)
+            else:
+                console.print(_table(part))
+        if page.verdict:
+            console.print(page.verdict, style="bold", markup=False, soft_wrap=True)
+    if page.exit_code:
+        raise typer.Exit(page.exit_code)
 
 
-def _table(title: str, columns: list[str], rows: list[list[Any]], numbers: tuple[str, ...] = ()) -> None:
+def _table(given: Any) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
+    look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "pad_edge": False}
+    table = Table(title=Text(given.title), box=box.SIMPLE_HEAD, **look)
+    for column in given.columns:
+        table.add_column(column, justify="right" if column in given.numbers else "left", overflow="fold")
+    for row in given.rows:
         table.add_row(*[Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in row])
-    _out().print(table)
+    return table
 
 
-def _size(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return ""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return ""
-
-
-def _workspace():
+def _workspace(needed: bool = True) -> Any:
+    from emo.featstore.errors import UsageError
     from emo.featstore.workspace import find_workspace, load_workspace
 
-    return load_workspace(find_workspace())
+    try:
+        return load_workspace(find_workspace())
+    except UsageError:
+        if needed:
+            raise
+        return None
 
 
-def _store():
+def _store() -> Any:
     from emo.featstore.store import open_store
 
     return open_store(_workspace().store_path)
@@ -182,7 +186,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder of the new workspac
 @command(app, example="emo doctor")
 def doctor(json: Json = False) -> None:
     """Say what is here, what is missing and what to do about it."""
-    from emo.extract.doctor import diagnose
+    from emo.extract.doctor import diagnose, doctor_page
     from emo.featstore.errors import UsageError
     from emo.featstore.workspace import find_workspace, load_workspace
 
@@ -190,13 +194,7 @@ def doctor(json: Json = False) -> None:
         findings = diagnose(load_workspace(find_workspace()))
     except UsageError as error:
         findings = diagnose(None, error)
-    if json:
-        _emit_json({"findings": findings})
-    else:
-        rows = [[finding.status, finding.area, f"{finding.what} {finding.do}".strip()] for finding in findings]
-        _table("emo doctor", ["", "area", "what, and what to do"], rows)
-    if any(finding.status == "problem" for finding in findings):
-        raise typer.Exit(1)
+    _show(doctor_page(findings), json)
 
 
 # ---- extract ---------------------------------------------------------------------------------------------------------
@@ -225,43 +223,22 @@ def extract(
     from emo.extract.session import Request
 
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
-    given = (
-        dataset,
-        split,
-        names,
-        level,
-        profile,
-        device,
-        dtype,
-        face,
-        limit,
-        retry_failed,
-        workers,
-        commit_every,
-        dry_run,
-    )
-    if code := _extract(_workspace(), Request(*given), dry_run=dry_run, json=json):
-        raise typer.Exit(code)
+    what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
+    how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
+    request = Request(**what, **how, retry_failed=retry_failed, dry_run=dry_run)  # type: ignore[arg-type]
+    _show(_extract(_workspace(), request), json)
 
 
-def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool = False, silent: bool = False) -> int:
-    """Run one pass, draw its progress and (unless `silent`) print its outcome; the exit code."""
+def _extract(workspace: Any, request: Any) -> Any:
+    """Run one pass and draw its progress; the page of its outcome."""
     from emo.extract.session import open_session
 
     session = open_session(workspace, request)
     for line in session.says():
         _say(line)
-    if dry_run:
-        if json:
-            todo = session.plan
-            _emit_json({"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)})
-        return 0
+    if request.dry_run:
+        return session.plan_page()
     outcome = _watch(session)
-    if json:
-        _emit_json(outcome.to_json())
-    elif outcome.failures and not silent:
-        rows = [[*numbers, "yes" if retry else "no", text] for *numbers, retry, text in outcome.by_kind()]
-        _table("What failed", ["kind", "clips", "features", "retry helps", "for example"], rows, ("clips", "features"))
     done = outcome.progress
     if done.stopping:
         _say(f"stopped; {done.done:,} clips are committed, run the same command to go on")
@@ -269,30 +246,22 @@ def _extract(workspace: Any, request: Any, *, dry_run: bool = False, json: bool 
         _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store_path}")
     else:
         _say("nothing to do")
-    return outcome.exit_code
+    return outcome.page()
 
 
 def _watch(session: Any) -> Any:
-    """Draw the progress of a running pass; Ctrl-C once finishes what is under way, twice stops at once."""
-    import signal
+    """Draw the progress of a running pass."""
     import threading
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    job = session.job
+    from emo.extract.session import interruptible
 
-    def interrupt(number: int, frame: Any) -> None:
-        if job.progress.stopping:
-            console.show_cursor(True)
-            os._exit(130)  # what is committed is safe, the rest is invisible; threads need not agree to it
-        job.stop()
-        _say("finishing the clips under way; Ctrl-C again stops at once (committed clips stay)")
-
+    if not session.plan.jobs:
+        return session.run()
     console = Console(stderr=True, quiet=STATE["quiet"])
-    # A scheduler's SIGTERM is a Ctrl-C too.
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     finished = threading.Event()
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
 
@@ -300,22 +269,19 @@ def _watch(session: Any) -> Any:
         with Bar(*columns, console=console, refresh_per_second=4, transient=True) as bar:
             task = bar.add_task("", total=len(session.plan.jobs))
             while not finished.wait(0.25):
-                state = job.progress
+                state = session.job.progress
                 failed = ", ".join(f"{kind} {n}" for kind, n in list(state.failed.items()))
                 words = f"{state.clips_per_s:.1f} clips/s, {state.times_real_time:.0f}x real time"
                 bar.update(task, completed=state.done, description=words + (f"; failed: {failed}" if failed else ""))
 
     drawer = threading.Thread(target=draw, daemon=True)
-    if session.plan.jobs:
+    with interruptible(session.job, _say, lambda: console.show_cursor(True)):
         drawer.start()
-    try:
-        return session.run()
-    finally:
-        finished.set()
-        if session.plan.jobs:
+        try:
+            return session.run()
+        finally:
+            finished.set()
             drawer.join()
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 # ---- train and score -------------------------------------------------------------------------------------------------
@@ -338,39 +304,23 @@ def train(
 ) -> None:
     """Train a head, or tune a language model, on cached features."""
     from emo.train.heads.base import load_recipe
-    from emo.train.session import feature_names
+    from emo.train.session import features_to_extract, run_page
     from emo.train.session import train as train_it
 
     workspace = _workspace()
     name = recipe or head or (None if resume else workspace.recipe or "attention")
     chosen = load_recipe(name, [*([f"head={head}"] if head and head != name else []), *(set_ or [])]) if name else None
-    if chosen is not None and not cached and (features := feature_names(chosen)):
+    if chosen is not None and not cached and (features := features_to_extract(chosen)):
         from emo.extract.session import Request
 
-        if _extract(workspace, Request(dataset=dataset, encoders=features), silent=json) == 130:
+        if _extract(workspace, Request(dataset=dataset, encoders=features)).exit_code == 130:
             raise typer.Exit(130)
     going_on = {"resume": bool(resume), "force": force or ()}
     result = train_it(workspace, chosen, dataset, resume or run, device, _now_and_then(), **going_on)
-    if json:
-        score_json = result.validation.to_json() if result.validation else None
-        _emit_json({"run": str(result.run.path), **result.run.info, "validation": score_json})
-    elif result.validation is not None:
-        _draw_score("Validation", result.validation, result.notes)
-    else:
-        _out().print("\n".join(result.notes), markup=False, soft_wrap=True)
+    if result is None:  # one of several processes, of which the first speaks
+        return
+    _show(run_page(result), json)
     _say(f"run: {result.run.path}")
-
-
-def _now_and_then(every_s: float = 5.0) -> Callable[[str], None]:
-    """Print a sentence, but not more often than every few seconds."""
-    last = {"at_s": -every_s}
-
-    def say(sentence: str) -> None:
-        if time.monotonic() - last["at_s"] >= every_s:
-            last["at_s"] = time.monotonic()
-            _say(sentence)
-
-    return say
 
 
 @command(app, example="emo score relative_test3_NCEV.txt --predictions answers.json --answers strict")
@@ -380,45 +330,58 @@ def score(
     predictions: Annotated[Path | None, typer.Option(help="csv, jsonl or json with predictions or answers.")] = None,
     answers: Annotated[str, typer.Option(help="official, strict, nearest or likelihood.")] = "official",
     require_all: Annotated[bool, typer.Option("--require-all", help="Refuse if a clip has no prediction.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write metrics, text and picture into this folder.")] = None,
+    against: Annotated[str | None, typer.Option(help="A run or a file: is the difference more than chance?")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write numbers, page and pictures into this folder.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="By folds: dfew or iemocap.")] = None,
+    fold: Annotated[str | None, typer.Option(help="One fold of the protocol.")] = None,
+    metric: Annotated[str | None, typer.Option(help="sentiment, openset, emotion-wheel, hit-rate or emer.")] = None,
+    wheels: Annotated[Path | None, typer.Option(help="Tables of the emotion wheels.")] = None,
+    synonyms: Annotated[Path | None, typer.Option(help="Groups of words, for openset.")] = None,
+    judge: Annotated[str | None, typer.Option(help="For emer: proxy, URL#MODEL, hf:MODEL, replay:FILE.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where a judge's replies are kept.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="How often a judge sees each clip.")] = None,
+    self_test: Annotated[int | None, typer.Option(min=1, help="Clips on which the judge is tried first.")] = None,
+    language: Annotated[str | None, typer.Option(help="For emer: zh or en.")] = None,
     json: Json = False,
 ) -> None:
     """Score predictions against labels by the published definitions."""
-    from emo.featstore.datasets import find_labels
-    from emo.featstore.tables import read_labels
-    from emo.train.answers import read_predictions
-    from emo.train.report import write_report
-    from emo.train.score import score as score_them
-    from emo.train.session import answers as answers_of
+    from emo.train.scores.choose import Wanted, scored_page
 
-    truth = read_labels(find_labels(labels))
-    if predictions is not None:
-        found, notes, origin = read_predictions(predictions), [], predictions.name
-    else:
-        source, found = answers_of(_workspace(), run, list(truth), answers)
-        notes, origin = list(source.info["notes"]), source.name
-        _say(f"run {source.name}: answers for {len(found):,} of {len(truth):,} clips; the others are not in the store")
-    result = score_them(truth, found, answers, allow_missing=not require_all)
-    if report is not None:
-        write_report(result, report, f"{labels}, {origin}", notes)
-        _say(f"report: {report}")
-    if json:
-        _emit_json({**result.to_json(), "notes": notes})
-    else:
-        _draw_score(f"{labels}", result, notes)
+    options = {"wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache, "language": language}
+    options |= {"repeats": repeats, "test_clips": self_test}
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = Wanted(labels, run, predictions, answers, require_all, against, report, metric, given, protocol, fold)
+    _show(scored_page(wanted, _say), json)
 
 
-def _draw_score(title: str, score: Any, notes: Any = ()) -> None:
-    from emo.train.report import class_rows, confusion_rows, remarks, summary_rows, verdict
+@command(app, example="emo predict clip.mp4 --task reason")
+def predict(
+    clips: Annotated[list[str], typer.Argument(help="Names of clips, media files, or lists of names.")],
+    run: Annotated[str | None, typer.Option(help="Run to ask. Default: the newest.")] = None,
+    task: Annotated[str, typer.Option(help="emotion, or of a language model reason.")] = "emotion",
+    answers: Annotated[str, typer.Option(help="official (free text) or likelihood (of every label).")] = "official",
+    transcript: Annotated[str | None, typer.Option(help="What is said in the one clip that is named.")] = None,
+    cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Ask a trained run about clips; what they lack is extracted first."""
+    from emo.featstore.datasets.lookup import find_clips
+    from emo.train.ask import answers as ask
+    from emo.train.ask import answers_page, find_run, lacking
 
-    _table(title, ["", "value"], [list(row) for row in summary_rows(score)], ("value",))
-    header, *rows = class_rows(score)
-    _table("Per class", list(header), [list(row) for row in rows], tuple(header[1:]))
-    header, *rows = confusion_rows(score)
-    _table("Confusion (rows: truth)", list(header), [list(row) for row in rows], tuple(header[1:]))
-    for line in dict.fromkeys([*remarks(score), *notes]):
-        _out().print(line, markup=False, soft_wrap=True)
-    _out().print(verdict(score), style="bold", markup=False, soft_wrap=True)
+    workspace = _workspace()
+    asked, model = find_clips(workspace, clips, transcript), find_run(workspace, run)
+    if not cached and (lack := lacking(workspace, model, asked)):
+        from emo.extract.session import Request
+
+        request = Request(
+            clips=lack.clips, encoders=lack.encoders, exactly=lack.keys, profile=lack.profile, device=device
+        )
+        if _extract(workspace, request).exit_code == 130:
+            raise typer.Exit(130)
+    found = ask(workspace, model, asked, answers, device, task, keep=transcript is None)
+    _show(answers_page(workspace, model, asked, found, task), json)
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
@@ -435,186 +398,109 @@ def demo(
     from emo.train.heads.base import load_recipe
     from emo.train.session import train as train_it
 
-    _say(f"1/4  drawing faces and voices in {folder}")
+    _say(f"1/6  drawing faces and voices in {folder}")
     generate_workspace(folder, clips)
     os.chdir(folder)
-    _say("2/4  emo extract")
-    if code := _extract(_workspace(), Request()):
-        raise typer.Exit(code)
-    _say("3/4  emo train --head attention --cached --set standardise=true")
+    _say("2/6  emo extract")
+    _show(_extract(_workspace(), Request()))
+    _say("3/6  emo train --head attention --cached --set standardise=true")
     train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_now_and_then())
-    _say("4/4  emo score labels.csv#test --report report")
+    _say("4/6  emo score labels.csv#test --report report")
     score("labels.csv#test", report=Path("report"))
+    _say("5/6  emo train --recipe tiny --cached")
+    train_it(_workspace(), load_recipe("tiny"), say=_now_and_then())
+    _say("6/6  emo score labels.csv#test --answers likelihood --report report-llm")
+    score("labels.csv#test", answers="likelihood", report=Path("report-llm"))
     shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
-    _out().print(f"This shows that {shows}; it says nothing about accuracy on people.", soft_wrap=True)
-    _say(f"report: {Path('report').resolve()}")
+    print(f"This shows that {shows}; it says nothing about accuracy on people.")
+    _say(f"reports: {Path('report').resolve()}, {Path('report-llm').resolve()}")
 
 
-# ---- store -----------------------------------------------------------------------------------------------------------
+# ---- commands that are one function of a lower layer -----------------------------------------------------------------
+
+PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the function that makes its page, an example
+    "store": {
+        "info": ("emo.featstore.cards:store_card", "emo store info"),
+        "ls": ("emo.featstore.cards:store_list", "emo store ls HL-UTT"),
+        "search": ("emo.featstore.search:search_page", "emo store search sample_00000338 --feature HL-UTT"),
+        "verify": ("emo.featstore.cards:store_health", "emo store verify"),
+        "gc": ("emo.featstore.cards:store_cleaned", "emo store gc"),
+        "compact": ("emo.featstore.cards:store_compacted", "emo store compact && emo store gc"),
+    },
+    "data": {
+        "list": ("emo.featstore.cards:known_datasets", "emo data list"),
+        "check": ("emo.featstore.cards:data_check", "emo data check MER2023-SEMI"),
+        "counts": ("emo.featstore.datasets.counts:counts_page", "emo data counts MER2023-SEMI"),
+        "leaks": ("emo.featstore.leaks:leaks_command", "emo data leaks --list MERR_fine_grained.json"),
+        "ledger": ("emo.train.scores.ledger:ledger_page", "emo data ledger reproduction.md --run el-avt=report"),
+    },
+    "weights": {
+        "list": ("emo.extract.pull:weights_page", "emo weights list"),
+        "pull": ("emo.extract.pull:pulled_page", "emo weights pull HL-UTT"),
+        "check": ("emo.extract.pull:weights_check_page", "emo weights check"),
+        "import": ("emo.train.session:imported_page", "emo weights import checkpoint_best.pth --run official"),
+        "export": ("emo.train.session:exported_page", "emo weights export official official.pth --form official"),
+    },
+}
+GROUPS = {
+    "store": "Look after the feature store.",
+    "data": "Datasets: what they are, what is here.",
+    "weights": "Model weights: what is here, fetch, check, exchange.",
+}
 
 
-@command(store_app, "info", example="emo store info")
-def store_info(json: Json = False) -> None:
-    """Print the card of the store: features, recipes in words, counts, failures."""
-    card = _store().info()
-    if json:
-        _emit_json(card)
-        return
-    rows = [
-        [each["feature"], each["profile"], each["ok"], each["failed"], each["rows"], _size(each["size_bytes"])]
-        for each in card["features"]
+class Pages(typer.core.TyperGroup):
+    """A group whose commands are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(PAGES[str(self.name)])
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        if name not in PAGES[str(self.name)]:
+            return None
+        where, example = PAGES[str(self.name)][name]
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        command(alone, name, example=example)(_drawn(where))
+        return typer.main.get_command(alone)
+
+
+def _drawn(where: str) -> Callable[..., None]:
+    """A command from a function that gives a page: its marked parameters are flags and words, the others filled in."""
+    module, _, name = where.partition(":")
+    function = getattr(import_module(module), name)
+    parameters = inspect.signature(function, eval_str=True).parameters
+    fill = {
+        "store": _store,
+        "workspace": lambda: _workspace(needed=type(None) not in get_args(parameters["workspace"].annotation)),
+        "say": lambda: _now_and_then(2.0),
+    }
+
+    def run(*, json: bool, **given: Any) -> None:
+        filled = {name: make() for name, make in fill.items() if name in parameters}
+        _show(function(**filled, **given), json)
+
+    flags = [
+        parameter.replace(annotation=_option(parameter.annotation), kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters.values()
+        if parameter.name not in fill
     ]
-    columns = ["feature", "profile", "ok", "failed", "rows", "size"]
-    title = f"{card['path']}: {card['clips']:,} clips; failures: {card['failures'] or 'none'}"
-    _table(title, columns, rows, tuple(columns[2:]))
-    for profile, words in {each["profile"]: each["meaning"] for each in card["features"]}.items():
-        _out().print(f"{profile}: {words}", markup=False)
+    json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    run.__signature__ = inspect.Signature([*flags, json])  # type: ignore[attr-defined]
+    run.__doc__ = inspect.cleandoc(function.__doc__).split("\n\n")[0]
+    return run
 
 
-@command(store_app, "ls", example="emo store ls HL-UTT")
-def store_ls(
-    feature: Annotated[str | None, typer.Argument(help="Only clips of this feature.")] = None, json: Json = False
-) -> None:
-    """List clips, and which features they have."""
-    store = _store()
-    keys = [store.resolve(feature).key] if feature else [each.key for each in store.features()]
-    clips = store.clips()
-    has = {key: store.has(key, clips) for key in keys}
-    failed = {(each.feature, each.clip): each.kind for each in store.failures()}
-    rows = [
-        [clip, *("yes" if has[key][i] else failed.get((key, clip), "-") for key in keys)]
-        for i, clip in enumerate(clips)
-    ]
-    if feature:
-        rows = [row for row in rows if row[1] == "yes"]
-    if json:
-        kept = [[key for key, mark in zip(keys, row[1:], strict=True) if mark == "yes"] for row in rows]
-        _emit_json([{"clip": row[0], "features": each} for row, each in zip(rows, kept, strict=True)])
-    else:
-        names = [key.partition("@")[0] for key in keys]
-        _table(f"{len(rows):,} clips", ["clip", *(names if len(set(names)) == len(names) else keys)], rows)
+def _option(annotation: Any) -> Any:
+    from emo.featstore.page import Word
+
+    kind, mark = get_args(annotation)
+    if isinstance(mark, Word):
+        return Annotated[kind, typer.Argument(help=mark.help)]
+    return Annotated[kind, typer.Option(*([mark.name] if mark.name else []), help=mark.help)]
 
 
-@command(store_app, "verify", example="emo store verify")
-def store_verify(
-    repair: Annotated[bool, typer.Option("--repair", help="Forget what is damaged, so that it is made again.")] = False,
-    json: Json = False,
-) -> None:
-    """Re-read every byte and compare it with its checksum."""
-    store = _store()
-    problems = store.repair() if repair else store.verify()
-    lines = [f"{each.where}: {each.what} {each.hint}" for each in problems]
-    if repair and problems:
-        lines.append("The store has forgotten what is damaged; extract again to make it anew.")
-    clean = f"{store.path} is clean: every record is as it was committed"
-    _result(json, {"clean": not problems, "problems": problems}, "\n".join(lines) or clean)
-    if problems and not repair:
-        raise typer.Exit(4)
-
-
-@command(store_app, "gc", example="emo store gc")
-def store_gc(json: Json = False) -> None:
-    """Remove what no commit names: remains of killed runs, replaced segments."""
-    report = _store().gc()
-    what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
-    _result(json, report, f"removed {what}: {_size(report.size_bytes)}")
-
-
-@command(store_app, "compact", example="emo store compact && emo store gc")
-def store_compact(json: Json = False) -> None:
-    """Merge many small segments into few large ones."""
-    report = _store().compact()
-    _result(json, report, f"merged {report.merged} segments into {report.written}; `emo store gc` frees the space")
-
-
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-@command(data_app, "list", example="emo data list")
-def data_list(json: Json = False) -> None:
-    """List the datasets that emo can read: what they are, how to get them, their terms."""
-    from emo.featstore.datasets import DATASETS, card
-
-    cards = [card(name) for name in DATASETS]
-    _result(json, cards, "\n".join(each.text() for each in cards))
-
-
-@command(data_app, "check", example="emo data check MER2023-SEMI")
-def data_check(
-    dataset: Annotated[str | None, typer.Argument(help="A [data.NAME] table; default: all of them.")] = None,
-    json: Json = False,
-) -> None:
-    """Say how many clips are listed, present, labelled, and what is wrong."""
-    from emo.featstore.datasets import open_dataset
-
-    workspace = _workspace()
-    tables = [workspace.table(dataset)] if dataset or len(workspace.data) < 2 else list(workspace.data.values())
-    checks = [open_dataset(table.name, table).check() for table in tables]
-    if json:
-        _emit_json(checks)
-        return
-    for check in checks:
-        rows = [*check.counts().items(), ("size on disk", _size(check.size_bytes))]
-        _table(check.name, ["clips", "number"], [list(row) for row in rows], ("number",))
-        splits = [[s.name, s.listed, s.present, "" if s.published is None else s.published] for s in check.splits]
-        _table("Splits", ["split", "listed", "present", "published"], splits, ("listed", "present", "published"))
-        for problem in check.problems:
-            _out().print(f"problem: {problem}", markup=False, soft_wrap=True)
-
-
-# ---- weights ---------------------------------------------------------------------------------------------------------
-
-
-@command(weights_app, "list", example="emo weights list")
-def weights_list(json: Json = False) -> None:
-    """List the weights that are known or configured, and how to get them."""
-    from emo.extract.pull import list_weights
-
-    rows = list_weights(_workspace())
-    if json:
-        _emit_json(rows)
-        return
-    cells = [[r.name, r.status, _size(r.size_bytes), r.value, r.how or r.about] for r in rows]
-    _table("Weights", ["name", "status", "size", "configured", "what it is, or how to get it"], cells, ("size",))
-
-
-@command(weights_app, "pull", example="emo weights pull HL-UTT")
-def weights_pull(
-    name: Annotated[str, typer.Argument(help="A name of `emo weights list`, or a Hugging Face id.")],
-    dest: Annotated[Path | None, typer.Option(help="Folder. Default: the Hugging Face cache.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Another hub's address.")] = None,
-    token: Annotated[str | None, typer.Option(help="Hugging Face token for gated models.")] = None,
-) -> None:
-    """Fetch weights; a fetch that was cut off goes on where it stopped."""
-    from emo.extract.pull import pull
-    from emo.featstore.errors import UsageError
-
-    try:
-        workspace = _workspace()
-    except UsageError:
-        workspace = None  # an id can be fetched anywhere
-    say = _now_and_then(2.0)
-
-    def show(file: str, done: int, total: int | None) -> None:
-        say(f"{file}: {_size(done)}" + (f" of {_size(total)}" if total else ""))
-
-    print(pull(name, dest, workspace=workspace, endpoint=endpoint, token=token, on_progress=show))
-
-
-@command(weights_app, "check", example="emo weights check")
-def weights_check(json: Json = False) -> None:
-    """Look into the headers of every configured weight without loading it."""
-    from emo.extract.pull import check_weights
-
-    checks = check_weights(_workspace())
-    if json:
-        _emit_json([{"name": name, **vars(found)} for name, found in checks])
-    else:
-        cells = [[name, found.status, f"{found.what} {found.do}"] for name, found in checks]
-        _table("Weights", ["name", "status", "what, and what to do"], cells)
-    if any(found.status not in ("ok", "unchecked") for _, found in checks):
-        raise typer.Exit(5)
-
+for _name, _help in GROUPS.items():
+    app.add_typer(typer.Typer(cls=Pages, no_args_is_help=True, rich_markup_mode=None, help=_help), name=_name)
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from emo.extract.headers import gb
 from emo.extract.pull import check_weights
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
+from emo.featstore.page import Page, Table
 from emo.featstore.workspace import FILE_NAME, Workspace
 
 # Bytes that one clip takes in the store: (T, D) of the published features, float32 for utt and float16 for tokens.
@@ -49,6 +50,14 @@ class Finding:
     status: str
     what: str
     do: str = ""
+
+
+def doctor_page(findings: Sequence[Finding]) -> Page:
+    """What `emo doctor` shows; exit code 1 where something will not run."""
+    rows = [[each.status, each.area, f"{each.what} {each.do}".strip()] for each in findings]
+    ill = any(each.status == "problem" for each in findings)
+    table = Table("emo doctor", ("", "area", "what, and what to do"), rows)
+    return Page({"findings": findings}, [table], exit_code=int(ill))
 
 
 def diagnose(workspace: Workspace | None = None, trouble: EmoError | None = None) -> list[Finding]:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from emo.extract.headers import Inspection, gb, inspect
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
+from emo.featstore.page import Flag, Page, Table, Word, size_text
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 TIMEOUT_S = 30.0
@@ -140,6 +142,40 @@ def check_weights(workspace: Workspace) -> list[tuple[str, Inspection]]:
             what = f"{row.value} is not here." if row.value else "No weights are configured."
             checks.append((row.name, Inspection(row.status, what, row.how)))
     return checks
+
+
+def weights_page(workspace: Workspace) -> Page:
+    """List the weights that are known or configured, and how to get them."""
+    rows = list_weights(workspace)
+    cells = [[each.name, each.status, size_text(each.size_bytes), each.value, each.how or each.about] for each in rows]
+    columns = ("name", "status", "size", "configured", "what it is, or how to get it")
+    return Page(rows, [Table("Weights", columns, cells, ("size",))])
+
+
+def weights_check_page(workspace: Workspace) -> Page:
+    """Look into the headers of every configured weight without loading it; exit code 5 where one is ill or missing."""
+    checks = check_weights(workspace)
+    cells = [[name, found.status, f"{found.what} {found.do}"] for name, found in checks]
+    bad = any(found.status not in ("ok", "unchecked") for _, found in checks)
+    table = Table("Weights", ("name", "status", "what, and what to do"), cells)
+    return Page([{"name": name, **vars(found)} for name, found in checks], [table], exit_code=5 if bad else 0)
+
+
+def pulled_page(
+    workspace: Workspace | None,
+    say: Callable[[str], None],
+    name: Annotated[str, Word("A name of `emo weights list`, or a Hugging Face id.")],
+    dest: Annotated[Path | None, Flag("Folder. Default: the Hugging Face cache.")] = None,
+    endpoint: Annotated[str | None, Flag("Another hub's address.")] = None,
+    token: Annotated[str | None, Flag("Hugging Face token for gated models.")] = None,
+) -> Page:
+    """Fetch weights; a fetch that was cut off goes on where it stopped."""
+
+    def show(file: str, done: int, total: int | None) -> None:
+        say(f"{file}: {size_text(done)}" + (f" of {size_text(total)}" if total else ""))
+
+    path = str(pull(name, dest, workspace=workspace, endpoint=endpoint, token=token, on_progress=show))
+    return Page({"name": name, "path": path}, [path])
 
 
 def local_path(workspace: Workspace, name: str) -> Path | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +19,10 @@ from emo.extract.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media import DECODER
 from emo.extract.pipeline import Pass, PassOptions, Plan, Progress, plan
 from emo.extract.pull import local_path
+from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
-from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.store import Failure, open_store
 from emo.featstore.tables import read_frames
@@ -44,6 +47,8 @@ class Request:
         workers: Decoding threads; default one per core.
         commit_every: Clips per commit.
         dry_run: Nothing is going to run, so nothing may be fetched.
+        clips: These clips, in place of a dataset's.
+        exactly: Keys of features that must come of it, `HL-UTT@9f2c1ab4`; anything else is refused.
     """
 
     dataset: str | None = None
@@ -59,6 +64,8 @@ class Request:
     workers: int | None = None
     commit_every: int = 200
     dry_run: bool = False
+    clips: tuple[Clip, ...] | None = None
+    exactly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,18 @@ class Outcome:
             return 130
         return 3 if any(failure.retry for failure in self.failures) else 0
 
-    def by_kind(self) -> list[tuple[str, int, int, bool, str]]:
-        """Kind of failure, numbers of clips and features, whether trying again can help any of them, one message."""
+    def page(self) -> Page:
+        """The counts, and a table of what failed by kind with the numbers of clips and features and one message."""
         kinds: dict[str, list[Failure]] = {}
         for failure in self.failures:
             kinds.setdefault(failure.kind, []).append(failure)
-        return [
-            (kind, len({f.clip for f in each}), len(each), any(f.retry for f in each), each[0].message)
-            for kind, each in kinds.items()
-        ]
+        rows = []
+        for kind, each in kinds.items():
+            again = "yes" if any(failure.retry for failure in each) else "no"
+            rows.append([kind, len({failure.clip for failure in each}), len(each), again, each[0].message])
+        columns = ("kind", "clips", "features", "retry helps", "for example")
+        parts = [Table("What failed", columns, rows, columns[1:3])] if rows else []
+        return Page(self.to_json(), parts, exit_code=self.exit_code)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -106,7 +116,7 @@ class Session:
     """A pass that is ready to run. Nothing has been written so far, not even an empty store.
 
     Attributes:
-        dataset: Where the clips come from.
+        source: Name of the dataset, or what else the clips are.
         store_path: Where the features go.
         specs: What is wanted of each clip.
         plan: What is left to do.
@@ -114,7 +124,7 @@ class Session:
         environment: What is recorded with each commit beside the recipes.
     """
 
-    dataset: Dataset
+    source: str
     store_path: Path
     specs: tuple[EncoderSpec, ...]
     plan: Plan
@@ -125,7 +135,7 @@ class Session:
         """What is going to happen, one sentence each."""
         todo = self.plan
         lines = [
-            f"{self.dataset.name}: {todo.total:,} clips listed, {todo.absent:,} without a media file",
+            f"{self.source}: {todo.total:,} clips listed, {todo.absent:,} without a media file",
             "features: " + ", ".join(f"{spec.key} ({spec.profile})" for spec in self.specs),
             f"{todo.done:,} clips are complete, {todo.hopeless:,} failed for good (--retry-failed tries again), "
             f"{len(todo.jobs):,} to do",
@@ -136,6 +146,11 @@ class Session:
                 "says anything about people."
             )
         return lines
+
+    def plan_page(self) -> Page:
+        """What would be done, in numbers; for people `says` has said it."""
+        todo = self.plan
+        return Page({"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)})
 
     def run(self) -> Outcome:
         """Run the pass.
@@ -166,16 +181,11 @@ def open_session(workspace: Workspace, request: Request) -> Session:
         WeightsMissing: Configured weights are not there.
         StoreError: The store cannot be opened.
     """
-    table = workspace.table(request.dataset)
-    dataset = open_dataset(table.name, table)
-    clips = dataset.clips()
-    if request.split is not None:
-        split = dataset.find_split(request.split)
-        clips = (clip for clip in clips if clip.split == split)
+    name, clips, openface = _clips(workspace, request)
     frame = _frame_choice(workspace.extract.frame)
-    faces = None if table.faces is not None else _face_config(workspace, request)
+    faces = None if openface is not None else _face_config(workspace, request)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
-    source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": table.faces.name if table.faces else ""}
+    source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
     recipes: dict[str, dict[str, object]] = {
         "audio": {"audio": DECODER["audio"]},
         "faces": {"frames": DECODER["frames"], "faces": source},
@@ -192,6 +202,12 @@ def open_session(workspace: Workspace, request: Request) -> Session:
     detector = faces.open_detector() if faces is not None and needs_detector else None
     job = Pass(per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
     specs = tuple(job.specs.values())
+    if strange := sorted(set(request.exactly) - {spec.key for spec in specs}):
+        made = ", ".join(spec.key for spec in specs)
+        raise UsageError(
+            f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
+            "Restore profile, weights, faces and frame under which the feature was extracted.",
+        )
     path = workspace.store_path
     store = open_store(path) if path.exists() else None
     todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)
@@ -201,7 +217,45 @@ def open_session(workspace: Workspace, request: Request) -> Session:
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
     }
-    return Session(dataset, path, specs, todo, job, environment)
+    return Session(name, path, specs, todo, job, environment)
+
+
+def _clips(workspace: Workspace, request: Request) -> tuple[str, Iterable[Clip], Path | None]:
+    """Where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
+    if request.clips is not None:
+        return "the clips named", request.clips, None
+    table = workspace.table(request.dataset)
+    dataset = open_dataset(table.name, table)
+    clips = dataset.clips()
+    if request.split is not None:
+        split = dataset.find_split(request.split)
+        clips = (clip for clip in clips if clip.split == split)
+    return table.name, clips, table.faces
+
+
+@contextmanager
+def interruptible(job: Pass, say: Callable[[str], None], give_up: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C (or a scheduler's SIGTERM) finish the clips under way; the second one ends at once.
+
+    Args:
+        job: The pass that is running.
+        say: Gets a sentence at the first one.
+        give_up: Called at the second one, before the process ends.
+    """
+
+    def interrupt(number: int, frame: Any) -> None:
+        if job.progress.stopping:
+            give_up()
+            os._exit(130)  # what is committed is safe, the rest is invisible; threads need not agree to it
+        job.stop()
+        say("finishing the clips under way; Ctrl-C again stops at once (committed clips stay)")
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _face_config(workspace: Workspace, request: Request) -> FaceConfig:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,26 @@ def goldens(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden cases in {folder}: pass --goldens DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def emo() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command as a user would, without a terminal: `emo("score", "labels.csv", cwd=folder)`."""
+
+    def run(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "emo.cli", *words]
+        given = {**os.environ, "COLUMNS": "100", **(env or {})}
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=given)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo(
+    emo: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A small demo workspace, made by `emo demo` itself, and what that said. Tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("demo")
+    result = emo("demo", "d", "--clips", "4", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "d", result

@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from emo.cli import app
+from emo.cli import PAGES, app
 
-COMMANDS = [
-    [*([group] if group else []), command.name or command.callback.__name__]
-    for group, typer_app in [("", app), *((each.name, each.typer_instance) for each in app.registered_groups)]
-    for command in typer_app.registered_commands
-]
-
-
-def emo(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, without a terminal."""
-    command = [sys.executable, "-m", "emo.cli", *words]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100", **(env or {})}
-    )
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A small demo workspace, made by `emo demo` itself."""
-    folder = tmp_path_factory.mktemp("demo")
-    result = emo("demo", "d", "--clips", "4", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return folder / "d", result
+Demo = tuple[Path, subprocess.CompletedProcess[str]]
+Emo = Callable[..., subprocess.CompletedProcess[str]]
+COMMANDS = [[each.name or each.callback.__name__] for each in app.registered_commands]
+COMMANDS += [[group, name] for group, pages in PAGES.items() for name in pages]
 
 
 # ---- grammar ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example_and_the_common_flags(words: list[str], tmp_path: Path) -> None:
+def test_every_command_has_help_with_an_example_and_the_common_flags(
+    emo: Emo, words: list[str], tmp_path: Path
+) -> None:
     result = emo(*words, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"Example: emo {' '.join(words)}" in " ".join(result.stdout.split())
@@ -64,13 +48,13 @@ def test_help_is_quick(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_unknown_words_are_usage_errors(tmp_path: Path) -> None:
+def test_unknown_words_are_usage_errors(emo: Emo, tmp_path: Path) -> None:
     assert emo("extrakt", cwd=tmp_path).returncode == 2
     assert emo("extract", "--nonsense", cwd=tmp_path).returncode == 2
     assert emo("extract", "--limit", "0", cwd=tmp_path).returncode == 2
 
 
-def test_an_error_is_one_sentence_and_a_hint_and_no_traceback(tmp_path: Path) -> None:
+def test_an_error_is_one_sentence_and_a_hint_and_no_traceback(emo: Emo, tmp_path: Path) -> None:
     result = emo("extract", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -83,7 +67,7 @@ def test_an_error_is_one_sentence_and_a_hint_and_no_traceback(tmp_path: Path) ->
 # ---- the whole path --------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_says_what_it_shows_and_what_it_does_not(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_demo_says_what_it_shows_and_what_it_does_not(demo: Demo) -> None:
     folder, result = demo
     assert "it says nothing about accuracy on people" in result.stdout
     assert "tiny profile (random weights)" in result.stdout
@@ -93,16 +77,14 @@ def test_the_demo_says_what_it_shows_and_what_it_does_not(demo: tuple[Path, subp
         assert feature in result.stderr
 
 
-def test_the_demo_finds_a_face_in_every_drawn_clip(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_demo_finds_a_face_in_every_drawn_clip(emo: Emo, demo: Demo) -> None:
     card = json.loads(emo("store", "info", "--json", cwd=demo[0]).stdout)
     assert {each["feature"].split("@")[0]: (each["ok"], each["failed"]) for each in card["features"]} == dict.fromkeys(
         ("faces", "HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"), (24, 0)
     )
 
 
-def test_the_demo_can_be_run_again_but_not_over_another_workspace(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_the_demo_can_be_run_again_but_not_over_another_workspace(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "emo.toml").write_text('[store]\npath = "mine.emo"\n')
     result = emo("demo", ".", cwd=tmp_path)
     assert result.returncode == 2
@@ -110,7 +92,7 @@ def test_the_demo_can_be_run_again_but_not_over_another_workspace(
     assert (tmp_path / "emo.toml").read_text() == '[store]\npath = "mine.emo"\n'
 
 
-def test_extracting_again_does_nothing_and_is_quick(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_extracting_again_does_nothing_and_is_quick(emo: Emo, demo: Demo) -> None:
     started = time.monotonic()
     imports = subprocess.run([sys.executable, "-c", "import emo.extract.session"], cwd=demo[0], check=True)
     start_up_s = time.monotonic() - started
@@ -127,13 +109,14 @@ def test_extracting_again_does_nothing_and_is_quick(demo: tuple[Path, subprocess
     }
 
 
-def test_json_is_all_there_is_on_stdout(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_json_is_all_there_is_on_stdout(emo: Emo, demo: Demo) -> None:
     folder = demo[0]
     for words in (
         ["doctor"],
         ["extract", "--dry-run"],
         ["train", "--head", "logistic", "--cached"],
         ["score", "labels.csv#test"],
+        ["predict", "demo_0000"],
         ["store", "info"],
         ["store", "ls"],
         ["store", "verify"],
@@ -148,9 +131,7 @@ def test_json_is_all_there_is_on_stdout(demo: tuple[Path, subprocess.CompletedPr
         json.loads(result.stdout)
 
 
-def test_cached_training_says_which_features_are_missing(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_cached_training_says_which_features_are_missing(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
     shutil.copy(folder / "data/clips/demo_0000.mp4", folder / "data/clips/newcomer.mp4")
@@ -162,9 +143,7 @@ def test_cached_training_says_which_features_are_missing(
     assert emo("train", "--cached", cwd=folder).returncode == 4
 
 
-def test_cached_training_opens_no_video_and_loads_no_encoder(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
+def test_cached_training_opens_no_video_and_loads_no_encoder(demo: Demo) -> None:
     code = (
         "import sys\n"
         "for name in ('av', 'onnxruntime', 'transformers', 'emo.extract'): sys.modules[name] = None\n"
@@ -175,9 +154,7 @@ def test_cached_training_opens_no_video_and_loads_no_encoder(
     assert result.returncode == 0, result.stderr
 
 
-def test_several_features_of_one_name_are_settled_by_profile_or_asked_for(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_several_features_of_one_name_are_settled_by_profile_or_asked_for(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
     assert emo("extract", "--encoders", "mae_340_UTT", "--face", "largest", cwd=folder).returncode == 0
@@ -188,31 +165,77 @@ def test_several_features_of_one_name_are_settled_by_profile_or_asked_for(
     assert emo(*words, "--set", choice, cwd=folder).returncode == 0
 
 
-def test_the_language_model_is_tuned_resumed_and_scored(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_predict_extracts_what_a_new_video_lacks_and_answers(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
-    result = emo("train", "--recipe", "tiny", "--cached", "--run", "llm", "--json", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    run = json.loads(result.stdout)
-    assert (run["kind"], run["status"]) == ("tune", "finished")
-    scored = emo("score", "labels.csv#test", "--run", "llm", "--answers", "likelihood", cwd=folder)
-    assert scored.returncode == 0, scored.stderr
-    assert "The language model is tiny and has random weights" in scored.stdout
-    assert (folder / "runs/llm/predictions-likelihood.jsonl").exists()
+    shutil.copy(folder / "data/clips/demo_0000.mp4", tmp_path / "interview.mp4")
+    with open(tmp_path / "interview.mp4", "ab") as file:
+        file.write(b"\0\0\0\x08free")  # another file of the same content for people: an empty box at its end
+    trained = emo("train", "--head", "logistic", "--cached", "--run", "head", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    asked = ("predict", str(tmp_path / "interview.mp4"), "--run", "head")
+    refused = emo(*asked, "--cached", cwd=folder)
+    assert refused.returncode == 3
+    assert "its features are not in the store" in refused.stdout
+    said = json.loads(emo(*asked, "--json", cwd=folder).stdout)
+    (answer,) = said["answers"]
+    assert answer["name"].startswith("interview@")
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    again = emo(*asked, "--json", "--cached", cwd=folder)  # now it is in the store
+    assert json.loads(again.stdout)["answers"] == [answer]
+    known = emo("predict", "demo_0000", "--run", "head", cwd=folder)
+    assert known.returncode == 0
+    assert "tiny profile (random weights)" in known.stdout
+    (folder / "emo.toml").write_text((folder / "emo.toml").read_text() + 'face = "largest"\n')
+    with open(tmp_path / "interview.mp4", "ab") as file:
+        file.write(b"\0\0\0\x08free")
+    changed = emo(*asked, cwd=folder)  # what would be extracted now is not what the run was trained on
+    assert changed.returncode == 2
+    assert "cannot be made with what emo.toml says now" in changed.stderr
 
 
-def test_names_in_a_label_file_may_carry_the_files_suffix(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_predict_says_what_is_wrong_with_what_it_is_given(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    (tmp_path / "text.mp4").write_text("no video at all")
+    assert emo("train", "--head", "logistic", "--cached", "--run", "head", cwd=folder).returncode == 0
+    result = emo("predict", str(tmp_path / "text.mp4"), "demo_0000", "--run", "head", cwd=folder)
+    assert result.returncode == 3
+    assert "no answer about text@" in result.stdout
+    assert "is no audio or video file" in result.stdout
+    assert "demo_0000" in result.stdout  # the other clip keeps its answer
+    result = emo("predict", "demo_9999", cwd=folder)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is no clip of the workspace" in result.stderr
+    result = emo("predict", "demo_0000", "--run", "head", "--task", "reason", cwd=folder)
+    assert result.returncode == 2
+    assert "is a head, which knows no task reason" in result.stderr
+
+
+def test_two_runs_are_compared(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    for run, head in (("a", "logistic"), ("b", "attention")):
+        words = ("--head", head, "--run", run, "--cached", *(["--set", "epochs=2"] if head == "attention" else []))
+        assert emo("train", *words, cwd=folder).returncode == 0
+    words = ("score", "labels.csv#test", "--run", "a", "--against")
+    found = json.loads(emo(*words, "b", "--json", cwd=folder).stdout)
+    assert (found["a"], found["b"], found["n"]) == ("a", "b", 6)
+    assert 0 <= found["p"] <= 1
+    shown = emo(*words, "runs/b/predictions.jsonl", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    assert "McNemar's exact test" in shown.stdout
+    assert "no number here is an accuracy on people" in shown.stdout
+
+
+def test_names_in_a_label_file_may_carry_the_files_suffix(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("name,label\na.mp4,sad\nb.mp4,happy\n")
     (tmp_path / "answers.json").write_text('{"a": "sad", "b": "happy"}')
     result = emo("score", "labels.csv", "--predictions", "answers.json", "--json", cwd=tmp_path)
     assert json.loads(result.stdout)["accuracy"] == 1.0
 
 
-def test_the_version_and_files_that_cannot_be_written(tmp_path: Path) -> None:
+def test_the_version_and_files_that_cannot_be_written(emo: Emo, tmp_path: Path) -> None:
     assert emo("--version", cwd=tmp_path).stdout.startswith("emo 0.")
     (tmp_path / "taken").write_text("a file where a folder should be")
     result = emo("demo", "taken/inside", cwd=tmp_path)
@@ -221,7 +244,7 @@ def test_the_version_and_files_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_same_seed_gives_the_same_run(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_same_seed_gives_the_same_run(emo: Emo, demo: Demo) -> None:
     folder = demo[0]
     for run in ("one", "two"):
         words = ("train", "--head", "attention", "--cached", "--set", "epochs=3", "--run", run)
@@ -232,7 +255,7 @@ def test_the_same_seed_gives_the_same_run(demo: tuple[Path, subprocess.Completed
         assert (folder / "runs/one" / name).read_bytes() == (folder / "runs/two" / name).read_bytes(), name
 
 
-def test_damage_is_found_and_repaired(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_damage_is_found_and_repaired(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
     shard = next(path for path in (folder / "demo.emo/features.zarr").glob("HL-UTT@*/*/c/0/0"))
@@ -253,7 +276,7 @@ def test_damage_is_found_and_repaired(demo: tuple[Path, subprocess.CompletedProc
 # ---- score as typed --------------------------------------------------------------------------------------------------
 
 
-def test_score_reads_labels_from_the_dataset_root(shared: Path, goldens: Path, tmp_path: Path) -> None:
+def test_score_reads_labels_from_the_dataset_root(emo: Emo, shared: Path, goldens: Path, tmp_path: Path) -> None:
     answers = goldens / "case7_published" / "raw_answers.json"
     if not answers.exists():
         pytest.skip("no case7_published in the goldens folder")
@@ -265,7 +288,7 @@ def test_score_reads_labels_from_the_dataset_root(shared: Path, goldens: Path, t
     assert json.loads(result.stdout)["f1_weighted"] == pytest.approx(0.9035772132511264, abs=1e-9)
 
 
-def test_score_of_nothing_says_so(tmp_path: Path) -> None:
+def test_score_of_nothing_says_so(emo: Emo, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "answers.csv").write_text("name,prediction\na,sad\n")
     result = emo("score", "empty.txt", "--predictions", "answers.csv", cwd=tmp_path)
@@ -276,7 +299,7 @@ def test_score_of_nothing_says_so(tmp_path: Path) -> None:
     assert "nowhere.txt" in result.stderr
 
 
-def test_init_writes_a_workspace_that_loads(tmp_path: Path) -> None:
+def test_init_writes_a_workspace_that_loads(emo: Emo, tmp_path: Path) -> None:
     assert emo("init", "study", cwd=tmp_path).returncode == 0
     assert emo("init", "study", cwd=tmp_path).returncode == 2
     result = emo("extract", "--dataset", "MER2023-SEMI", cwd=tmp_path / "study")

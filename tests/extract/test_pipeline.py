@@ -73,7 +73,7 @@ def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace after an uninterrupted pass over the six clips."""
     folder = workspace(tmp_path_factory.mktemp("finished") / "w", clips)
     outcome = session(folder).run()
-    assert not outcome.failures, outcome.by_kind()
+    assert not outcome.failures, outcome.failures
     assert outcome.progress.media_s == pytest.approx(sum(0.4 + 0.12 * number for number in range(6)), abs=0.5)
     return folder
 

@@ -1,0 +1,90 @@
+"""Importing many small .npy files, against reading them once: the same files, alternating, medians, ratio.
+
+python tests/benchmarks/import_npy.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from record import PAGE, record
+
+from emo.featstore.interop.importer import import_features
+from emo.featstore.store import Store
+
+TITLE = "Import of small .npy files"
+DIM = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--files", type=int, default=30_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--page", type=Path, default=PAGE, help="document to write the section into")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        folder = work / "features" / "HL-UTT"
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for i in range(given.files):
+            np.save(folder / f"sample_{i:08d}.npy", rng.standard_normal(DIM, np.float32))
+        paths = sorted(str(each) for each in folder.iterdir())
+
+        def load() -> None:
+            for path in paths:
+                np.load(path)
+
+        def read_bytes() -> None:
+            for path in paths:
+                with open(path, "rb", buffering=0) as file:
+                    file.read()
+
+        def take() -> None:
+            store = Store.create(work / "a.emo")
+            report = import_features(store, folder.parent)
+            assert report.clips == given.files, report.rejected[:3]
+
+        def resume() -> None:
+            assert import_features(Store.open(work / "a.emo"), folder.parent).features[0].present == given.files
+
+        ways: dict[str, Callable[[], None]] = {
+            "np.load of every file": load,
+            "open and read every file": read_bytes,
+            "emo: import into a new store, checked, synced to the disk": take,
+            "emo: the same import again, nothing left to do": resume,
+        }
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for i in range(given.rounds + 1):  # the first round warms the page cache and is not counted
+            shutil.rmtree(work / "a.emo", ignore_errors=True)
+            for way, run in ways.items():
+                start = time.perf_counter()
+                run()
+                if i:
+                    times[way].append(time.perf_counter() - start)
+    base = times["np.load of every file"]
+    rows = []
+    for way, found in times.items():
+        ratios = sorted(mine / loaded for mine, loaded in zip(found, base, strict=True))
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        rows.append((way, f"{statistics.median(found):.2f}", f"{statistics.median(ratios):.2f}", spread))
+    words = [
+        f"{given.files:,} files of {DIM} float32, warm page cache, {given.rounds} rounds after one that is not "
+        "counted, the ways in turn; median times, and medians of each round's ratio. Goal: importing at most 1.5 times "
+        "reading once."
+    ]
+    command = f"python tests/benchmarks/import_npy.py --files {given.files} --rounds {given.rounds}"
+    record(TITLE, command, [("way", "s", "ratio to np.load", "range of the ratio"), *rows], words, given.page)
+    for row in rows:
+        print("  ".join(row))
+
+
+if __name__ == "__main__":
+    main()

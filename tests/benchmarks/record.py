@@ -1,0 +1,67 @@
+"""Where a measurement goes: one section of docs/benchmarks.md, with its command, hardware, versions and date."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+def record(
+    title: str, command: str, table: Sequence[Sequence[str]], words: Sequence[str] = (), page: Path = PAGE
+) -> None:
+    """Write a section, in place of an earlier one of the same title.
+
+    Args:
+        title: Heading.
+        command: What was typed, in the root of a checkout.
+        table: Header and rows.
+        words: Paragraphs below the table.
+        page: The document, which must exist.
+    """
+    header, *rows = table
+    lines = [f"## {title}", "", f"`{command}`", "", f"{datetime.now(UTC):%Y-%m-%d}; {hardware()}; {versions()}.", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    for paragraph in words:
+        lines += ["", paragraph]
+    section = "\n".join(lines) + "\n"
+    text = page.read_text(encoding="utf-8")
+    old = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if old.search(text):
+        text = old.sub(lambda found: section + ("\n" if found.end() < len(text) else ""), text, count=1)
+    else:
+        text = text.rstrip("\n") + "\n\n" + section
+    page.write_text(text, encoding="utf-8")
+
+
+def hardware() -> str:
+    """Processor, its cores that this process may use, memory, and GPU if there is one."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {cores} CPU cores, {memory:.0f} GiB"
+    return f"{cores} cores of {_processor()}, {memory:.0f} GiB, no GPU"
+
+
+def versions(*more: str) -> str:
+    """Of emo, Python and what computes."""
+    packages = ("emo", "torch", "transformers", "numpy", *more)
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{each} {metadata.version(each)}" for each in packages)]
+    )
+
+
+def _processor() -> str:
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        named = None
+    return named[1].strip() if named else platform.processor() or platform.machine()
