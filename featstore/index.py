@@ -29,7 +29,8 @@ Line: TypeAlias = dict[str, Any]
 RECORD = np.dtype(
     [("media", "i8"), ("segment", "i4"), ("start", "i8"), ("rows", "i4"), ("crc", "u4"), ("t0", "f8"), ("hop", "f8")]
 )
-# A clip that is listed but has no file has no content to hash; its failures are kept under this name.
+# A clip without a file at hand has no content to hash: its failures, and features imported for it, are kept under this
+# and its id. No content hash looks like it.
 NO_MEDIA = "clip:"
 
 

@@ -48,7 +48,7 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     """
     specs = list(specs)
     plain, _, prefix = name.partition("@")
-    meant = ALIASES.get(plain, plain)
+    meant = plain if any(spec.name == plain for spec in specs) else ALIASES.get(plain, plain)
     exact = any(spec.name == meant for spec in specs)
     if meant in AMBIGUOUS and not exact:
         options = " or ".join(AMBIGUOUS[meant])

@@ -47,6 +47,7 @@ class Feature:
         array: `(T, D)`, float16 or float32 as stored.
         t0_s: Time of the first row.
         hop_s: Time between rows, or `None` where rows are no points in time.
+        media: Content hash; `clip:` and the id where a feature was imported for a clip without media.
     """
 
     array: Array
@@ -248,6 +249,17 @@ class Store:
             found: Array = self._records(self._table(feature), clip_ids) >= 0
             return found
 
+    def rows_of(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Array, str]:
+        """Rows of each clip `(N,)`, and the dtype that holds all of them: float16 only where each one is float16.
+
+        Raises:
+            FeatureMissing: These clips do not have it.
+        """
+        with self._lock:
+            _, records = self._found(feature, clip_ids)
+            dtypes = {self.index.segments[i].dtype for i in np.unique(records["segment"]).tolist()}
+            return records["rows"].astype("i8"), max(dtypes, default="float16")
+
     def status(self, spec: EncoderSpec, clip_or_media: str) -> Literal["ok", "failed", "missing"]:
         """Whether a feature of a clip (or media) is there, failed, or was not tried."""
         with self._lock:
@@ -255,7 +267,7 @@ class Store:
             media = self.index.media_of(clip_or_media)
             if table is None or media < 0:
                 return "missing"
-            if table.latest(np.array([media]))[0] >= 0:
+            if table.latest(np.array([media]))[0] >= 0 or self._records(table, [clip_or_media])[0] >= 0:
                 return "ok"
             return "failed" if media in table.failed else "missing"
 
@@ -434,7 +446,12 @@ class Store:
         return tables[feature.fingerprint]
 
     def _records(self, table: Table, clip_ids: Sequence[str]) -> Array:
-        return table.latest(self.index.media_of_clips(clip_ids))
+        found = table.latest(self.index.media_of_clips(clip_ids))
+        if table.spec.profile == "imported":  # perhaps when no media was known: then kept under the clip's id
+            lacking = np.flatnonzero(found < 0)
+            named = [self.index.media.get(NO_MEDIA + clip_ids[i], -1) for i in lacking.tolist()]
+            found[lacking] = table.latest(np.array(named, "i8"))
+        return found
 
     def _found(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Table, Array]:
         table = self._table(feature)

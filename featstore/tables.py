@@ -241,7 +241,7 @@ def _valence(text: str, where: str) -> float | None:
 # ---- MERBench label npz ---------------------------------------------------------------------------------------------
 
 
-class _NumpyOnly(pickle.Unpickler):
+class NumpyOnly(pickle.Unpickler):
     """Unpickler that can rebuild dictionaries and numpy arrays, and can call nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -293,7 +293,7 @@ def read_npz_dict(path: Path, split: str) -> dict[str, Any]:
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
             value: object = None
             if dtype.hasobject and shape == ():
-                value = _NumpyOnly(stream, encoding="latin1").load()
+                value = NumpyOnly(stream, encoding="latin1").load()
                 value = value.item() if isinstance(value, np.ndarray) and value.shape == () else value
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             raise UsageError(f"{path}#{split} is damaged: {error}.", "Copy or download it again.") from error

@@ -182,7 +182,7 @@ class Writer:
         self._clips: dict[str, tuple[str, str | None, int, int]] = {}
         self._failed: dict[tuple[str, str], Failed] = {}
         self._failed_specs: dict[str, EncoderSpec] = {}
-        self._segments: dict[tuple[str, str], OpenSegment] = {}
+        self._segments: dict[tuple[str, int], OpenSegment] = {}  # by fingerprint and width of a value
         self._media: set[MediaId] = set()  # with uncommitted features or failures
         self._before: set[MediaId] = set()  # those of the last commit; what else comes of them does not hasten the next
         self._new: set[MediaId] = set()
@@ -222,12 +222,24 @@ class Writer:
         if before != row:
             self._clips[clip_id] = row
 
+    def name_clip(self, clip_id: str) -> MediaId:
+        """The media of a clip of which only the id is known: what the id means already, else a stand-in for it.
+
+        A stand-in gives way to the content when that comes; imported features kept under it are found by the id.
+        """
+        self._open()
+        row = self._clips.get(clip_id) or self.store.clip_row(clip_id)
+        if row is None:
+            row = self._clips[clip_id] = (NO_MEDIA + clip_id, None, -1, -1)
+        return row[0]
+
     def add(
         self, spec: EncoderSpec, media: MediaId, array: Array, t0_s: float = 0.0, hop_s: float | None = None
     ) -> None:
         """Adds the feature `(T, D)` of one medium; commits by itself every so many media or seconds.
 
-        `utt` is kept as float32; `frame` and `tokens` as float16 where all values stay finite, else as float32.
+        `utt` is kept as float32; `frame` and `tokens` as float16 where all values stay finite, else as float32. Their
+        recipe can say otherwise by `stored_dtype`: always `float32`; or `source`, float16 only where it came as that.
 
         Raises:
             StoreError: Wrong shape, a value that is not finite, or the disk refuses.
@@ -236,7 +248,7 @@ class Writer:
         scratch = self._open()
         rows = storable(spec, array, media)
         with self._giving_up_on_error():
-            key = (spec.fingerprint, rows.dtype.name)
+            key = (spec.fingerprint, rows.dtype.itemsize)
             segment = self._segments.get(key)
             if segment is None:
                 self._made += 1
@@ -328,11 +340,15 @@ class Writer:
         self.commit_if_due()
 
     def _clip_lines(self) -> list[Line]:
+        clips = {}
         for clip_id, row in self._clips.items():
             before = self.store.clip_row(clip_id)
+            if before is not None and row[0].startswith(NO_MEDIA):
+                continue  # a stand-in replaces nothing that is known
             if before is not None:
                 _refuse_other_file(clip_id, before, row)
-        return [clips_line(self._clips)] if self._clips else []
+            clips[clip_id] = row
+        return [clips_line(clips)] if clips else []
 
     def _clip_of(self, media: MediaId) -> str | None:
         pending = next((clip for clip, row in self._clips.items() if row[0] == media), None)
@@ -368,7 +384,8 @@ def storable(spec: EncoderSpec, array: Array, media: str) -> Array:
     if not fits or array.dtype.kind != "f":
         raise StoreError(f"{spec.key} of {media} is {array.dtype} {array.shape}, not float ({rows}, {spec.dim}).")
     with np.errstate(over="ignore"):
-        if spec.level != "utt" and spec.recipe.get("stored_dtype") != "float32":
+        kept = spec.recipe.get("stored_dtype")
+        if spec.level != "utt" and kept != "float32" and (kept != "source" or array.dtype == np.float16):
             half = array.astype(np.float16, copy=False)
             if np.isfinite(half).all():
                 return half
@@ -387,7 +404,7 @@ def _look(clip_id: str, media: MediaId, path: Path) -> FileId:
 
 
 def _refuse_other_file(clip_id: str, before: tuple[Any, ...], now: tuple[Any, ...]) -> None:
-    if before[0] != now[0] and before[1] != now[1]:
+    if before[0] != now[0] and before[1] != now[1] and not before[0].startswith(NO_MEDIA):
         places = f"{before[1] or 'content without a file'}, not {now[1] or 'content without a file'}"
         raise StoreError(f"Clip id {clip_id} already names another file: {places}.", "Use one store per dataset.")
 

@@ -71,7 +71,7 @@ def main() -> None:
         f"{counts[0]:,} clips of train_corpus; {counts[1]} held-out clips of it chose step {best['step']} (weighted F1 "
         f"{best['value']:.4f} there). test3 ({ours['n']} clips) was scored once, by that checkpoint in both "
         f"ways: accuracy {ours['accuracy']:.4f} and UAR {ours['uar']:.4f} by likelihood, {greedy['unparsed']} greedy "
-        f"answers without a label. Trained in {info['duration_s'] / 60:.0f} minutes after the last start.",
+        f"answers without a label.",
         "What limits it is the base model, an English one of 135 million parameters in 4 bits, and that most emotions "
         "of these clips are not in their words.",
     ]

@@ -1,0 +1,161 @@
+"""Export features in the layout that another tool's loader reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emo.featstore.clip import Clip
+from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.interop import LAYOUTS
+from emo.featstore.interop.base import Layout, Outgoing, Shipment, plain_name
+from emo.featstore.store import Store
+
+DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class ExportedFeature:
+    """One feature that was written: its key, its name there, its clips, and how many of the clips asked for lack it."""
+
+    feature: str
+    name: str
+    clips: int
+    lacking: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        path: What was written.
+        layout: Of what kind it is.
+        store: The store.
+        clips: Clips that have at least one of the features.
+        features: One by one.
+        left_out: Features that were not written, and why.
+        notes: What else must be said.
+    """
+
+    path: str
+    layout: str
+    store: str
+    clips: int
+    features: list[ExportedFeature]
+    left_out: dict[str, str]
+    notes: list[str]
+
+
+def export_features(
+    store: Store,
+    path: str | Path,
+    layout: str,
+    features: Sequence[str] | Mapping[str, str | None] | None = None,
+    clips: Sequence[str] | Sequence[Clip] | None = None,
+    dtype: str | None = None,
+) -> ExportReport:
+    """Exports features. What is at `path` afterwards is whole; interrupted, there is nothing.
+
+    A clip that lacks a feature is absent there too; nothing is filled in.
+
+    Args:
+        store: Where they lie.
+        path: File or folder to make; an empty folder will do.
+        layout: One of `LAYOUTS`.
+        features: Names, also with the name to give each there; all that the layout has a place for if `None`.
+        clips: Ids, or clips of a dataset, whose labels, splits and transcripts are written where the layout has them;
+            all of the store if `None`.
+        dtype: float16, float32 or float64; as stored if `None`.
+
+    Raises:
+        UsageError: Nothing to write, no such layout, something is there already, or that tool could not read it.
+        StoreError: A feature is not in the store, or cannot be read.
+    """
+    path = Path(path)
+    kind = _layout(path, layout, dtype)
+    if features is None:
+        features = [each.key for each in store.features()]
+    asked: Mapping[str, str | None] = features if isinstance(features, Mapping) else dict.fromkeys(features)
+    all_of_them = clips if clips is not None else store.clips()
+    known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}
+    known, notes = _plain(known)
+    left_out: dict[str, str] = {}
+    going: list[Outgoing] = []
+    for name, wanted in asked.items():
+        spec = store.resolve(name)
+        try:
+            there = kind.name_there(spec, wanted)
+        except UsageError as error:
+            left_out[spec.key] = str(error)
+            continue
+        ids = list(known)
+        have = [ids[i] for i in np.flatnonzero(store.has(spec, ids)).tolist()]
+        if not have:
+            left_out[spec.key] = f"None of the {len(ids):,} clips has {spec.key}."
+            continue
+        if other := next((each for each in going if each.name == there), None):
+            text = f"{other.spec.key} and {spec.key} would both be called {there}."
+            raise UsageError(text, "Name the features to export, or give one another name.")
+        going.append(Outgoing(store, spec, there, have, dtype))
+    if not going:
+        raise UsageError(f"Nothing was exported. {' '.join(left_out.values())}".strip())
+    notes += _written(path, kind, Shipment(going, known))
+    return ExportReport(
+        path=str(path),
+        layout=kind.name,
+        store=str(store.path),
+        clips=len(set().union(*(each.clips for each in going))),
+        features=[
+            ExportedFeature(each.spec.key, each.name, len(each.clips), len(known) - len(each.clips), each.rows()[1])
+            for each in going
+        ],
+        left_out=left_out,
+        notes=notes,
+    )
+
+
+def _layout(path: Path, layout: str, dtype: str | None) -> Layout:
+    if layout not in LAYOUTS:
+        raise UsageError(f"There is no layout {layout!r}.", f"Layouts: {', '.join(LAYOUTS)}.")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"There is no dtype {dtype!r} for features.", f"Dtypes: {', '.join(DTYPES)}.")
+    kind = LAYOUTS[layout]
+    if kind.suffixes and path.suffix not in kind.suffixes:
+        raise UsageError(f"{path.name} is to be a file {' or '.join('*' + each for each in kind.suffixes)}.")
+    if path.exists() and not (path.is_dir() and not kind.suffixes and not any(path.iterdir())):
+        raise UsageError(f"{path} exists already.", "Choose another path.")
+    return kind
+
+
+def _plain(clips: Mapping[str, Clip]) -> tuple[dict[str, Clip], list[str]]:
+    """Clips whose ids can be names of files, so that nothing is written beside the path."""
+    plain, notes = {}, []
+    for clip in clips.values():
+        try:
+            plain_name(clip.id)
+            plain[clip.id] = clip
+        except MediaError as error:
+            notes.append(f"Left out: {error.message}")
+    return plain, notes
+
+
+def _written(path: Path, layout: Layout, shipment: Shipment) -> list[str]:
+    """Writes beside the path and renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    built = path.parent / f".{path.name}.{uuid.uuid4().hex}.new"
+    try:
+        notes = list(layout.write(built, shipment))
+        os.rename(built, path)
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
+        if built.is_file():
+            built.unlink()
+    return notes

@@ -1,0 +1,194 @@
+"""HDF5, in two layouts: one dataset per clip, `/<feature>/<clip>`; or packed, all rows of a feature in one dataset.
+
+Packed: `/<feature>/data (R, D)`, `/<feature>/clips (N,)` of text, `/<feature>/offsets (N + 1,)`: clip i owns the rows
+`offsets[i]:offsets[i + 1]`; `t0_s` and `hop_s (N,)` hold the times, NaN for no hop. A file may also hold the datasets
+of one feature at its root; the feature is then called like the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo.featstore.errors import UsageError
+from emo.featstore.index import Array
+from emo.featstore.interop.base import (
+    Found,
+    Layout,
+    Outgoing,
+    Record,
+    Rejected,
+    Shipment,
+    Source,
+    bad,
+    checked,
+    kept_name,
+    sort_places,
+    times,
+    told_by,
+    told_of,
+)
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUFFIXES = (".h5", ".hdf5")
+PACKED_PARTS = ("data", "clips", "offsets")
+BLOCK_BYTES = 8 << 20
+
+
+def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
+    """Groups of an HDF5 file, all of the one or all of the other kind."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        if file.read(len(SIGNATURE)) != SIGNATURE and path.suffix.lower() not in SUFFIXES:
+            return None
+    import h5py
+
+    with _reading(path):
+        root = files.enter_context(h5py.File(path, "r"))
+        groups = {name: each for name, each in root.items() if isinstance(each, h5py.Group)}
+        contents = {name: (group, list(group)) for name, group in groups.items()}
+        if loose := [name for name in root if name not in groups]:
+            contents[path.stem] = (root, loose)
+        sources: list[Source] = []
+        rejected: list[Rejected] = []
+        for name, (group, names) in contents.items():
+            if all(part in names for part in PACKED_PARTS) is packed:
+                source, unusable = _packed(name, group) if packed else _apart(name, group, names)
+                sources.append(source)
+                rejected += unusable
+    return Found(sources, rejected) if sources else None
+
+
+def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Rejected]]:
+    import h5py
+
+    places, rejected = sort_places(name, [(each, each) for each in names])
+
+    def read(clip: str) -> Record:
+        with _rejecting():
+            dataset = group[clip]
+            if not isinstance(dataset, h5py.Dataset):
+                raise bad("wrong-shape", "It is a group inside a feature's group.")
+            _check_dtype(dataset)
+            return Record(dataset[()], *times(dataset.attrs.get("t0_s", 0.0), dataset.attrs.get("hop_s")))
+
+    return Source(name, places, read, **{"feature": name} | told_by(group.attrs.get("emo"))), rejected
+
+
+def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
+    data, clips = group["data"], group["clips"].asstr()[()]
+    offsets = group["offsets"][()]
+    if len(offsets) != len(clips) + 1 or (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > len(data):
+        raise UsageError(f"The offsets of {name} in {group.file.filename} do not fit its clips and rows.")
+    t0_s, hop_s = (group[part][()] if part in group else np.full(len(clips), np.nan) for part in ("t0_s", "hop_s"))
+    places, rejected = sort_places(name, list(zip(clips.tolist(), range(len(clips)), strict=True)))
+
+    def read(i: int) -> Record:
+        with _rejecting():
+            _check_dtype(data)
+            return Record(data[offsets[i] : offsets[i + 1]], *times(np.nan_to_num(t0_s[i]), hop_s[i]))
+
+    return Source(name, places, read, **{"feature": name} | told_by(group.attrs.get("emo"))), rejected
+
+
+def _check_dtype(dataset: Any) -> None:
+    checked(np.empty(0, dataset.dtype))
+
+
+def write(path: Path, shipment: Shipment) -> Sequence[str]:
+    """One dataset per clip; utterances are `(D,)`."""
+    import h5py
+
+    with h5py.File(path, "x") as file:
+        for feature in shipment.features:
+            group = file.create_group(feature.name)
+            group.attrs["emo"] = told_of(feature.spec)
+            for clip, record in feature:
+                array = record.array[0] if feature.spec.level == "utt" else record.array
+                dataset = group.create_dataset(clip, data=array)
+                if record.t0_s or record.hop_s is not None:
+                    dataset.attrs["t0_s"] = record.t0_s
+                    dataset.attrs["hop_s"] = np.nan if record.hop_s is None else record.hop_s
+    return []
+
+
+def write_packed(path: Path, shipment: Shipment) -> Sequence[str]:
+    """All rows of a feature in one dataset, and an index."""
+    import h5py
+
+    with h5py.File(path, "x") as file:
+        for feature in shipment.features:
+            rows, dtype = feature.rows()
+            group = file.create_group(feature.name)
+            group.attrs["emo"] = told_of(feature.spec)
+            group["clips"] = np.array(feature.clips, h5py.string_dtype())
+            group["offsets"] = np.concatenate([[0], np.cumsum(rows)])
+            data = group.create_dataset("data", (int(rows.sum()), feature.spec.dim), dtype)
+            moments: list[tuple[float, float | None]] = []
+            done = 0
+            for block in _blocks(feature, moments):
+                data[done : done + len(block)] = block
+                done += len(block)
+            group["t0_s"], group["hop_s"] = np.array(moments, "f8").reshape(-1, 2).T
+    return []
+
+
+def _blocks(feature: Outgoing, moments: list[tuple[float, float | None]]) -> Iterator[Array]:
+    """Rows of many clips at a time; notes the times of each clip."""
+    arrays: list[Array] = []
+    size_bytes = 0
+    for _, record in feature:
+        arrays.append(record.array)
+        moments.append((record.t0_s, record.hop_s))
+        size_bytes += record.array.nbytes
+        if size_bytes >= BLOCK_BYTES:
+            yield np.concatenate(arrays)
+            arrays, size_bytes = [], 0
+    if arrays:
+        yield np.concatenate(arrays)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py makes of damage
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} cannot be read as HDF5: {error}.", "Copy it again.") from error
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise bad("unreadable", f"HDF5 cannot read it: {error}.") from error
+
+
+_LOOKS = "an HDF5 file of {}"
+LAYOUT = Layout(
+    "hdf5",
+    _LOOKS.format("groups with one dataset per clip"),
+    partial(find, packed=False),
+    kept_name,
+    write,
+    suffixes=SUFFIXES,
+    keeps_times=True,
+)
+PACKED = Layout(
+    "hdf5-packed",
+    _LOOKS.format("groups of data, clips and offsets"),
+    partial(find, packed=True),
+    kept_name,
+    write_packed,
+    suffixes=SUFFIXES,
+    keeps_times=True,
+    keeps_dtypes=False,
+)

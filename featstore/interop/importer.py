@@ -1,0 +1,363 @@
+"""Import features that others extracted: whatever is wrong with a file is named, and the rest goes on."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.index import NO_MEDIA, Array
+from emo.featstore.interop import LAYOUTS
+from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.store import Store
+from emo.featstore.writer import Writer
+
+SAMPLE = 32  # records that are looked at to learn the width of a feature
+COMMIT_CLIPS = 20_000
+SAY_EVERY = 500
+Say = Callable[[str], None]
+
+
+@dataclass
+class ImportedFeature:
+    """What became of one feature.
+
+    Attributes:
+        name: Its name there.
+        feature: Its key in the store; empty where no record was usable.
+        new: Clips that were read and stored now.
+        present: Clips that the store had of this very import; they were not read again, nor looked at.
+        failed: Clips whose record was not taken.
+        shapes: Records read, by shape; T stands for more than one row.
+        longest: Most rows of a record.
+        dtypes: Records read, by the dtype they had.
+        zeros: Rows that are all zero, by clip.
+        constant: Rows whose values are all the same but not zero, by clip.
+        duplicates: Clips with the same record, to the bit and not zero; those that were present count too.
+    """
+
+    name: str
+    feature: str = ""
+    new: int = 0
+    present: int = 0
+    failed: int = 0
+    shapes: dict[str, int] = field(default_factory=dict)
+    longest: int = 0
+    dtypes: dict[str, int] = field(default_factory=dict)
+    zeros: dict[str, int] = field(default_factory=dict)
+    constant: dict[str, int] = field(default_factory=dict)
+    duplicates: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        path: Where it was read.
+        layout: Of what kind it is.
+        origin: What the features remember as their origin.
+        store: The store.
+        clips: Clips that have at least one of the features now.
+        features: One by one.
+        rejected: Records and files that were not taken, and why.
+        notes: What else must be said.
+    """
+
+    path: str
+    layout: str
+    origin: str
+    store: str
+    clips: int
+    features: list[ImportedFeature]
+    rejected: list[Rejected]
+    notes: list[str]
+
+
+def import_features(
+    store: Store,
+    path: str | Path,
+    layout: str | None = None,
+    names: Mapping[str, str] | None = None,
+    clips: Mapping[str, str] | None = None,
+    origin: str | None = None,
+    declared: str | None = None,
+    say: Say = lambda sentence: None,
+) -> ImportReport:
+    """Imports features. Run again, it goes on where it stopped: what the store has of this import is not read again.
+
+    An imported feature has the profile `imported` and its own fingerprint, of origin, layout, name there and declared
+    recipe. It is kept under the media that its clip id means in the store, or under the id alone where there is none.
+    Files that are exchanged under the same name are not noticed: give them another origin.
+
+    Args:
+        store: Where to.
+        path: File or folder.
+        layout: One of `LAYOUTS`; looked for if `None`.
+        names: Features to import, by their name there, and what to call them here; all if `None`.
+        clips: Clip ids by their name there; a name that is not in it is the id.
+        origin: Where the features come from, as they will remember it; the absolute path if `None`. Imports of the same
+            origin, layout, name and declaration are one feature, wherever the files lie.
+        declared: How the features were made, in the user's words.
+        say: Told of progress.
+
+    Raises:
+        UsageError: No such layout, nothing to import, or a name that is not there.
+        StoreError: The store cannot be written.
+    """
+    path = Path(path)
+    origin = origin or os.path.abspath(path)
+    with ExitStack() as files:
+        kind, found = _find(path, layout, files)
+        sources = _chosen(path, kind, found, names)
+        take = _Take(store, kind.name, origin, clips or {}, declared, say)
+        with store.writer(commit_every=COMMIT_CLIPS) as writer:
+            for source, name in sources:
+                take.source(writer, source, name)
+    for part, spec in take.done:
+        part.duplicates = _duplicates(store, spec)
+    ids = store.clips()
+    have = [store.has(spec, ids) for _, spec in take.done]
+    return ImportReport(
+        path=str(path),
+        layout=kind.name,
+        origin=origin,
+        store=str(store.path),
+        clips=int(np.any(have, axis=0).sum()) if have else 0,
+        features=take.parts,
+        rejected=[*found.rejected, *take.rejected],
+        notes=[*found.notes, *take.notes],
+    )
+
+
+def _find(path: Path, layout: str | None, files: ExitStack) -> tuple[Layout, Found]:
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"There is no layout {layout!r}.", f"Layouts: {', '.join(LAYOUTS)}.")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist.")
+    layouts = [each for each in LAYOUTS.values() if layout in (None, each.name)]
+    finds = [(each, found) for each in layouts if (found := each.find(path, files)) is not None]
+    if finds:  # Emotion-LLaMA's folders can be some of MERTools' folders: what finds most has seen all
+        most, found = max(finds, key=lambda each: len(each[1].sources))
+        if most is not finds[0][0]:
+            first = finds[0][0].name
+            note = f"Part of it has the layout {first}: --layout {first} reads that part under its own names."
+            found = replace(found, notes=[*found.notes, note])
+        return most, found
+    if path.is_dir() and not any(path.iterdir()):
+        raise UsageError(f"{path} is an empty folder.")
+    looked = "; ".join(each.looks_for for each in layouts)
+    raise UsageError(f"There are no features in {path} that emo can read: looked for {looked}.")
+
+
+def _chosen(path: Path, layout: Layout, found: Found, names: Mapping[str, str] | None) -> list[tuple[Source, str]]:
+    """The sources to import, each with its name here."""
+    there = [source.name for source in found.sources]
+    unknown = [name for name in names or {} if name not in there]
+    if unknown:
+        raise UsageError(f"{path} has no {', '.join(unknown)}.", f"It has {', '.join(there)}.")
+    chosen = [
+        (source, source.feature if names is None else names[source.name] or source.feature)
+        for source in found.sources
+        if names is None or source.name in names
+    ]
+    for source, name in chosen:
+        if not name or "@" in name or "/" in name:
+            raise UsageError(
+                f"{name!r} cannot be the name of a feature.", f"Give {source.name} another: {source.name}=NAME."
+            )
+    if not found.rejected and not any(source.places for source, _ in chosen):
+        said = " ".join(found.notes)
+        raise UsageError(f"{path} has the layout {layout.name}, but no features in it. {said}".strip())
+    return chosen
+
+
+class _Take:
+    """Takes one source after the other."""
+
+    def __init__(
+        self, store: Store, layout: str, origin: str, clips: Mapping[str, str], declared: str | None, say: Say
+    ) -> None:
+        self.store, self.layout, self.origin = store, layout, origin
+        self.clips, self.declared, self.say = clips, declared, say
+        self.parts: list[ImportedFeature] = []
+        self.done: list[tuple[ImportedFeature, EncoderSpec]] = []
+        self.rejected: list[Rejected] = []
+        self.notes: list[str] = []
+
+    def source(self, writer: Writer, source: Source, name: str) -> None:
+        """Reads what the store lacks of a source."""
+        part = ImportedFeature(source.name)
+        self.parts.append(part)
+        places = self._places(source, part)
+        spec = self._known(source, name) or self._spec(source, name, places)
+        if spec is None:
+            for clip, place in places.items():
+                try:
+                    _matrix(source.read(place))
+                except MediaError as error:
+                    self._reject(part, clip, error)
+            return
+        part.feature = spec.key
+        self.done.append((part, spec))
+        ids = list(places)
+        has = self.store.has(spec, ids).tolist() if spec.fingerprint in self.store.index.tables else [False] * len(ids)
+        part.present = sum(has)
+        taken: dict[str, str] = {}  # clip by media, where that is known
+        shared: list[str] = []
+        for i, (clip, place) in enumerate(places.items()):
+            if i % SAY_EVERY == 0:
+                self.say(f"{source.name}: {i:,} of {len(places):,}")
+            if has[i]:
+                continue
+            try:
+                record = source.read(place)
+                rows = _checked_rows(spec, record, part, clip)
+            except MediaError as error:
+                self._reject(part, clip, error)
+                writer.fail(spec, clip, error)
+                continue
+            media = writer.name_clip(clip)
+            if not media.startswith(NO_MEDIA) and taken.setdefault(media, clip) != clip:
+                shared.append(f"{clip} = {taken[media]}")
+                continue
+            writer.add(spec, media, rows, record.t0_s, record.hop_s)
+            part.new += 1
+        if shared:
+            pairs = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
+            text = f"{source.name}: {len(shared):,} clips are the same media as another, whose record serves both"
+            self.notes.append(f"{text}: {pairs}.")
+
+    def _places(self, source: Source, part: ImportedFeature) -> dict[str, Any]:
+        """One place per clip; a clip that is there twice is not taken."""
+        places: dict[str, Any] = {}
+        twice: Counter[str] = Counter()
+        for name, place in source.places:
+            clip = self.clips.get(name, name)
+            if clip in places:
+                twice[clip] += 1
+            places[clip] = place
+        for clip, more in twice.items():
+            del places[clip]
+            self._reject(part, clip, bad("duplicate-name", f"It is there {more + 1} times, and emo does not choose."))
+        return places
+
+    def _recipe(self, source: Source) -> dict[str, Any]:
+        return {
+            "imported_from": self.origin,
+            "layout": self.layout,
+            "name": source.name,
+            "declared": self.declared or source.declared or "unknown",
+            "stored_dtype": "source",
+        }
+
+    def _known(self, source: Source, name: str) -> EncoderSpec | None:
+        """The feature of an earlier import of the same."""
+        specs = (table.spec for table in self.store.index.tables.values())
+        recipe = self._recipe(source)
+        same = (spec for spec in specs if (spec.profile, spec.name, dict(spec.recipe)) == ("imported", name, recipe))
+        return next(same, None)
+
+    def _spec(self, source: Source, name: str, places: Mapping[str, Any]) -> EncoderSpec | None:
+        """The feature that most of a sample are: width, and one row or several; `None` where no record is usable."""
+        seen: list[tuple[int, bool]] = []
+        order = list(places.values())
+        for place in [*order[:: max(1, len(order) // SAMPLE)], *order]:
+            if len(seen) >= min(SAMPLE, len(order)):
+                break
+            try:
+                rows, _ = _matrix(source.read(place))
+            except MediaError:
+                continue
+            seen.append((rows.shape[1], len(rows) == 1))
+        if not seen:
+            return None
+        dim = Counter(width for width, _ in seen).most_common(1)[0][0]
+        single = [one for width, one in seen if width == dim]
+        level = source.level or ("utt" if 2 * sum(single) > len(single) else "frame")
+        rows_each = 1 if level == "utt" else source.rows
+        recipe = self._recipe(source)
+        return EncoderSpec(
+            name, "unknown", source.modality, level, dim, rows_each, "imported", "unknown", recipe=recipe
+        )
+
+    def _reject(self, part: ImportedFeature, clip: str, error: MediaError) -> None:
+        part.failed += 1
+        self.rejected.append(Rejected(part.name, clip, error.kind, error.message))
+
+
+def _matrix(record: Record) -> tuple[Array, bool]:
+    """The record as `(T, D)`, and whether it came as `(D,)`."""
+    array = checked(record.array)
+    while array.ndim > 2 and len(array) == 1:
+        array = array[0]
+    rows = array[None] if array.ndim == 1 else array
+    if rows.ndim != 2:
+        raise bad("wrong-shape", f"Its shape {record.array.shape} is neither (D,) nor (T, D).")
+    if not rows.size:
+        raise bad("empty", f"Its shape is {record.array.shape}: there is nothing in it.")
+    return rows, array.ndim == 1
+
+
+def _checked_rows(spec: EncoderSpec, record: Record, part: ImportedFeature, clip: str) -> Array:
+    """The rows in the dtype in which they are kept; what is remarkable about them is noted.
+
+    Raises:
+        MediaError: They are not of this feature, or not finite.
+    """
+    source, flat = _matrix(record)
+    count, dim = source.shape
+    shape = f"({dim},)" if flat else f"({'T' if count > 1 else 1}, {dim})"
+    for counts, what in ((part.dtypes, FLOATS[source.dtype]), (part.shapes, shape)):
+        counts[what] = counts.get(what, 0) + 1
+    if dim != spec.dim:
+        raise bad("wrong-width", f"It has {dim} columns where {spec.key} has {spec.dim}.")
+    if spec.rows is not None and count != spec.rows:
+        wanted = "an utterance has one" if spec.level == "utt" else f"{spec.key} has {spec.rows}"
+        raise bad("wrong-shape", f"It has {count} rows where {wanted}.")
+    rows = source
+    if source.dtype != np.float32 and (spec.level == "utt" or source.dtype != np.float16):
+        with np.errstate(over="ignore"):
+            rows = source.astype(np.float32)
+    low, high = rows.min(axis=1), rows.max(axis=1)  # NaN and infinity show in them
+    if not np.isfinite((low, high)).all():
+        nan, infinite = int(np.isnan(source).sum()), int(np.isinf(source).sum())
+        counted = [
+            f"{n} of its {source.size} values {what}" for n, what in ((nan, "are NaN"), (infinite, "are infinite")) if n
+        ]
+        raise bad("not-finite", f"{' and '.join(counted) or 'Some values are beyond float32'}.")
+    part.longest = max(part.longest, count)
+    same = low == high
+    if same.any():
+        zero = same & (low == 0)
+        if zero.any():
+            part.zeros[clip] = int(zero.sum())
+        if zero.sum() < same.sum():
+            part.constant[clip] = int(same.sum() - zero.sum())
+    return rows
+
+
+def _duplicates(store: Store, spec: EncoderSpec) -> list[list[str]]:
+    """Clips whose records are the same to the bit, zeros aside: found by checksum, confirmed by reading."""
+    if spec.fingerprint not in store.index.tables:
+        return []
+    index, table = store.index, store.index.tables[spec.fingerprint]
+    records = table.records[table.live()]
+    _, group, counts = np.unique(records[["rows", "crc"]], return_inverse=True, return_counts=True)
+    suspect = records[counts[group] > 1]
+    clips = {int(index.clip_media[row]): clip for clip, row in index.clips.items()} if len(suspect) else {}
+    found: dict[bytes, list[str]] = {}
+    for media in suspect["media"].tolist():
+        clip = clips.get(media) or index.media_names[media].removeprefix(NO_MEDIA)
+        array = store.get(spec, clip).array
+        if array.any():
+            found.setdefault(array.tobytes(), []).append(clip)
+    return [sorted(same) for same in found.values() if len(same) > 1]

@@ -1,0 +1,242 @@
+"""What is wrong with a file is said in one sentence and kept; the rest is imported; nothing becomes zero."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emo.featstore.errors import UsageError
+from emo.featstore.interop.importer import import_features
+from emo.featstore.store import Store
+
+GOOD = np.arange(8, dtype=np.float32)
+
+
+def npy(array: Any, **more: Any) -> bytes:
+    file = BytesIO()
+    np.save(file, array, **more)
+    return file.getvalue()
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.path), "w")
+
+
+def nan_at(place: int, value: float = np.nan) -> np.ndarray:
+    array = GOOD.copy()
+    array[place] = value
+    return array
+
+
+BAD = {
+    "truncated": (npy(GOOD)[:-4], "truncated", "The file ends after 156 of 160 bytes."),
+    "header": (npy(GOOD)[:40], "truncated", "The file ends inside its header."),
+    "empty": (b"", "empty", "The file is empty."),
+    "text": (b"not numbers at all", "not-npy", "It is not an npy file."),
+    "longer": (npy(GOOD) + b"\0\0", "not-npy", "The file has 162 bytes where its header says 160."),
+    "damaged": (npy(GOOD).replace(b"'descr'", b"'desc!'"), "not-npy", "Its header is damaged."),
+    "int": (npy(np.arange(8)), "wrong-dtype", "It holds int64, not float16, float32 or float64."),
+    "words": (npy(np.array(["a", "b"])), "wrong-dtype", "It holds <U1, not float16, float32 or float64."),
+    "object": (
+        npy(np.array([1, "x"], object), allow_pickle=True),
+        "pickled",
+        "It holds pickled Python objects, which are not loaded: that could run any code.",
+    ),
+    "scalar": (npy(np.float32(1)), "wrong-shape", "Its shape () is neither (D,) nor (T, D)."),
+    "cube": (npy(np.zeros((2, 3, 8), np.float32)), "wrong-shape", "Its shape (2, 3, 8) is neither (D,) nor (T, D)."),
+    "nothing": (npy(np.zeros(0, np.float32)), "empty", "Its shape is (0,): there is nothing in it."),
+    "wide": (npy(np.zeros(9, np.float32)), "wrong-width", "It has 9 columns where {key} has 8."),
+    "frames": (npy(np.zeros((3, 8), np.float32)), "wrong-shape", "It has 3 rows where an utterance has one."),
+    "nan": (npy(nan_at(2)), "not-finite", "1 of its 8 values are NaN."),
+    "inf": (npy(nan_at(2, -np.inf)), "not-finite", "1 of its 8 values are infinite."),
+    "huge": (npy(np.full(8, 1e300)), "not-finite", "Some values are beyond float32."),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_recorded_and_left_out_and_the_rest_goes_on(name: str, store: Store, put: Any) -> None:
+    content, kind, sentence = BAD[name]
+    report = import_features(store, put("x-UTT", **{"a": GOOD, name: content, "z": GOOD + 1, "zz": GOOD + 2}))
+    key = store.resolve("x-UTT").key
+    (rejected,) = report.rejected
+    assert (rejected.where, rejected.name, rejected.kind) == ("x-UTT", name, kind)
+    assert rejected.sentence == sentence.format(key=key)
+    (failure,) = store.failures()
+    assert (failure.feature, failure.clip, failure.kind, failure.message) == (key, name, kind, rejected.sentence)
+    assert store.has("x-UTT", ["a", name, "z", "zz"]).tolist() == [True, False, True, True]
+    assert (report.features[0].new, report.features[0].failed) == (3, 1)
+
+
+def test_a_file_that_was_put_right_is_taken_the_next_time(store: Store, put: Any) -> None:
+    folder = put("x-UTT", a=GOOD, b=npy(GOOD)[:-1])
+    assert len(import_features(store, folder).rejected) == 1
+    put("x-UTT", b=GOOD + 1)
+    report = import_features(store, folder)
+    assert (report.features[0].new, report.features[0].present, report.rejected) == (1, 1, [])
+    assert store.failures() == []
+
+
+def test_pickled_code_in_an_npy_is_not_run(store: Store, put: Any, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    bomb = npy(np.array([Bomb(trap)], object), allow_pickle=True)
+    import_features(store, put("x-UTT", a=GOOD, bomb=bomb))
+    assert not trap.exists()
+    np.load(BytesIO(bomb), allow_pickle=True)  # the trap is one
+    assert trap.exists()
+
+
+def test_pickled_code_in_an_mmsa_pickle_is_not_run(store: Store, tmp_path: Path) -> None:
+    trap, path = tmp_path / "trap", tmp_path / "feature.pkl"
+    for payload in (Bomb(trap), {"train": {"id": ["a"], "audio": Bomb(trap)}}):
+        path.write_bytes(pickle.dumps(payload))
+        with pytest.raises(UsageError, match=r"is refused: it wants to run .*open.* numpy arrays only"):
+            import_features(store, path)
+    assert not trap.exists()
+    pickle.loads(path.read_bytes())  # the trap is one
+    assert trap.exists()
+
+
+def test_the_width_is_that_of_most_files_not_of_the_first(store: Store, put: Any) -> None:
+    wrong = np.zeros((1, 1), np.float64)  # what MMSA-FET writes when it finds no face
+    report = import_features(store, put("x-UTT", **{"0": wrong}, **{f"c{i}": GOOD + i for i in range(50)}))
+    assert (report.features[0].new, [each.name for each in report.rejected]) == (50, ["0"])
+
+
+def test_a_name_that_is_there_twice_is_taken_neither_time(store: Store, put: Any) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # one name to a person, two files to Linux
+    report = import_features(store, put("x-UTT", **{composed: GOOD, decomposed: GOOD + 1, "b": GOOD}))
+    (rejected,) = report.rejected
+    assert (rejected.name, rejected.kind) == (composed, "duplicate-name")
+    assert rejected.sentence == "It is there 2 times, and emo does not choose."
+    assert store.clips() == ["b"]
+
+
+@pytest.mark.parametrize("name", ["../../escape", "a/b", "a\\b", "..", " ", "new\nline"])
+def test_a_name_that_is_no_plain_name_is_rejected(name: str, store: Store, tmp_path: Path) -> None:
+    array = np.ones((2, 1, 4), np.float32)
+    splits = {"train": {"id": [name, "good"], "audio": array}}
+    path = tmp_path / "feature.pkl"
+    path.write_bytes(pickle.dumps(splits))
+    report = import_features(store, path)
+    (rejected,) = report.rejected
+    assert (rejected.name, rejected.kind) == (name, "bad-name")
+    assert store.clips() == ["good"]
+
+
+def test_other_files_in_a_feature_folder_are_named_and_hidden_ones_are_not(store: Store, put: Any) -> None:
+    folder = put("x-UTT", a=GOOD, **{"._a": b"what macOS leaves"})
+    (folder / "x-UTT" / "readme.txt").write_text("words")
+    (folder / "x-UTT" / "b.npy").mkdir()
+    (folder / "x-UTT" / ".DS_Store").write_text("")
+    report = import_features(store, folder)
+    assert [(each.name, each.kind) for each in report.rejected] == [("b.npy", "not-npy"), ("readme.txt", "not-npy")]
+
+
+def test_an_unreadable_file_is_one_bad_file(store: Store, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put("x-UTT", a=GOOD, b=GOOD)
+    opened = os.open
+
+    def refusing(path: Any, *more: Any, **named: Any) -> int:
+        if str(path).endswith("b.npy"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", refusing)
+    (rejected,) = import_features(store, folder).rejected
+    assert rejected.sentence == "It cannot be read: Permission denied."
+
+
+def test_where_every_file_is_bad_there_is_no_feature_but_every_reason(store: Store, put: Any) -> None:
+    report = import_features(store, put("x-UTT", a=b"", b=npy(np.arange(8))))
+    assert [each.kind for each in report.rejected] == ["empty", "wrong-dtype"]
+    assert (report.clips, report.features[0].feature, store.features()) == (0, "", [])
+
+
+def test_what_is_no_layout_at_all_says_what_was_looked_for(store: Store, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match=r"empty is an empty folder\.$"):
+        import_features(store, empty)
+    (empty / "clip.mp4").write_bytes(b"")
+    with pytest.raises(UsageError) as caught:
+        import_features(store, empty)
+    said = str(caught.value)
+    assert said.startswith(f"There are no features in {empty} that emo can read: looked for ")
+    for part in ("mae_340_UTT, maeV_399_UTT and HL-UTT", "*-UTT, *_FRA", "HDF5", "pickle", "*.safetensors", "parquet"):
+        assert part in said
+    with pytest.raises(UsageError, match=r"nowhere does not exist"):
+        import_features(store, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"no layout 'mertool'\. Layouts: emotion-llama, mertools, hdf5"):
+        import_features(store, empty, layout="mertool")
+    with pytest.raises(UsageError, match=r"looked for an HDF5 file of groups with one dataset per clip\.$"):
+        import_features(store, empty, layout="hdf5")
+
+
+def test_a_feature_folder_without_files_is_said(store: Store, put: Any) -> None:
+    folder = put("HL-UTT")
+    with pytest.raises(UsageError, match=r"has the layout emotion-llama, but no features in it\. HL-UTT is empty\."):
+        import_features(store, folder)
+    put("x-UTT", a=GOOD)
+    assert import_features(store, folder, layout="mertools").notes == ["HL-UTT is empty."]
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(store: Store, put: Any) -> None:
+    folder = put("x-UTT", a=GOOD)
+    with pytest.raises(UsageError, match=r"has no y-UTT\. It has x-UTT\."):
+        import_features(store, folder, names={"y-UTT": ""})
+    with pytest.raises(UsageError, match=r"'a@b' cannot be the name of a feature"):
+        import_features(store, folder, names={"x-UTT": "a@b"})
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".safetensors", ".parquet", ".pkl"])
+def test_a_damaged_container_is_one_sentence(suffix: str, store: Store, tmp_path: Path) -> None:
+    path = tmp_path / f"feature{suffix}"
+    for content in (b"", b"\x89HDF\r\n\x1a\n and no more", b"PAR1 and no more", b"\x80\x04\x95"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"feature.*(cannot be read|is damaged)"):
+            import_features(store, path)
+
+
+def test_a_damaged_file_beside_good_ones_is_one_bad_file(source: Any, store: Store, tmp_path: Path) -> None:
+    from emo.featstore.interop.exporter import export_features
+
+    path = tmp_path / "out"
+    export_features(source.store, path, "safetensors", ["HL-UTT"])
+    (path / "mae_340_UTT.safetensors").write_bytes(b"cut off")
+    (rejected,) = import_features(store, path).rejected
+    assert (rejected.name, rejected.kind) == ("mae_340_UTT.safetensors", "unreadable")
+    assert store.has("HL-UTT", ["sample_00000"])[0]
+
+
+def test_what_is_remarkable_is_counted(store: Store, put: Any) -> None:
+    frames = np.arange(24, dtype=np.float16).reshape(3, 8)
+    frames[1] = 0
+    frames[2] = 7
+    put("y-FRA", a=frames, b=np.arange(8, dtype=np.float16))
+    zeros = np.zeros(8)
+    folder = put("x-UTT", a=GOOD, b=GOOD[None], c=GOOD.astype(np.float16) + 1, d=zeros, e=zeros, f=np.full(8, 3.0))
+    utt, fra = import_features(store, folder).features
+    assert (utt.shapes, utt.dtypes) == ({"(8,)": 5, "(1, 8)": 1}, {"float32": 2, "float16": 1, "float64": 3})
+    assert (utt.zeros, utt.constant, utt.duplicates) == ({"d": 1, "e": 1}, {"f": 1}, [["a", "b"]])
+    assert (fra.shapes, fra.longest, fra.zeros, fra.constant) == ({"(T, 8)": 1, "(8,)": 1}, 3, {"a": 1}, {"a": 1})
+    assert store.get("y-FRA", "b").array.shape == (1, 8)
+
+
+def test_duplicates_are_found_across_interrupted_imports(store: Store, put: Any) -> None:
+    folder = put("x-UTT", a=GOOD, b=GOOD + 1)
+    import_features(store, folder)
+    put("x-UTT", c=GOOD)
+    (part,) = import_features(store, folder).features
+    assert (part.present, part.new, part.duplicates) == (2, 1, [["a", "c"]])

@@ -1,0 +1,126 @@
+"""Whose an imported feature is: known by its clip id only, it never mixes with what was extracted from a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emo.featstore.errors import StoreError
+from emo.featstore.interop.importer import import_features
+from emo.featstore.store import Store
+
+A, B = np.full(8, 1.5, np.float32), np.full(8, 2.5, np.float32)
+
+
+def test_a_clip_that_the_store_knows_keeps_its_media(lab: Any, store: Store, put: Any) -> None:
+    lab.fill(store, range(2))
+    import_features(store, put("x-UTT", c0=A, other=B))
+    assert store.get("x-UTT", "c0").media == lab.media(0)
+    assert store.get("x-UTT", "other").media == "clip:other"  # no content hash has a colon
+    assert store.clip_row("c0") == (lab.media(0), None, -1, -1)
+    assert store.clip_row("other") == ("clip:other", None, -1, -1)
+
+
+def test_extraction_of_the_real_clip_keeps_both_apart_and_reachable(
+    lab: Any, store: Store, put: Any, tmp_path: Path
+) -> None:
+    folder = put("HL-UTT", c0=A, c1=B)
+    import_features(store, folder)
+    (imported,) = [each.spec for each in store.features()]
+    clip = tmp_path / "c0.mp4"
+    clip.write_bytes(b"the real clip")
+    with store.writer() as writer:
+        writer.clip("c0", lab.media(0), clip)
+        writer.add(lab.utt, lab.media(0), lab.record(lab.utt, lab.media(0)))
+    for seen in (store, Store.open(store.path)):
+        assert seen.clip_row("c0")[:2] == (lab.media(0), str(clip))  # type: ignore[index]
+        assert (seen.get(imported, "c0").array == A).all()
+        assert (seen.get(lab.utt, "c0").array == lab.record(lab.utt, lab.media(0))).all()
+        assert (seen.get(imported, "c0").media, seen.get(lab.utt, "c0").media) == ("clip:c0", lab.media(0))
+        assert seen.has(imported, ["c0", "c1"]).tolist() == [True, True]
+        assert seen.has(lab.utt, ["c0", "c1"]).tolist() == [True, False]
+        assert [seen.status(imported, each) for each in ("c0", "c1", "c2")] == ["ok", "ok", "missing"]
+        assert (seen.utterances(imported, ["c1", "c0"]) == [B, A]).all()
+        with pytest.raises(StoreError, match=r"(?s)HL-UTT means 2 features.*profile: imported \| tiny"):
+            seen.resolve("HL-UTT")  # nobody gets one for the other by name
+    assert import_features(store, folder).features[0].present == 2
+    store.compact()
+    store.gc()
+    assert (Store.open(store.path).get(imported, "c0").array == A).all()
+    assert store.verify() == []
+
+
+def test_a_clip_that_gets_its_file_while_an_import_runs_keeps_its_file(lab: Any, store: Store, tmp_path: Path) -> None:
+    clip = tmp_path / "c0.mp4"
+    clip.write_bytes(b"the real clip")
+    imported = replace(lab.spec("x", "utt", 8, 1), profile="imported")
+    importing = store.writer()
+    importing.add(imported, importing.name_clip("c0"), A[None])
+    with Store.open(store.path).writer() as writer:
+        writer.clip("c0", lab.media(0), clip)
+    importing.close()
+    seen = Store.open(store.path)
+    assert seen.clip_row("c0")[:2] == (lab.media(0), str(clip))  # type: ignore[index]
+    assert (seen.get(imported, "c0").array == A).all()
+
+
+def test_two_files_of_one_id_are_refused_as_before(lab: Any, store: Store, put: Any, tmp_path: Path) -> None:
+    import_features(store, put("x-UTT", c0=A))
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    with store.writer() as writer:
+        writer.clip("c0", lab.media(1), tmp_path / "a")
+        with pytest.raises(StoreError, match="c0 already names another file"):
+            writer.clip("c0", lab.media(2), tmp_path / "b")
+
+
+def test_one_media_under_two_ids_takes_one_record_and_says_so(lab: Any, store: Store, put: Any) -> None:
+    with store.writer() as writer:
+        writer.clip("a", lab.media(1))
+        writer.clip("b", lab.media(1))
+    report = import_features(store, put("x-UTT", a=A, b=B))
+    assert report.notes == ["x-UTT: 1 clips are the same media as another, whose record serves both: b = a."]
+    assert (store.utterances("x-UTT", ["a", "b"]) == A).all()
+
+
+def test_imports_from_two_places_are_two_features_unless_they_are_declared_one(
+    store: Store, put: Any, tmp_path: Path
+) -> None:
+    first = put("x-UTT", a=A).rename(tmp_path / "train")
+    second = put("x-UTT", b=B).rename(tmp_path / "test")
+    import_features(store, first)
+    import_features(store, second)
+    with pytest.raises(StoreError, match=r"(?s)x-UTT means 2 features.*imported_from: .*train \| .*test"):
+        store.resolve("x-UTT")
+    one = Store.create(tmp_path / "one.emo")
+    for folder in (first, second):
+        import_features(one, folder, origin="published features", declared="MER2023 script")
+    assert (one.utterances("x-UTT", ["a", "b"]) == [A, B]).all()
+    assert one.resolve("x-UTT").recipe["imported_from"] == "published features"
+
+
+def test_another_declaration_or_layout_is_another_feature(store: Store, put: Any) -> None:
+    folder = put("HL-UTT", a=A)
+    for more in ({}, {"declared": "last layer"}, {"layout": "mertools"}):
+        import_features(store, folder, **more)
+    assert len({each.spec.fingerprint for each in store.features()}) == 3
+
+
+def test_names_choose_and_rename_and_clip_ids_are_mapped(store: Store, put: Any) -> None:
+    folder = put("chinese-hubert-large-UTT", OLD=A)
+    put("other-UTT", OLD=B)
+    report = import_features(store, folder, names={"chinese-hubert-large-UTT": "HL-UTT"}, clips={"OLD": "new"})
+    assert [each.name for each in report.features] == ["chinese-hubert-large-UTT"]
+    assert (store.get("HL-UTT", "new").array == A).all()
+    assert store.clips() == ["new"]
+    assert store.resolve("HL-UTT").recipe["name"] == "chinese-hubert-large-UTT"
+
+
+def test_a_feature_that_is_called_like_an_alias_is_found_by_its_own_name(store: Store, put: Any) -> None:
+    import_features(store, put("hubert", a=A))
+    import_features(store, put("HL-UTT", a=B))
+    assert [store.resolve(name).name for name in ("hubert", "HL-UTT", "HL")] == ["hubert", "HL-UTT", "HL-UTT"]
