@@ -8,7 +8,6 @@ import inspect
 import json as jsonlib
 import os
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -54,8 +53,9 @@ def command(group: typer.Typer, name: str | None = None, *, example: str) -> Cal
             STATE.update(quiet=quiet, debug=debug)
             try:
                 return function(**given)
-            except KeyboardInterrupt:
-                print("emo: interrupted; what is committed is safe, the same command goes on", file=sys.stderr)
+            except KeyboardInterrupt as stopped:
+                usual = "interrupted; what is committed is safe, the same command goes on"
+                print(f"emo: {stopped or usual}", file=sys.stderr)
                 raise typer.Exit(130) from None
 
         signature = inspect.signature(function, eval_str=True)
@@ -105,20 +105,14 @@ def _say(text: str) -> None:
         Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def _now_and_then(every_s: float = 5.0) -> Callable[[str], None]:
-    """Print a sentence, but not more often than every few seconds."""
-    last = {"at_s": -every_s}
-
-    def say(sentence: str) -> None:
-        if time.monotonic() - last["at_s"] >= every_s:
-            last["at_s"] = time.monotonic()
-            _say(sentence)
-
-    return say
-
-
 def _show(page: Any, json: bool = False) -> None:
     """What a command has to say, for a program or for a person; then its exit code."""
+    _draw(page, json)
+    if page.exit_code:
+        raise typer.Exit(page.exit_code)
+
+
+def _draw(page: Any, json: bool = False) -> None:
     if json:
 
         def plain(thing: Any) -> Any:
@@ -136,8 +130,6 @@ def _show(page: Any, json: bool = False) -> None:
                 console.print(_table(part))
         if page.verdict:
             console.print(page.verdict, style="bold", markup=False, soft_wrap=True)
-    if page.exit_code:
-        raise typer.Exit(page.exit_code)
 
 
 def _table(given: Any) -> Any:
@@ -289,7 +281,7 @@ def _watch(session: Any) -> Any:
 
 @command(app, example="emo train --head attention --cached")
 def train(
-    head: Annotated[str | None, typer.Option(help="attention, attention-mer2023 or logistic.")] = None,
+    head: Annotated[str | None, typer.Option(help="attention, attention-mer2023, logistic or knn.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a YAML file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A [data.NAME] table of emo.toml.")] = None,
     cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,
@@ -303,20 +295,22 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head, or tune a language model, on cached features."""
-    from emo.train.heads.base import load_recipe
-    from emo.train.session import features_to_extract, run_page
+    from emo.train.session import Order, features_to_extract, run_page
     from emo.train.session import train as train_it
 
     workspace = _workspace()
-    name = recipe or head or (None if resume else workspace.recipe or "attention")
-    chosen = load_recipe(name, [*([f"head={head}"] if head and head != name else []), *(set_ or [])]) if name else None
-    if chosen is not None and not cached and (features := features_to_extract(chosen)):
+    order = Order(recipe, head, tuple(set_ or ()), dataset, run, resume, tuple(force or ()), device)
+    chosen = order.chosen(workspace)
+    if not cached and not resume and (features := features_to_extract(chosen)):
         from emo.extract.session import Request
 
-        if _extract(workspace, Request(dataset=dataset, encoders=features)).exit_code == 130:
+        made = _extract(workspace, Request(dataset=dataset, encoders=features))
+        if made.exit_code == 130:
             raise typer.Exit(130)
-    going_on = {"resume": bool(resume), "force": force or ()}
-    result = train_it(workspace, chosen, dataset, resume or run, device, _now_and_then(), **going_on)
+        if not json:
+            _draw(made)
+    going_on = {"resume": bool(resume), "force": order.force}
+    result = train_it(workspace, chosen, dataset, resume or run, device, _say, **going_on)
     if result is None:  # one of several processes, of which the first speaks
         return
     _show(run_page(result), json)
@@ -368,10 +362,11 @@ def predict(
     """Ask a trained run about clips; what they lack is extracted first."""
     from emo.featstore.datasets.lookup import find_clips
     from emo.train.ask import answers as ask
-    from emo.train.ask import answers_page, find_run, lacking
+    from emo.train.ask import answers_page, check_question, find_run, lacking
 
     workspace = _workspace()
     asked, model = find_clips(workspace, clips, transcript), find_run(workspace, run)
+    check_question(model, task, answers, transcript)
     if not cached and (lack := lacking(workspace, model, asked)):
         from emo.extract.session import Request
 
@@ -404,11 +399,11 @@ def demo(
     _say("2/6  emo extract")
     _show(_extract(_workspace(), Request()))
     _say("3/6  emo train --head attention --cached --set standardise=true")
-    train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_now_and_then())
+    train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_say)
     _say("4/6  emo score labels.csv#test --report report")
     score("labels.csv#test", report=Path("report"))
     _say("5/6  emo train --recipe tiny --cached")
-    train_it(_workspace(), load_recipe("tiny"), say=_now_and_then())
+    train_it(_workspace(), load_recipe("tiny"), say=_say)
     _say("6/6  emo score labels.csv#test --answers likelihood --report report-llm")
     score("labels.csv#test", answers="likelihood", report=Path("report-llm"))
     shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
@@ -474,7 +469,7 @@ def _drawn(where: str) -> Callable[..., None]:
     fill = {
         "store": _store,
         "workspace": lambda: _workspace(needed=type(None) not in get_args(parameters["workspace"].annotation)),
-        "say": lambda: _now_and_then(2.0),
+        "say": lambda: _say,
     }
 
     def run(*, json: bool, **given: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated
 from emo.extract.headers import Inspection, gb, inspect
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.page import Flag, Page, Table, Word, size_text
+from emo.featstore.page import Flag, Page, Table, Word, seldom, size_text
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 TIMEOUT_S = 30.0
@@ -170,9 +170,10 @@ def pulled_page(
     token: Annotated[str | None, Flag("Hugging Face token for gated models.")] = None,
 ) -> Page:
     """Fetch weights; a fetch that was cut off goes on where it stopped."""
+    now = seldom(say, 2.0)
 
     def show(file: str, done: int, total: int | None) -> None:
-        say(f"{file}: {size_text(done)}" + (f" of {size_text(total)}" if total else ""))
+        now(f"{file}: {size_text(done)}" + (f" of {size_text(total)}" if total else ""))
 
     path = str(pull(name, dest, workspace=workspace, endpoint=endpoint, token=token, on_progress=show))
     return Page({"name": name, "path": path}, [path])

@@ -206,7 +206,7 @@ def open_session(workspace: Workspace, request: Request) -> Session:
         made = ", ".join(spec.key for spec in specs)
         raise UsageError(
             f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
-            "Restore profile, weights, faces and frame under which the feature was extracted.",
+            "Restore profile, weights, faces and frame under which it was extracted; or use the store alone: --cached.",
         )
     path = workspace.store_path
     store = open_store(path) if path.exists() else None
@@ -223,7 +223,8 @@ def open_session(workspace: Workspace, request: Request) -> Session:
 def _clips(workspace: Workspace, request: Request) -> tuple[str, Iterable[Clip], Path | None]:
     """Where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
     if request.clips is not None:
-        return "the clips named", request.clips, None
+        tables = {workspace.data[clip.dataset].faces for clip in request.clips if clip.dataset in workspace.data}
+        return "the clips named", request.clips, tables.pop() if len(tables) == 1 else None
     table = workspace.table(request.dataset)
     dataset = open_dataset(table.name, table)
     clips = dataset.clips()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +60,19 @@ class Flag:
 
     help: str
     name: str = ""
+
+
+def seldom(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str], None]:
+    """Says a sentence only when the last one is so long ago: for progress, of which nobody reads all."""
+    last = -math.inf
+
+    def speak(sentence: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            say(sentence)
+
+    return speak
 
 
 def size_text(size_bytes: int | None) -> str:

@@ -43,8 +43,10 @@ def nearest(store: Store, clip_id: str, feature: str | EncoderSpec, k: int = 10)
 
     Raises:
         FeatureMissing: The clip or the store does not have the feature.
-        UsageError: The feature has more than one row per clip.
+        UsageError: The feature has more than one row per clip, or k is below 1.
     """
+    if k < 1:
+        raise UsageError(f"{k} neighbours cannot be found.", "Ask for one or more: -k 10.")
     spec = store.resolve(feature) if isinstance(feature, str) else feature
     clips = [clip for clip, has in zip(store.clips(), store.has(spec, store.clips()), strict=True) if has]
     if clip_id not in clips:
@@ -62,6 +64,8 @@ def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbo
     Raises:
         UsageError: The text has no letters, or no clip has a transcript.
     """
+    if k < 1:
+        raise UsageError(f"{k} neighbours cannot be found.", "Ask for one or more: -k 10.")
     said = {clip.id: " ".join(clip.transcripts.values()) for clip in clips if clip.transcripts}
     if not said:
         raise UsageError("No clip has a transcript to search in.", "Name the csv under transcripts in emo.toml.")

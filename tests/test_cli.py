@@ -222,10 +222,46 @@ def test_two_runs_are_compared(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     found = json.loads(emo(*words, "b", "--json", cwd=folder).stdout)
     assert (found["a"], found["b"], found["n"]) == ("a", "b", 6)
     assert 0 <= found["p"] <= 1
-    shown = emo(*words, "runs/b/predictions.jsonl", cwd=folder)
+    shown = emo(*words, "runs/b/predictions.jsonl", "--report", "both", cwd=folder)
+    assert (folder / "both" / "report.html").exists()
     assert shown.returncode == 0, shown.stderr
     assert "McNemar's exact test" in shown.stdout
     assert "no number here is an accuracy on people" in shown.stdout
+
+
+def test_flags_of_score_are_heard_or_refused(emo: Emo, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("name,label\na,sad\nb,happy\n")
+    (tmp_path / "answers.json").write_text('{"a": "sad", "b": "happy"}')
+    words = ("score", "labels.csv", "--predictions", "answers.json")
+    for flags, said in (
+        (("--wheels", "w.npz"), "--wheels is for --metric emotion-wheel, hit-rate"),
+        (("--metric", "openset", "--self-test", "3"), "--self-test is for --metric emer"),
+        (("--metric", "typo"), "Unknown metric 'typo'"),
+        (("--metric", "hit-rate"), "Metric hit-rate needs --wheels"),
+        (("--against", "answers.json", "--metric", "sentiment"), "do not go together"),
+        (("--fold", "1"), "--fold belongs to a protocol"),
+        (("--run", "r"), "--run and --predictions do not go together"),
+    ):
+        result = emo(*words, *flags, cwd=tmp_path)
+        assert result.returncode == 2, flags
+        assert said in result.stderr, flags
+
+
+def test_a_list_is_found_in_the_datasets_root_and_its_strangers_are_named(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    (folder / "data" / "some.txt").write_text("demo_0000\nstranger\n")
+    assert emo("train", "--head", "knn", "--cached", "--run", "head", cwd=folder).returncode == 0
+    result = emo("predict", "some.txt", "--run", "head", cwd=folder)
+    assert result.returncode == 3
+    assert "no answer about stranger" in result.stdout
+    result = emo("predict", "demo_0000", "--run", "head", "--transcript", "hello", cwd=folder)
+    assert result.returncode == 2
+    assert "reads no transcript" in result.stderr
+    result = emo("store", "search", "demo_0000", "-k", "0", cwd=folder)
+    assert result.returncode == 2
+    shown = json.loads(emo("store", "search", "demo_0000", "-k", "3", "--json", cwd=folder).stdout)
+    assert len(shown["neighbours"]) == 3
 
 
 def test_names_in_a_label_file_may_carry_the_files_suffix(emo: Emo, demo: Demo, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from emo.featstore.page import Page, Table
 from emo.featstore.store import open_store
 from emo.featstore.workspace import Workspace
 from emo.train.answers import Prediction, some_of
+from emo.train.heads.base import load_recipe
 from emo.train.runs import Run, latest_run, load_run, write_atomic
+from emo.train.score import POLICIES
 
 NOT_EXTRACTED = "its features are not in the store"
 
@@ -56,15 +58,43 @@ def answers(
     if run.info.get("kind") == "tune":
         from emo.train.llama.predict import predict_run
 
-        return predict_run(store, run, clips, policy, device, missing="skip", task=task, keep=keep)
-    if task != "emotion":
-        raise UsageError(
-            f"Run {run.name} is a head, which knows no task {task}.", "Name a tuned language model: --run NAME."
-        )
+        missing = "zeros" if load_recipe(run.path / "recipe.yaml").missing == "zeros" else "skip"
+        return predict_run(store, run, clips, policy, device, missing=missing, task=task, keep=keep)
     from emo.train.heads.fit import predict_cached
 
     assert store is not None  # a head always has features
     return predict_cached(store, run, [clip.id for clip in clips], device)
+
+
+def check_question(run: Run, task: str, policy: str, transcript: str | None = None) -> None:
+    """Refuse what a run cannot be asked, before anything is extracted or loaded for it.
+
+    Raises:
+        UsageError: Unknown task or policy; or a head is asked for words, or given some.
+    """
+    if run.info.get("kind") == "tune":
+        from emo.train.llama.predict import check_question as check
+
+        check(load_recipe(run.path / "recipe.yaml"), policy, task)
+        return
+    if policy not in POLICIES:
+        raise UsageError(f"Unknown policy {policy!r}.", f"Known: {', '.join(POLICIES)}.")
+    if task != "emotion":
+        raise UsageError(
+            f"Run {run.name} is a head, which knows no task {task}.", "Name a tuned language model: --run NAME."
+        )
+    if transcript is not None:
+        raise UsageError(f"Run {run.name} is a head, which reads no transcript.", "Leave --transcript out.")
+
+
+def tell_zeros(run: Run, policy: str, clip_ids: Sequence[str]) -> list[str]:
+    """What must stand beside a score where answers were given with zeros for missing features."""
+    if run.info.get("kind") != "tune":
+        return []
+    from emo.train.llama.predict import zeroed
+
+    names = zeroed(run, policy, clip_ids)
+    return [f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}."] if names else []
 
 
 def ready(workspace: Workspace, run: Run, clip_ids: Sequence[str]) -> np.ndarray:
@@ -81,11 +111,13 @@ def ready(workspace: Workspace, run: Run, clip_ids: Sequence[str]) -> np.ndarray
 def tell_missing(workspace: Workspace, run: Run, clip_ids: Sequence[str], said: Mapping[str, Prediction]) -> str:
     """One sentence on the clips without an answer, all of which are listed in the run's missing.txt; empty for none."""
     gone = [clip_id for clip_id in clip_ids if clip_id not in said]
-    if not gone:
-        return ""
     path = run.path / "missing.txt"
+    if not gone:
+        path.unlink(missing_ok=True)
+        return ""
     write_atomic(path, "".join(f"{each}\n" for each in gone))
-    return f"{len(gone):,} of {len(clip_ids):,} clips are not in the store: {some_of(gone, 3)}; all of them: {path}"
+    what = "clips have no answer, because the store lacks features of theirs"
+    return f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
 
 
 @dataclass(frozen=True)
@@ -106,23 +138,24 @@ class Lack:
 
 
 def lacking(workspace: Workspace, run: Run, clips: Sequence[Clip]) -> Lack | None:
-    """What is to be extracted before a run can answer about clips; `None` where nothing is, or no media is there.
+    """What is to be extracted before a run can answer about clips; `None` where nothing is, or where it cannot be.
 
-    Raises:
-        UsageError: Features were imported, or come from several profiles, so that no single extraction gives them.
+    It cannot for clips without media or that failed for good, nor for imported features, nor for features of several
+    profiles, which no single extraction gives.
     """
     features = run.info.get("features") or []
+    profiles = sorted({feature["profile"] for feature in features})
+    if len(profiles) != 1 or profiles == ["imported"]:
+        return None
     there = ready(workspace, run, [clip.id for clip in clips])
-    gone = tuple(clip for clip, whole in zip(clips, there, strict=True) if not whole and clip.media is not None)
+    hopeless = {each.clip for each in _failures(workspace, run) if not each.retry}
+    gone = tuple(
+        clip
+        for clip, whole in zip(clips, there, strict=True)
+        if not whole and clip.media is not None and clip.id not in hopeless
+    )
     if not gone:
         return None
-    profiles = sorted({feature["profile"] for feature in features})
-    if len(profiles) > 1 or "imported" in profiles:
-        raise UsageError(
-            f"Run {run.name} reads features of profile {' and '.join(profiles)}, which no extraction gives at once: "
-            f"{some_of([clip.id for clip in gone])}.",
-            "Bring these features into the store first.",
-        )
     keys = tuple(feature["key"] for feature in features)
     return Lack(gone, tuple(key.partition("@")[0] for key in keys), keys, profiles[0])
 

@@ -14,7 +14,7 @@ from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.names import ALIASES, describe
-from emo.featstore.page import Flag, Page, Word
+from emo.featstore.page import Flag, Page, Word, seldom
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
 from emo.featstore.workspace import Workspace
@@ -33,6 +33,39 @@ class Trained:
     run: Run
     validation: Score | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one call of `emo train` asks for; its flags, by their names."""
+
+    recipe: str | None = None
+    head: str | None = None
+    set_: tuple[str, ...] = ()
+    dataset: str | None = None
+    run: str | None = None
+    resume: str | None = None
+    force: tuple[str, ...] = ()
+    device: str = "auto"
+
+    def chosen(self, workspace: Workspace) -> Any:
+        """The recipe that is meant, with what is set above it: the one named, the run's own, the workspace's.
+
+        Raises:
+            UsageError: Flags that do not go together, or no such recipe.
+        """
+        if self.resume and self.run:
+            raise UsageError("--run and --resume do not go together.", "Going on, a run keeps its name.")
+        if self.force and not self.resume:
+            raise UsageError("--force belongs to --resume.", "Leave it out.")
+        own = workspace.root / "runs" / str(self.resume) / "recipe.yaml"
+        if self.resume and not own.exists():
+            raise UsageError(
+                f"There is no run {self.resume} with a recipe in {own.parents[1]}.", "Start it anew: --run NAME."
+            )
+        usual = own if self.resume else workspace.recipe or "attention"
+        head = [f"head={self.head}"] if self.recipe and self.head else []
+        return load_recipe(self.recipe or self.head or usual, [*head, *self.set_])
 
 
 def feature_names(recipe: Any) -> tuple[str, ...]:
@@ -118,6 +151,7 @@ def train(
     if not tuning and resume:
         raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
     if tuning:
+        import emo.train.llama.tune  # noqa: F401 - takes seconds, and no run folder should wait half made for it
         from emo.train.llama.world import World
 
         with World.join(device) as world:
@@ -176,9 +210,11 @@ def _train_head(
 ) -> Trained:
     from emo.train.heads.fit import Progress, fit_head
 
+    tell = seldom(say)
+
     def show(now: Progress) -> None:
         place = f"seed {now.seed}, fold {now.fold + 1} of {now.folds}, epoch {now.epoch}"
-        say(f"{place}: validation {now.metric:.4f} ({100 * now.done // now.total} % of the run)")
+        tell(f"{place}: validation {now.metric:.4f} ({100 * now.done // now.total} % of the run)")
 
     result = fit_head(store, clips, labels, recipe, folder, device, show)
     return Trained(result.run, result.validation, result.notes)
@@ -198,6 +234,8 @@ def _tune(
 ) -> Trained:
     from emo.train.llama.tune import Progress, tune
 
+    tell = seldom(say)
+
     def show(now: Progress) -> None:
         words = [f"step {now.step} of {now.steps}", f"epoch {now.epoch}"]
         words += [] if now.loss is None else [f"loss {now.loss:.4f}"]
@@ -207,7 +245,7 @@ def _tune(
         words += [] if now.memory_bytes is None else [f"{now.memory_bytes / 2**30:.1f} GiB"]
         words += [] if now.eta_s is None else [f"{now.eta_s / 60:.0f} min left"]
         words += [] if now.metric is None else [f"validation {now.metric:.4f}" + (", best" if now.best else "")]
-        say(", ".join(words))
+        (tell if now.metric is None else say)(", ".join(words))
 
     weights, roots = _weights(workspace), (workspace.table(source.name).root, workspace.root)
     result = tune(store, clips, recipe, folder, device, show, weights=weights, roots=roots, resume=resume, force=force)

@@ -15,6 +15,8 @@ from emo.featstore.store import open_store
 from emo.featstore.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name, read_labels, read_names, without_suffix
 from emo.featstore.workspace import Workspace
 
+LISTS = (".csv", ".txt", ".npz")
+
 
 def clips_of(workspace: Workspace) -> dict[str, Clip]:
     """All clips of the workspace's datasets by id; of clips with one id the first counts."""
@@ -42,7 +44,8 @@ def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | Non
         transcript: What is said in the one clip that is named, in place of what its dataset says.
 
     Raises:
-        UsageError: A word is none of these; nothing is named; or a transcript is given for several clips.
+        UsageError: A word is none of these; a list is nowhere; nothing is named; a transcript is given for several
+            clips.
     """
     known = clips_of(workspace)
     stored = set(open_store(workspace.store_path).clips()) if workspace.store_path.exists() else set[str]()
@@ -54,9 +57,12 @@ def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | Non
             clip = by_path.get(os.path.abspath(path)) or _file_clip(path)
             found.setdefault(clip.id, clip)
             continue
-        names = _listed(path, word) if path.is_file() or "#" in word else [word]
+        a_list = path.suffix.partition("#")[0].lower() in LISTS or "#" in word
+        names = _listed(word) if a_list else [word]
         for name in map(normal_name, names):
             id_ = next((each for each in (name, without_suffix(name)) if each in known or each in stored), None)
+            if id_ is None and a_list:
+                id_ = name  # nobody knows it, which will be said beside the answers about the others
             if id_ is None:
                 near = difflib.get_close_matches(name, [*known, *stored], 1, 0.8)
                 hint = f"Did you mean {near[0]}? " if near else ""
@@ -82,7 +88,7 @@ def _file_clip(path: Path) -> Clip:
     return Clip(f"{normal_name(path.stem)}@{media[:8]}", path)
 
 
-def _listed(path: Path, word: str) -> list[str]:
-    if path.suffix.lower() in (".csv", ".txt"):
-        return read_names(path)
-    return list(read_labels(find_labels(word)))
+def _listed(word: str) -> list[str]:
+    """Names of a list, which is looked up as typed and then in the datasets."""
+    path = find_labels(word)
+    return read_names(path) if path.suffix.lower() in (".csv", ".txt") else list(read_labels(path))

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.page import Page
 from emo.featstore.store import Store
 from emo.train.device import resolve_device
@@ -58,6 +58,8 @@ def import_run(
         WeightsMissing: There is no such file, or no language model.
     """
     started = time.time()
+    if not path.is_file():  # said before a language model is loaded
+        raise WeightsMissing(f"There is no checkpoint at {path}.")
     device = resolve_device(device)
     recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
     features = Features(store, recipe.features, (), recipe.missing)

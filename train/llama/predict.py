@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,12 @@ def make_prompt(model: EmotionLlama, recipe: TuneRecipe, task: str, text: str, t
     return build_prompt(layout, words, model.tokenizer, template=recipe.template)
 
 
+def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
+    """What a clip is asked, all words of it, as a hash: an answer to another question is no answer to this one."""
+    words = instruction(task, recipe.prompts[task][0], transcript, media=not recipe.text_only)  # type: ignore[index]
+    return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
+
+
 def make_inputs(features: Features, names: Sequence[str]) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
     """Cached features of clips as tensors on the CPU: tokens `(B, R, D)` and one `(B, D)` per stream."""
     tokens, streams = features.batch(names)
@@ -67,28 +74,22 @@ def predict(
         on_progress: Called after every batch.
 
     Returns:
-        `{"name", "answer", "probabilities"?}` in the order of `clips`.
+        `{"name", "asked", "answer", "probabilities"?}` in the order of `clips`; `asked` is the `question`.
 
     Raises:
         UsageError: Unknown policy, task or layout.
     """
     layout = layout or recipe.layout
-    for what, value, known in (("policy", policy, POLICIES), ("task", task, TASKS), ("layout", layout, LAYOUTS)):
-        if value not in known:
-            raise UsageError(f"Unknown {what} {value!r}.", f"Known: {', '.join(known)}.")
-    if policy == "likelihood" and task != "emotion":
-        raise UsageError(f"Policy likelihood chooses among labels, and task {task} has none.", "Use policy official.")
-    pool = recipe.prompts.get(task, ())  # type: ignore[call-overload]
-    if not pool:
-        raise UsageError(f"The recipe has no instruction for task {task}.", f"It has: {', '.join(recipe.prompts)}.")
-    prompts = [make_prompt(model, recipe, task, pool[0], clip.transcript, layout) for clip in clips]
+    task = check_question(recipe, policy, task, layout)
+    text = recipe.prompts[task][0]  # type: ignore[index]
+    prompts = [make_prompt(model, recipe, task, text, clip.transcript, layout) for clip in clips]
     by_length = sorted(range(len(clips)), key=lambda i: (-model.length(prompts[i]), clips[i].name))
     rows: dict[int, dict[str, Any]] = {}
     for part in chunks(by_length, recipe.decode.batch_size):
         asked = [prompts[i] for i in part]
         inputs = make_inputs(features, [clips[i].name for i in part])
         for i, row in zip(part, _answers(model, asked, inputs, recipe, policy), strict=True):
-            rows[i] = {"name": clips[i].name} | row
+            rows[i] = {"name": clips[i].name, "asked": question(recipe, task, clips[i].transcript, layout)} | row
         if on_progress is not None:
             on_progress(len(rows), len(clips))
     return [rows[i] for i in range(len(clips))]
@@ -212,20 +213,25 @@ def predict_run(
     """
     run = load_run(run) if isinstance(run, Path) else run
     _check_run(run)
-    task = _task_of(load_recipe(run.path / "recipe.yaml"), task)
+    recipe: TuneRecipe = load_recipe(run.path / "recipe.yaml")
+    task = check_question(recipe, policy, task, layout)
     path = predictions_path(run, policy, layout, task)
-    before = _rows(path) if keep else {}
-    kept = {name: row for name, row in before.items() if not row.get("zeros")}  # features may be there by now
-    new = [clip for clip in clips if clip.id not in kept]
+    texts = _transcripts(run, recipe)
+    said = {clip.id: transcript_of(clip, recipe.data.language) or texts.get(clip.id, "") for clip in clips}
+    kept = _rows(path) if keep else {}
+    known = {
+        name
+        for name, words in said.items()
+        if name in kept
+        and kept[name].get("asked") == question(recipe, task, words, layout or recipe.layout)
+        and not kept[name].get("zeros")  # features may be there by now
+    }
+    new = [clip for clip in clips if clip.id not in known]
     rows: list[dict[str, Any]] = []
     if new:
-        features, recipe = _run_features(store, run, [clip.id for clip in new], missing)
-        texts, readable = _transcripts(run, recipe), set(features.names)
-        asked = [
-            Example(clip.id, transcript_of(clip, recipe.data.language) or texts.get(clip.id, ""))
-            for clip in new
-            if clip.id in readable
-        ]
+        features, _ = _run_features(store, run, [clip.id for clip in new], missing)
+        readable = set(features.names)
+        asked = [Example(clip.id, said[clip.id]) for clip in new if clip.id in readable]
         if asked:
             model = _run_model(run, features, recipe, device)
             rows = predict(model, features, asked, recipe, policy, task, layout, on_progress)
@@ -236,16 +242,36 @@ def predict_run(
             if row["name"] in features.zeroed:
                 row["zeros"] = True
             kept[row["name"]] = row
+            known.add(row["name"])
         if keep:
             write_jsonl(path, list(kept.values()))
-    found = {clip.id: kept[clip.id] for clip in clips if clip.id in kept}
+    found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
     return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
 
 
-def _task_of(recipe: TuneRecipe, task: str) -> str:
-    """`reason` was called `reason_v2` in the second stage; a user need not know which stage a run is of."""
-    second = task == "reason" and "reason" not in recipe.active and "reason_v2" in recipe.active
-    return "reason_v2" if second else task
+def check_question(recipe: TuneRecipe, policy: str, task: str, layout: str | None = None) -> str:
+    """The task that is meant: `reason` was called `reason_v2` in the second stage, which a user need not know.
+
+    Raises:
+        UsageError: Unknown policy, task or layout, or ones that do not go together.
+    """
+    layout = layout or recipe.layout
+    for what, value, known in (("policy", policy, POLICIES), ("task", task, TASKS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise UsageError(f"Unknown {what} {value!r}.", f"Known: {', '.join(known)}.")
+    if policy == "likelihood" and task != "emotion":
+        raise UsageError(f"Policy likelihood chooses among labels, and task {task} has none.", "Use policy official.")
+    if task == "reason" and "reason" not in recipe.active and "reason_v2" in recipe.active:
+        task = "reason_v2"
+    if not recipe.prompts.get(task):  # type: ignore[call-overload]
+        raise UsageError(f"The recipe has no instruction for task {task}.", f"It has: {', '.join(recipe.prompts)}.")
+    return task
+
+
+def zeroed(run: Run, policy: str, names: Sequence[str]) -> list[str]:
+    """Of these clips those whose kept answers were given with zeros for features that they lack."""
+    rows = _rows(predictions_path(run, policy))
+    return [name for name in names if rows.get(name, {}).get("zeros")]
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:

@@ -130,6 +130,8 @@ def tune(
         run_dir.mkdir(parents=True, exist_ok=True)
         if before is None:
             save()
+            if world.rank == 0:
+                write_atomic(run_dir / "recipe.yaml", recipe.to_yaml())  # enough to go on from, whatever happens now
         begun = before is None
         try:
             training = _Training(store, clips, recipe, run_dir, device, on_progress, weights or {}, roots, world, info)
@@ -282,7 +284,9 @@ class _Training:
                     self._save(answers)
                 meter.start += time.perf_counter() - before  # speed is that of the training alone
                 if stop:
-                    raise KeyboardInterrupt(f"stopped after step {self.step} of {self.steps}; go on with --resume")
+                    raise KeyboardInterrupt(
+                        f"stopped after step {self.step} of {self.steps}; go on with --resume {self.run_dir.name}"
+                    )
         return self._finish()
 
     # ---- one step ----------------------------------------------------------------------------------------------------

@@ -11,15 +11,21 @@ from emo.featstore.datasets import find_labels
 from emo.featstore.datasets.lookup import named_clips
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page
-from emo.featstore.tables import read_labels
+from emo.featstore.tables import read_labels, read_names
 from emo.featstore.workspace import find_workspace, load_workspace
 from emo.train.answers import Prediction, read_predictions
-from emo.train.ask import answers, find_run, tell_missing
+from emo.train.ask import answers, check_question, find_run, tell_missing, tell_zeros
 from emo.train.compare import compare, comparison_page
 from emo.train.report import score_page, write_report
 from emo.train.score import score
 
-FILES = (".csv", ".json", ".jsonl", ".npz")
+FILES = (".csv", ".json", ".jsonl")
+OPTIONS = {  # of the metrics that have any
+    "openset": ("synonyms",),
+    "emotion-wheel": ("wheels",),
+    "hit-rate": ("wheels",),
+    "emer": ("judge", "cache", "repeats", "test_clips", "language"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,12 @@ def scored_page(wanted: Wanted, say: Callable[[str], None]) -> Page:
     if wanted.protocol is not None:
         return _by_folds(wanted, say)
     truth = read_labels(find_labels(wanted.labels))
-    found, notes, origin = _predictions(wanted.predictions or wanted.run, list(truth), wanted.answers, say)
+    found, notes, origin = _asked(wanted, list(truth), say)
     if wanted.against is not None:
         others, more, other = _predictions(wanted.against, list(truth), wanted.answers, say)
         both = compare(truth, found, others, wanted.answers)
-        return comparison_page(both, (origin, other), [*dict.fromkeys([*notes, *more])])
+        page = comparison_page(both, (origin, other), [*dict.fromkeys([*notes, *more])])
+        return _reported(page, wanted, say)
     if wanted.metric == "sentiment":
         from emo.train.scores import valence
 
@@ -97,12 +104,23 @@ def _check(wanted: Wanted) -> None:
         raise UsageError("--fold belongs to a protocol.", "Add --protocol dfew.")
     if wanted.run is not None and wanted.predictions is not None:
         raise UsageError("--run and --predictions do not go together.", "Give one of them.")
-    if wanted.metric in (None, "sentiment") and (strange := sorted(wanted.options or ())):
-        raise UsageError(f"--{strange[0].replace('_', '-')} belongs to a --metric that uses it.", "Name the metric.")
+    if wanted.against is not None and wanted.require_all:
+        raise UsageError("--require-all and --against do not go together.", "Clips that both have are compared.")
+    if wanted.metric == "sentiment" and wanted.answers != "official":
+        raise UsageError("Metric sentiment reads valence, not answers.", "Leave --answers out.")
+    takes = OPTIONS.get(str(wanted.metric), ())
+    if strange := [name for name in wanted.options or () if name not in takes]:
+        flag = {"test_clips": "--self-test"}.get(strange[0], f"--{strange[0]}")
+        users = ", ".join(metric for metric, names in OPTIONS.items() if strange[0] in names)
+        raise UsageError(f"{flag} is for --metric {users}.", "Leave it out, or name that metric.")
+    if wanted.metric not in (None, "sentiment"):
+        from emo.train.scores.metrics import check_metric
+
+        given = wanted.options or {}
+        check_metric(str(wanted.metric), given.get("wheels"), given.get("synonyms"), given.get("judge"))
 
 
 def _other_metric(wanted: Wanted, say: Callable[[str], None]) -> Page:
-    from emo.train.scores.document import write_page
     from emo.train.scores.metrics import metric_page
 
     truth = find_labels(wanted.labels)
@@ -111,8 +129,8 @@ def _other_metric(wanted: Wanted, say: Callable[[str], None]) -> Page:
     if wanted.predictions is not None:
         said = wanted.predictions
     else:
-        names = list(read_labels(truth))
-        said, notes, _ = _predictions(wanted.run, names, wanted.answers, say)
+        names = read_names(truth) if truth.suffix.lower() in (".csv", ".txt") else list(read_labels(truth))
+        said, notes, _ = _asked(wanted, names, say)
     page = metric_page(
         str(wanted.metric),
         truth,
@@ -123,6 +141,12 @@ def _other_metric(wanted: Wanted, say: Callable[[str], None]) -> Page:
         on_progress=lambda done, total: say(f"{done} of {total} clips judged"),
         **(wanted.options or {}),
     )
+    return _reported(page, wanted, say)
+
+
+def _reported(page: Page, wanted: Wanted, say: Callable[[str], None]) -> Page:
+    from emo.train.scores.document import write_page
+
     if wanted.report is not None:
         write_page(page, wanted.report, wanted.labels)
         say(f"report: {wanted.report}")
@@ -134,7 +158,7 @@ def _by_folds(wanted: Wanted, say: Callable[[str], None]) -> Page:
 
     folds, labels = read_folds(str(wanted.protocol), find_labels(wanted.labels))
     names = [name for truth in folds.values() for name in truth]
-    found, notes, origin = _predictions(wanted.predictions or wanted.run, names, wanted.answers, say)
+    found, notes, origin = _asked(wanted, names, say)
     result = score_folds(
         str(wanted.protocol), folds, found, labels, wanted.answers, wanted.fold, allow_missing=not wanted.require_all
     )
@@ -144,16 +168,25 @@ def _by_folds(wanted: Wanted, say: Callable[[str], None]) -> Page:
     return folds_page(result, wanted.labels, notes)
 
 
+def _asked(
+    wanted: Wanted, names: list[str], say: Callable[[str], None]
+) -> tuple[dict[str, Prediction], list[str], str]:
+    if wanted.predictions is not None:
+        return read_predictions(wanted.predictions), [], wanted.predictions.name
+    return _predictions(wanted.run, names, wanted.answers, say)
+
+
 def _predictions(
-    source: str | Path | None, names: list[str], policy: str, say: Callable[[str], None]
+    source: str | None, names: list[str], policy: str, say: Callable[[str], None]
 ) -> tuple[dict[str, Prediction], list[str], str]:
     """Predictions of a file, or of a run (the newest one if `None`); what must stand beside them; their name."""
-    if source is not None and Path(source).suffix in FILES:
+    if source is not None and Path(source).suffix.lower() in FILES:
         return read_predictions(source), [], Path(source).name
     workspace = load_workspace(find_workspace())
-    run = find_run(workspace, None if source is None else str(source))
+    run = find_run(workspace, source)
+    check_question(run, "emotion", policy)
     found = answers(workspace, run, named_clips(workspace, names), policy)
     say(f"run {run.name}: answers for {len(found):,} of {len(names):,} clips")
     if told := tell_missing(workspace, run, names, found):
         say(told)
-    return found, list(run.info["notes"]), run.name
+    return found, [*run.info["notes"], *tell_zeros(run, policy, list(found))], run.name

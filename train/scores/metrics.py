@@ -13,6 +13,23 @@ from emo.train.answers import Prediction
 METRICS = ("openset", "emotion-wheel", "hit-rate", "emer")  # `sentiment` is `valence.by_sign` and then `score`
 
 
+def check_metric(metric: str, wheels: Path | None, synonyms: Path | None, judge: str | None) -> None:
+    """Refuse a metric that lacks what it needs, or is given what it does not use.
+
+    Raises:
+        UsageError: So it is; or the metric is unknown.
+    """
+    given = {"--wheels": wheels, "--synonyms": synonyms, "--judge": judge}
+    takes = {"openset": "--synonyms", "emotion-wheel": "--wheels", "hit-rate": "--wheels", "emer": "--judge"}
+    if metric not in takes:
+        raise UsageError(f"Unknown metric {metric!r}.", f"Metrics: {', '.join(METRICS)}, sentiment.")
+    if strange := [flag for flag, value in given.items() if value is not None and flag != takes[metric]]:
+        raise UsageError(f"Metric {metric} takes no {strange[0]}.", f"It takes {takes[metric]}.")
+    if metric != "openset" and given[takes[metric]] is None:
+        example = {"--wheels": "wheel_mapping.npz", "--judge": "proxy"}[takes[metric]]
+        raise UsageError(f"Metric {metric} needs {takes[metric]}.", f"For example: {takes[metric]} {example}.")
+
+
 def metric_page(
     metric: str,
     truth: Path,
@@ -50,16 +67,7 @@ def metric_page(
     Raises:
         UsageError: Unknown metric, or one that lacks what it needs.
     """
-    given = {"--wheels": wheels, "--synonyms": synonyms, "--judge": judge}
-    takes = {"openset": "--synonyms", "emotion-wheel": "--wheels", "hit-rate": "--wheels", "emer": "--judge"}
-    if metric not in takes:
-        raise UsageError(f"Unknown metric {metric!r}.", f"Metrics: {', '.join(METRICS)}, sentiment.")
-    if strange := [flag for flag, value in given.items() if value is not None and flag != takes[metric]]:
-        raise UsageError(f"Metric {metric} takes no {strange[0]}.", f"It takes {takes[metric]}.")
-    if metric != "openset" and given[takes[metric]] is None:
-        example = {"--wheels": "wheel_mapping.npz", "--judge": "proxy"}[takes[metric]]
-        raise UsageError(f"Metric {metric} needs {takes[metric]}.", f"For example: {takes[metric]} {example}.")
-
+    check_metric(metric, wheels, synonyms, judge)
     if metric == "emer":
         from emo.train.scores.emer import emer_page, read_descriptions
         from emo.train.scores.judges import find_chat
