@@ -419,6 +419,7 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "ls": ("emo.featstore.cards:store_list", "emo store ls HL-UTT"),
         "import": ("emo.featstore.interop.pages:import_command", "emo store import features --layout mertools"),
         "export": ("emo.featstore.interop.pages:export_command", "emo store export tree --layout emotion-llama"),
+        "compare": ("emo.extract.compare:compare_command", "emo store compare mine.emo theirs/HL-UTT --feature HL-UTT"),
         "search": ("emo.featstore.search:search_page", "emo store search sample_00000338 --feature HL-UTT"),
         "verify": ("emo.featstore.cards:store_health", "emo store verify"),
         "gc": ("emo.featstore.cards:store_cleaned", "emo store gc"),

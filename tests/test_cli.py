@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emo.cli import PAGES, app
+from emo.featstore.store import open_store
 
 Demo = tuple[Path, subprocess.CompletedProcess[str]]
 Emo = Callable[..., subprocess.CompletedProcess[str]]
@@ -210,6 +212,31 @@ def test_predict_says_what_is_wrong_with_what_it_is_given(emo: Emo, demo: Demo, 
     result = emo("predict", "demo_0000", "--run", "head", "--task", "reason", cwd=folder)
     assert result.returncode == 2
     assert "is a head, which knows no task reason" in result.stderr
+
+
+def test_features_go_out_as_another_tools_tree_and_come_back(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    tree = tmp_path / "features_of_demo"
+    out = emo("store", "export", str(tree), "--layout", "emotion-llama", cwd=demo[0])
+    assert out.returncode == 0, out.stderr
+    (tmp_path / "w").mkdir()
+    root = demo[0] / "data"
+    (tmp_path / "w" / "emo.toml").write_text(
+        f'[store]\npath = "a.emo"\n[data.demo]\nroot = "{root}"\nkind = "folder"\n'
+    )
+    for new in (72, 0):  # the second time there is nothing left to do
+        back = emo("store", "import", str(tree), "--json", cwd=tmp_path / "w")
+        assert back.returncode == 0, back.stderr
+        assert sum(each["new"] for each in json.loads(back.stdout)["features"]) == new
+    theirs, ours = open_store(tmp_path / "w" / "a.emo"), open_store(demo[0] / "demo.emo")
+    for name in ("HL-UTT", "mae_340_UTT", "maeV_399_UTT"):
+        assert theirs.resolve(name).profile == "imported"
+        assert np.array_equal(theirs.utterances(name, ours.clips()), ours.utterances(name, ours.clips()))
+    trained = emo("train", "--head", "logistic", "--cached", cwd=tmp_path / "w")
+    assert trained.returncode == 0, trained.stderr
+    assert "were imported: emo cannot say how they were made" in trained.stdout
+    same = emo("store", "compare", str(demo[0] / "demo.emo"), str(tree / "HL-UTT"), "--feature", "HL-UTT", cwd=demo[0])
+    assert same.returncode == 0, same.stdout
+    assert "A and B match" in same.stdout
 
 
 def test_two_runs_are_compared(emo: Emo, demo: Demo, tmp_path: Path) -> None:

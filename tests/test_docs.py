@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import emo
+from emo.train.scores.ledger import write_ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +61,14 @@ def test_files_that_architecture_names_exist() -> None:
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).exists(), f"docs/architecture.md names {name}"
+
+
+def test_the_ledger_is_as_the_command_writes_it(tmp_path: Path) -> None:
+    """No value is typed in by hand: without reports of runs, the page is what `emo data ledger` makes of nothing."""
+    write_ledger(tmp_path / "page.md", {})
+    assert (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8") == (tmp_path / "page.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_public_name_can_be_imported() -> None:

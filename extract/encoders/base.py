@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from emo.extract.preprocess import to_float
 from emo.extract.vit import ViT, ViTConfig
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
@@ -283,6 +284,8 @@ class ViTEncoder(Encoder):
     paper: ClassVar[ViTConfig]
     small: ClassVar[ViTConfig]
     prefixes: ClassVar[str] = r"^module\."  # taken off the names in a file
+    mean: Sequence[float] | None = None  # of the pixels in [0, 1], by channel; `None`: they stay as they are
+    std: Sequence[float] | None = None
 
     def configure(self, config: ViTConfig | None) -> ViTConfig:
         return config or (self.small if self.profile == "tiny" else self.paper)
@@ -296,6 +299,10 @@ class ViTEncoder(Encoder):
 
     def build(self) -> nn.Module:
         return ViT(self.config)
+
+    def pixels(self, batch: Tensor) -> Tensor:
+        """Pixels (..., S, S, 3) uint8 as the model takes them: (..., 3, S, S) float32 on the device."""
+        return to_float(self.stage(batch), self.mean, self.std)
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
         state = rename(state, [(self.prefixes, "")], self.weights.source)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import CLIP_MEAN, CLIP_STD, resize_square, to_float
+from emo.extract.preprocess import CLIP_MEAN, CLIP_STD, resize_square
 from emo.extract.vit import ViT, ViTConfig, interpolate_positions
 from emo.extract.weights import State
 
@@ -61,6 +61,8 @@ class Eva(ViTEncoder):
     needs = "frame"
     paper = PAPER
     small = TINY
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
     prefixes = r"^(?:module\.)?(?:visual_encoder\.)?"
     published = "eva_vit_g.pth from LAVIS: storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
     budget: ClassVar[Mapping[str, float]] = {"cpu": 1, "cuda": 32}  # images
@@ -82,8 +84,8 @@ class Eva(ViTEncoder):
         return {
             **super().recipe(level),
             "resize": "pil-bicubic-u8-square",
-            "mean": list(CLIP_MEAN),
-            "std": list(CLIP_STD),
+            "mean": list(self.mean),
+            "std": list(self.std),
             "layer": "last block, no final norm, then ln_vision in float32",
             "ln_vision_eps": LN_VISION_EPS,
         }
@@ -111,4 +113,4 @@ class Eva(ViTEncoder):
     def run(self, batch: Sequence[Prepared]) -> Tensor:
         pixels = torch.stack([item.payload for item in batch])  # (B, S, S, 3)
         with self.computing() as model:
-            return model.tokens(to_float(self.stage(pixels), CLIP_MEAN, CLIP_STD))
+            return model.tokens(self.pixels(pixels))

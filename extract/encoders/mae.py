@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import resize_square, to_float
+from emo.extract.preprocess import resize_square
 from emo.extract.vit import ViTConfig
 from emo.featstore.errors import UsageError
 
@@ -90,6 +90,6 @@ class Mae(ViTEncoder):
 
     def pool(self, model: nn.Module, pixels: Tensor) -> Tensor:
         """One forward pass: (B, S, S, 3) uint8 to (B, D) float32."""
-        tokens = model(to_float(self.stage(pixels)))
+        tokens = model(self.pixels(pixels))
         kept = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(1)
         return model.final_norm(kept).float()

@@ -24,7 +24,6 @@ from emo.extract.preprocess import (
     resize_crop,
     resize_square,
     segment_indices,
-    to_float,
     uniform_indices,
 )
 from emo.extract.vit import ViTConfig
@@ -67,8 +66,6 @@ class _VideoMae(ViTEncoder):
     modality = "face"
     needs = "faces"
     budget: ClassVar[Mapping[str, float]] = {"cpu": 1, "cuda": 16}  # clips of 16 frames
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
 
     @abstractmethod
     def select(self, n: int) -> list[int]:
@@ -90,7 +87,7 @@ class _VideoMae(ViTEncoder):
     def tokens(self, pixels: Tensor) -> Tensor:
         """Tokens (B, N, D) of clips (B, F, S, S, 3) uint8, as the recipe has them, float32 on the device."""
         with self.computing() as model:
-            x = to_float(self.stage(pixels), self.mean, self.std).transpose(1, 2)  # (B, 3, F, S, S)
+            x = self.pixels(pixels).transpose(1, 2)  # (B, 3, F, S, S)
             return model.final_norm(model(x)).float()
 
 
