@@ -289,7 +289,11 @@ def _read_official(path: Path) -> tuple[State, dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        first = str(error).split("\n")[0]
+        with open(path, "rb") as file:
+            if file.read(1) not in (b"\x80", b"P"):  # neither a pickle nor a zip archive
+                raise ModelError(f"{path} is no checkpoint.", "Fetch the file again.") from error
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        first = f"it asks for {named[1]}." if named else "it asks for code to be run."
         hint = "emo runs no code from checkpoints. Save its state dict on its own where you trust the file."
         raise ModelError(f"{path} holds more than tensors and plain values: {first}", hint) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:

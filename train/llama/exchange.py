@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from emo.featstore.errors import UsageError, WeightsMissing
+from safetensors import SafetensorError
+
+from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.page import Page
 from emo.featstore.store import Store
 from emo.train.device import resolve_device
@@ -135,13 +137,17 @@ def export_run(store: Store | None, run: Run, dest: Path, form: str, device: str
         raise UsageError(f"{dest} exists already.", "Choose another path.")
     model, _, recipe = load_tuned(store, run, (), device)
     extra = {"run": run.name, "layout": run.info["layout"], "notes": list(run.info["notes"])}
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    if form == "official":
-        checkpoint.export_official(model, dest, {theirs: getattr(recipe, ours) for theirs, ours in SETTINGS.items()})
-    elif form == "adapter":
-        checkpoint.save_adapter(model, dest, extra)
-    else:
-        checkpoint.merge(model, dest, extra)
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        if form == "official":
+            settings = {theirs: getattr(recipe, ours) for theirs, ours in SETTINGS.items()}
+            checkpoint.export_official(model, dest, settings)
+        elif form == "adapter":
+            checkpoint.save_adapter(model, dest, extra)
+        else:
+            checkpoint.merge(model, dest, extra)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        raise ModelError(f"{dest} cannot be written: {str(error).splitlines()[0]}.", "Is there space on it?") from error
     size = dest.stat().st_size if dest.is_file() else sum(each.stat().st_size for each in dest.rglob("*"))
     value = {"run": run.name, "form": form, "path": str(dest), "size_bytes": size, "notes": extra["notes"]}
     return Page(value, [f"{dest}: {FORMS[form]}", *extra["notes"]])  # type: ignore[index]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -61,9 +62,31 @@ def save_checkpoint(
         optimizer: Its moments are kept by parameter name.
         names: Names of the trained parameters.
         answers: What the model says of the validation clips at this step, where that was asked.
+
+    Raises:
+        TrainError: The disk refuses; nothing half written is left.
     """
     path = run_dir / FOLDER / f"step-{state['step']:08d}"
     built = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        return _save(path, built, state, save_weights, optimizer, names, answers)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(built, ignore_errors=True)
+        raise TrainError(
+            f"The checkpoint {path} cannot be written: {error}.",
+            f"The one before is whole. Make space, then go on: emo train --cached --resume {run_dir.name}.",
+        ) from error
+
+
+def _save(
+    path: Path,
+    built: Path,
+    state: Mapping[str, Any],
+    save_weights: Callable[[Path], object],
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[nn.Parameter, str],
+    answers: Sequence[Mapping[str, Any]] | None,
+) -> Checkpoint:
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir(parents=True)
     save_weights(built)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from emo.featstore.clip import Clip, Label
@@ -263,6 +264,31 @@ def test_a_damaged_checkpoint_is_none(corpus: Make, recipe: Make, tmp_path: Path
     (tmp_path / "run" / "checkpoints" / ".step-00000009.1.new").mkdir()
     prune(tmp_path / "run", 1, None)
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(
+    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emo.train.llama import resume
+
+    made, chosen = corpus(n=8), recipe(*QUIET, "checkpoint.every_steps=2")
+    real, calls = resume.save_file, list[Any]()
+
+    def full(tensors: Any, path: Any) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        real(tensors, path)
+
+    monkeypatch.setattr(resume, "save_file", full)
+    with pytest.raises(TrainError, match="step-00000004 cannot be written: I/O error: No space left") as caught:
+        train(made, chosen, tmp_path / "run")
+    assert "--resume run" in caught.value.hint
+    assert [each.step for each in checkpoints(tmp_path / "run")] == [2]
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))  # nothing half written takes space
+    train(made, None, tmp_path / "run", resume=True)
+    train(made, chosen, tmp_path / "whole")
+    assert same(tmp_path / "whole", tmp_path / "run")
 
 
 def test_ctrl_c_finishes_the_step_and_saves(corpus: Make, recipe: Make, tmp_path: Path) -> None:
