@@ -51,7 +51,12 @@ from emo.train.runs import Run, load_run, write_atomic, write_json, write_jsonl
 from emo.train.score import Score, score, too_few
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
-FREE = {"parallel", "tensorboard"}  # recipe keys that change nothing of what is learned: a run may go on with others
+FREE = {
+    "parallel",
+    "tensorboard",
+    "log_every",
+    "checkpoint",
+}  # change nothing of what is learned: a run may go on with others
 
 
 @dataclass(frozen=True)
