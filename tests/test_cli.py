@@ -239,6 +239,18 @@ def test_features_go_out_as_another_tools_tree_and_come_back(emo: Emo, demo: Dem
     assert "A and B match" in same.stdout
 
 
+def test_labels_of_other_clips_than_the_stores_show_both_sides(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    assert emo("train", "--head", "logistic", "--cached", "--run", "head", cwd=folder).returncode == 0
+    (folder / "other.csv").write_text("name,label\na,sad\nb,happy\nc,sad\nd,sad\n")
+    result = emo("score", "other.csv", "--run", "head", cwd=folder)
+    assert result.returncode == 2
+    assert "a, b, c and 1 more" in result.stderr
+    assert "The store has, for instance, demo_0000, " in result.stderr
+    assert (folder / "runs" / "head" / "missing.txt").read_text() == "a\nb\nc\nd\n"
+
+
 def test_two_runs_are_compared(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)

@@ -117,7 +117,10 @@ def tell_missing(workspace: Workspace, run: Run, clip_ids: Sequence[str], said: 
         return ""
     write_atomic(path, "".join(f"{each}\n" for each in gone))
     what = "clips have no answer, because the store lacks features of theirs"
-    return f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
+    told = f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
+    if len(gone) == len(clip_ids) and run.info.get("features") and workspace.store_path.exists():
+        told += f". The store has, for instance, {some_of(open_store(workspace.store_path).clips(), 3)}"
+    return told
 
 
 @dataclass(frozen=True)
