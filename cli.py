@@ -151,11 +151,12 @@ def _workspace(needed: bool = True) -> Any:
     from emo.featstore.workspace import find_workspace, load_workspace
 
     try:
-        return load_workspace(find_workspace())
+        path = find_workspace()
     except UsageError:
         if needed:
             raise
         return None
+    return load_workspace(path)  # one that is there and wrong is never done without
 
 
 def _store() -> Any:
@@ -299,7 +300,7 @@ def train(
     from emo.train.session import train as train_it
 
     workspace = _workspace()
-    order = Order(recipe, head, tuple(set_ or ()), dataset, run, resume, tuple(force or ()), device)
+    order = Order(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
     chosen = order.chosen(workspace)
     if not cached and not resume and (features := features_to_extract(chosen)):
         from emo.extract.session import Request
@@ -430,7 +431,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "check": ("emo.featstore.cards:data_check", "emo data check MER2023-SEMI"),
         "counts": ("emo.featstore.datasets.counts:counts_page", "emo data counts MER2023-SEMI"),
         "leaks": ("emo.featstore.leaks:leaks_command", "emo data leaks --list MERR_fine_grained.json"),
-        "ledger": ("emo.train.scores.ledger:ledger_page", "emo data ledger reproduction.md --run el-avt=report"),
+        "ledger": (
+            "emo.train.scores.ledger:ledger_page",
+            "emo data ledger reproduction.md --run emotion-llama-avt=report",
+        ),
     },
     "weights": {
         "list": ("emo.extract.pull:weights_page", "emo weights list"),

@@ -24,14 +24,13 @@ from emo.featstore.tables import split_name
 from emo.featstore.workspace import Workspace
 
 Array: TypeAlias = npt.NDArray[Any]
-# (queries (Q, D), base (B, D)), rows of length 1 -> cosine (Q,) and row in `base` (Q,) of the nearest; faiss can be it
+# (queries (Q, D), base (B, D)), rows of length 1 -> cosine (Q,) and row in `base` (Q,) of the nearest
 Nearest: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 Role: TypeAlias = Literal["train", "held out", "fold"]
 
 THRESHOLD = 0.99
 ROUNDING = 1e-6  # two equal float32 vectors are at 1 but for this
 HELD_OUT = ("test", "val", "dev")  # how names of splits begin that nobody trains on
-BLOCK = 1024  # rows of queries, and an eighth of the rows of the base, whose cosines are in memory at a time
 
 # Known cases: beginnings of the names of the datasets that they concern, and what is known. Sources: Emotion-LLaMA
 # issues 44 and 71; the published lists of MER2023, MERR, EMER and MER2024-OV, compared by name; MERTools, iemocap.py.
@@ -113,7 +112,7 @@ def leaks_page(
     lists: Sequence[Path] = (),
     feature: str | None = None,
     threshold: float = THRESHOLD,
-    nearest: Nearest | None = None,
+    nearest: Nearest = nearest_rows,
 ) -> Page:
     """Look for clips that are both tested on and trained on, in all datasets of a workspace.
 
@@ -122,7 +121,7 @@ def leaks_page(
         lists: Annotation files that are trained on, such as `MERR_fine_grained.json` or `MER2023_pseudo_label.txt`.
         feature: Utterance feature in which near-duplicates are looked for; none if `None`.
         threshold: Cosine from which on two clips count as near-duplicates.
-        nearest: Search in place of `nearest_exact`.
+        nearest: The search.
 
     Returns:
         A page whose exit code is 1 where there is a leak.
@@ -142,7 +141,7 @@ def leaks_page(
     by_name(groups, found)
     by_content(groups, clips, store, found)
     if feature and store is not None:
-        by_feature(groups, store, feature, threshold, nearest or nearest_exact, found)
+        by_feature(groups, store, feature, threshold, nearest, found)
     else:
         found.not_checked.append("near-duplicates: no feature was named to look for them in")
     if not lists:
@@ -317,21 +316,6 @@ def _unit(store: Store, feature: str, ids: list[str]) -> tuple[list[str], Array]
     return [ids[i] for i in good], rows[good] / length[good]
 
 
-def nearest_exact(queries: Array, base: Array) -> tuple[Array, Array]:
-    """Nearest row of `base` for each query, see `Nearest`; at most BLOCK x 8 BLOCK cosines are in memory at a time."""
-    cosine = np.full(len(queries), -np.inf, np.float32)
-    row = np.zeros(len(queries), np.int64)
-    for q in range(0, len(queries), BLOCK):
-        for b in range(0, len(base), 8 * BLOCK):
-            block = queries[q : q + BLOCK] @ base[b : b + 8 * BLOCK].T  # (BLOCK, 8 BLOCK)
-            at = block.argmax(axis=1)
-            value = block[np.arange(len(block)), at]
-            better = value > cosine[q : q + BLOCK]
-            cosine[q : q + BLOCK][better] = value[better]
-            row[q : q + BLOCK][better] = at[better] + b
-    return cosine, row
-
-
 # ---- what is said ---------------------------------------------------------------------------------------------------
 
 
@@ -381,4 +365,4 @@ def leaks_command(
     Raises:
         UsageError: As `leaks_page`, or a list is nowhere.
     """
-    return leaks_page(workspace, [find_labels(each) for each in lists or ()], feature, threshold, nearest_rows)
+    return leaks_page(workspace, [find_labels(each) for each in lists or ()], feature, threshold)

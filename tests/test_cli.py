@@ -303,6 +303,14 @@ def test_a_list_is_found_in_the_datasets_root_and_its_strangers_are_named(emo: E
     assert len(shown["neighbours"]) == 3
 
 
+def test_a_workspace_that_is_wrong_is_never_done_without(emo: Emo, tmp_path: Path) -> None:
+    """Fetching by id needs no workspace; one that is there and cannot be read is said all the same."""
+    (tmp_path / "emo.toml").write_text("[store\n")
+    result = emo("weights", "pull", "HL-UTT", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "emo.toml is not valid TOML" in result.stderr
+
+
 def test_names_in_a_label_file_may_carry_the_files_suffix(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("name,label\na.mp4,sad\nb.mp4,happy\n")
     (tmp_path / "answers.json").write_text('{"a": "sad", "b": "happy"}')

@@ -32,6 +32,11 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
+def utc(seconds: float) -> str:
+    """A time of `time.time()` as ISO text in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder and what its run.json says."""

@@ -37,16 +37,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Order:
-    """What one call of `emo train` asks for; its flags, by their names."""
+    """The flags of `emo train` that decide on the recipe, by their names."""
 
     recipe: str | None = None
     head: str | None = None
     set_: tuple[str, ...] = ()
-    dataset: str | None = None
     run: str | None = None
     resume: str | None = None
     force: tuple[str, ...] = ()
-    device: str = "auto"
 
     def chosen(self, workspace: Workspace) -> Any:
         """The recipe that is meant, with what is set above it: the one named, the run's own, the workspace's.

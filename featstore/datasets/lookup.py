@@ -58,7 +58,7 @@ def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | Non
             found.setdefault(clip.id, clip)
             continue
         a_list = path.suffix.partition("#")[0].lower() in LISTS or "#" in word
-        names = _listed(word) if a_list else [word]
+        names = listed_names(word) if a_list else [word]
         for name in map(normal_name, names):
             id_ = next((each for each in (name, without_suffix(name)) if each in known or each in stored), None)
             if id_ is None and a_list:
@@ -88,7 +88,11 @@ def _file_clip(path: Path) -> Clip:
     return Clip(f"{normal_name(path.stem)}@{media[:8]}", path)
 
 
-def _listed(word: str) -> list[str]:
-    """Names of a list, which is looked up as typed and then in the datasets."""
+def listed_names(word: str) -> list[str]:
+    """Names of a list or of labels, which are looked up as typed and then in the datasets.
+
+    Raises:
+        UsageError: It is nowhere, or no list.
+    """
     path = find_labels(word)
     return read_names(path) if path.suffix.lower() in (".csv", ".txt") else list(read_labels(path))

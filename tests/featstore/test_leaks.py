@@ -12,8 +12,9 @@ import pytest
 from emo.featstore import leaks
 from emo.featstore.clip import hash_media
 from emo.featstore.errors import FeatureMissing, StoreError, UsageError
-from emo.featstore.leaks import leaks_page, nearest_exact
+from emo.featstore.leaks import leaks_page
 from emo.featstore.page import Page
+from emo.featstore.search import nearest_rows
 from emo.featstore.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 
@@ -199,18 +200,17 @@ def test_another_search_can_be_plugged_in(stored: Callable[..., Workspace]) -> N
 
     def search(queries: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         seen.append((queries.shape, base.shape))
-        return nearest_exact(queries, base)
+        return nearest_rows(queries, base)
 
     here = stored(ROWS, a=[1, 0, 0], b=[0, 1, 0], x=[1, 0, 0], y=[0, 0, 1])
     assert leaks_page(here, feature="HL-UTT", nearest=search).value["leaks"] == 1
     assert seen == [((2, 3), (2, 3))]
 
 
-def test_exact_search_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_is_exact() -> None:
     rng = np.random.default_rng(0)
     queries, base = rng.normal(size=(37, 5)).astype(np.float32), rng.normal(size=(101, 5)).astype(np.float32)
-    monkeypatch.setattr(leaks, "BLOCK", 4)
-    cosine, row = nearest_exact(queries, base)
+    cosine, row = nearest_rows(queries, base)
     np.testing.assert_array_equal(row, (queries @ base.T).argmax(axis=1))
     np.testing.assert_allclose(cosine, (queries @ base.T).max(axis=1), rtol=1e-5)
 

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from emo.train.answers import Prediction, read_predictions, some_of
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, load_inputs, profile_note
 from emo.train.heads.base import Epoch, HeadRecipe, Measure, Outputs, Targets, head_class, load_recipe
-from emo.train.runs import Run, load_run, write_atomic, write_json, write_jsonl
+from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_jsonl
 from emo.train.score import Score, combined_metric, score, too_few, weighted_f1
 
 
@@ -95,7 +94,7 @@ def fit_head(
         raise UsageError(f"{run_dir} holds a run already.", "Choose another run name.")
     started = time.time()
     info: dict[str, Any] = {"schema": 1, "kind": "head", "name": run_dir.name, "status": "running"}
-    info |= {"head": recipe.head, "started_at": _utc(started), "store": str(store.path), "labels": list(labels)}
+    info |= {"head": recipe.head, "started_at": utc(started), "store": str(store.path), "labels": list(labels)}
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "run.json", info)
     try:
@@ -104,7 +103,7 @@ def fit_head(
         info |= {"status": "failed" if isinstance(error, Exception) else "interrupted", "error": str(error)}
         write_json(run_dir / "run.json", info)
         raise
-    info |= {"status": "finished", "finished_at": _utc(time.time()), "duration_s": round(time.time() - started, 3)}
+    info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_json(run_dir / "run.json", info)
     return result
 
@@ -441,7 +440,3 @@ def _member_seed(seed: int, fold: int) -> int:
 
 def _contiguous(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in state.items()}
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from emo.train.llama.predict import load_tuned, resolve_dtype, start_model
 from emo.train.llama.recipe import TuneRecipe
 from emo.train.llama.resume import FOLDER
 from emo.train.llama.setup import describe, file_finder, find_source
-from emo.train.runs import Run, write_atomic, write_json
+from emo.train.runs import Run, utc, write_atomic, write_json
 
 Form = Literal["official", "adapter", "merged"]
 FORMS: Mapping[Form, str] = {
@@ -99,8 +98,7 @@ def import_run(
         "best": None,
     }
     info |= {"device": device, "versions": {name: metadata.version(name) for name in ("emo", "torch", "transformers")}}
-    finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-    info |= {"status": "finished", "finished_at": finished, "duration_s": round(time.time() - started, 3)}
+    info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_json(run_dir / "run.json", info)
     return Run(run_dir, info)
 

@@ -13,7 +13,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from emo.train.llama.setup import (
 )
 from emo.train.llama.shard import shard
 from emo.train.llama.world import World, ahead, interruptible, own_device
-from emo.train.runs import Run, load_run, write_atomic, write_json, write_jsonl
+from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_jsonl
 from emo.train.score import Score, score, too_few
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
@@ -122,7 +121,7 @@ def tune(
         recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
         started = time.time()
         info: dict[str, Any] = {"schema": 1, "kind": "tune", "name": run_dir.name, "status": "running"}
-        info |= {"recipe": recipe.name, "started_at": _utc(started), "store": str(store.path) if store else None}
+        info |= {"recipe": recipe.name, "started_at": utc(started), "store": str(store.path) if store else None}
         if before is not None:
             kept = ("started_at", "imported", "resumed")
             info |= {key: before.info[key] for key in kept if key in before.info}
@@ -152,7 +151,7 @@ def tune(
             if begun:  # a run that may not go on stays as it was
                 save(status="failed" if isinstance(error, Exception) else "interrupted", error=str(error))
             raise
-        save(status="finished", finished_at=_utc(time.time()), duration_s=round(time.time() - started, 3))
+        save(status="finished", finished_at=utc(time.time()), duration_s=round(time.time() - started, 3))
     return TuneResult(Run(run_dir, info), validation, tuple(info["notes"]))
 
 
@@ -255,7 +254,7 @@ class _Training:
         self.history = newest.state["history"]
         self.info["resumed"] = [
             *self.info.get("resumed", []),
-            {"step": self.step, "at": _utc(time.time()), "forced": [asdict(each) for each in forced]},
+            {"step": self.step, "at": utc(time.time()), "forced": [asdict(each) for each in forced]},
         ]
 
     def run(self) -> Score | None:
@@ -459,7 +458,3 @@ def _check_folder(run_dir: Path, resume: bool) -> Run | None:
     if before.finished:
         raise UsageError(f"Run {before.name} is finished.", f"Start a new one with init_from={before.name}.")
     return before
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

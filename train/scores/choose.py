@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.datasets import find_labels
-from emo.featstore.datasets.lookup import named_clips
+from emo.featstore.datasets.lookup import listed_names, named_clips
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page
-from emo.featstore.tables import read_labels, read_names
+from emo.featstore.tables import read_labels
 from emo.featstore.workspace import find_workspace, load_workspace
 from emo.train.answers import Prediction, read_predictions
 from emo.train.ask import answers, check_question, find_run, tell_missing, tell_zeros
@@ -129,8 +129,7 @@ def _other_metric(wanted: Wanted, say: Callable[[str], None]) -> Page:
     if wanted.predictions is not None:
         said = wanted.predictions
     else:
-        names = read_names(truth) if truth.suffix.lower() in (".csv", ".txt") else list(read_labels(truth))
-        said, notes, _ = _asked(wanted, names, say)
+        said, notes, _ = _asked(wanted, listed_names(wanted.labels), say)
     page = metric_page(
         str(wanted.metric),
         truth,

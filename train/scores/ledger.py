@@ -259,7 +259,7 @@ def ledger_page(
     for pair in run or ():
         row, equals, report = pair.partition("=")
         if not equals or row in runs:
-            raise UsageError(f"--run {pair!r} is not one ROW=REPORT.", "For example: --run el-avt=report.")
+            raise UsageError(f"--run {pair!r} is not one ROW=REPORT.", "For example: --run emotion-llama-avt=report.")
         runs[row] = Path(report)
     write_ledger(path, runs)
     return Page(
