@@ -1,10 +1,12 @@
-"""Pages about the store and about datasets, as `emo store` and `emo data` show them."""
+"""Pages about the store and about datasets, as `emo store` and `emo data` show them.
+
+Datasets are imported by the pages that need them: looking at a store does not wait for their readers.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from emo.featstore.datasets import DATASETS, card, open_dataset
 from emo.featstore.page import Flag, Page, Table, Word, size_text
 from emo.featstore.store import Store
 from emo.featstore.workspace import Workspace
@@ -78,6 +80,8 @@ def store_compacted(store: Store) -> Page:
 
 def known_datasets() -> Page:
     """List the datasets that emo can read: what they are, how to get them, their terms."""
+    from emo.featstore.datasets import DATASETS, card
+
     cards = [card(name) for name in DATASETS]
     return Page(cards, [each.text() for each in cards])
 
@@ -86,6 +90,8 @@ def data_check(
     workspace: Workspace, dataset: Annotated[str | None, Word("A [data.NAME] table; default: all of them.")] = None
 ) -> Page:
     """Say how many clips are listed, present, labelled, and what is wrong."""
+    from emo.featstore.datasets import open_dataset
+
     tables = [workspace.table(dataset)] if dataset or len(workspace.data) < 2 else list(workspace.data.values())
     checks = [open_dataset(table.name, table).check() for table in tables]
     parts: list[Table | str] = []

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 MediaId: TypeAlias = str  # content hash, 32 hex digits
 Seconds: TypeAlias = float
@@ -54,9 +54,8 @@ class Clip:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class FileId:
-    """What a media file was when its bytes were read.
+class FileId(NamedTuple):
+    """What a media file was when its bytes were read. A tuple, as a plan over a million clips makes a million of them.
 
     Attributes:
         media: Content hash: 32 hex digits of BLAKE2b.

@@ -6,6 +6,8 @@ builtin also inherit it, so that `except KeyError` works where a Python programm
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EmoError(Exception):
     """Base of all errors that emo raises on purpose.
@@ -24,6 +26,15 @@ class EmoError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)  # constructors differ: pickle must not call them
+
+
+def _again(kind: type[EmoError], args: tuple[Any, ...], state: dict[str, Any]) -> EmoError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(EmoError, ValueError):

@@ -12,8 +12,9 @@ Body lines of a commit (each column is a list, or one value where all are equal;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice, repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ RECORD = np.dtype(
 # A clip without a file at hand has no content to hash: its failures, and features imported for it, are kept under this
 # and its id. No content hash looks like it.
 NO_MEDIA = "clip:"
+NONE = np.iinfo("i8").max  # in place of a number
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,14 @@ class Index:
         self.clips: dict[str, int] = {}
         self.clip_names: list[str] = []
         self.clip_media = np.empty(0, "i8")
+        self._media_clip = np.empty(0, "i8")  # media -> the first of the clips that ever named it, NONE: no clip
         self.sizes = np.empty(0, "i8")  # bytes, -1: no file
         self.mtimes_ns = np.empty(0, "i8")
         self.paths: list[str | None] = []
         self.tables: dict[str, Table] = {}  # by fingerprint
         self.segments: list[Segment] = []
         self.environments: list[dict[str, Any]] = []
+        self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
 
     def apply(self, commit: Commit) -> None:
         """Adds what a commit says.
@@ -154,7 +158,7 @@ class Index:
 
     def media_of_clips(self, clip_ids: Iterable[str]) -> Array:
         """Media number of each clip id, -1 where the id is unknown."""
-        rows = np.fromiter((self.clips.get(clip, -1) for clip in clip_ids), "i8")
+        rows = np.fromiter(map(self.clips.get, clip_ids, repeat(-1)), "i8")
         return np.where(rows >= 0, self.clip_media[rows], -1) if len(self.clips) else rows
 
     def media_of(self, clip_or_media: str) -> int:
@@ -163,6 +167,15 @@ class Index:
         if row is not None:
             return int(self.clip_media[row])
         return self.media.get(clip_or_media, self.media.get(NO_MEDIA + clip_or_media, -1))
+
+    def clip_of(self, media: str) -> str | None:
+        """The first clip id that names the media."""
+        number = self.media.get(media, -1)
+        row = self._media_clip[number] if 0 <= number < len(self._media_clip) else NONE
+        if row != NONE and self.clip_media[row] != number:  # that clip means other content now
+            rows = np.flatnonzero(self.clip_media[: len(self.clips)] == number)
+            row = rows[0] if len(rows) else NONE
+        return None if row == NONE else self.clip_names[row]
 
     def failures(self, table: Table) -> list[tuple[int, Failed]]:
         """Failures that still hold: no record since, and the clip still means the same content."""
@@ -175,8 +188,10 @@ class Index:
         if environment and environment not in self.environments:
             self.environments.append(environment)
 
-    def _intern(self, media: Iterable[str]) -> Array:
-        return _numbered(media, self.media, self.media_names)
+    def _intern(self, media: Sequence[str]) -> Array:
+        if media != self._interned[0]:  # the features of a commit mostly speak of the same media
+            self._interned = (media, _numbered(media, self.media, self.media_names))
+        return self._interned[1]
 
     def _apply_features(self, features: Mapping[str, Line]) -> None:
         for fingerprint, fields in features.items():
@@ -192,7 +207,9 @@ class Index:
         self.clip_media = _grown(self.clip_media, known, -1)
         self.sizes = _grown(self.sizes, known, -1)
         self.mtimes_ns = _grown(self.mtimes_ns, known, -1)
-        self.clip_media[rows] = self._intern(_column(columns["media"], n))
+        media = self.clip_media[rows] = self._intern(_column(columns["media"], n))
+        self._media_clip = _grown(self._media_clip, len(self.media), NONE)
+        np.minimum.at(self._media_clip, media, rows)
         self.sizes[rows] = columns["size"]
         self.mtimes_ns[rows] = columns["mtime_ns"]
         self.paths.extend([None] * (known - len(self.paths)))
@@ -254,14 +271,25 @@ def record_columns(records: Array, media_names: Sequence[str]) -> dict[str, list
     return {"media": [media_names[each] for each in records["media"]], **columns, "hop": hop}
 
 
-def _numbered(keys: Iterable[str], known: dict[str, int], in_order: list[str]) -> Array:
+def by_segment(records: Array, numbers: Array) -> Iterator[tuple[int, Array]]:
+    """Segments of the given record numbers, each with its own in the order they lie on disk."""
+    if len(numbers):
+        mine = records[numbers]
+        order = np.lexsort((mine["start"], mine["segment"]))
+        segments, first = np.unique(mine["segment"][order], return_index=True)
+        yield from zip(segments.tolist(), np.split(numbers[order], first[1:]), strict=True)
+
+
+def _numbered(keys: Sequence[str], known: dict[str, int], in_order: list[str]) -> Array:
     """Number of each key; new ones are appended."""
-    keys = list(keys)
-    for key in keys:
-        if key not in known:
-            known[key] = len(known)
-            in_order.append(key)
-    return np.array([known[key] for key in keys], "i8")
+    try:
+        return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
+    except KeyError:
+        before = len(known)
+        for key in keys:
+            known.setdefault(key, len(known))
+        in_order += [*islice(reversed(known), len(known) - before)][::-1]
+        return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
 
 
 def _packed(column: Sequence[Any]) -> Any:

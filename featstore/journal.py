@@ -51,8 +51,8 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"{number:08d}.jsonl"
 
 
-def numbers(folder: Path) -> list[int]:
-    """Numbers of the commits present, ascending.
+def numbers(folder: Path, after: int = 0) -> list[int]:
+    """Numbers of the commits present that are higher than `after`, ascending.
 
     Raises:
         StoreCorrupt: There is no journal folder.
@@ -61,14 +61,16 @@ def numbers(folder: Path) -> list[int]:
         names = os.listdir(folder)
     except FileNotFoundError as error:
         raise StoreCorrupt(f"The journal {folder} is gone.", "Restore the folder from a copy.") from error
-    return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+    first = f"{after + 1:08d}"  # names sort as their numbers do, and most of a long journal is known
+    return sorted(int(found[1]) for name in names if name > first and (found := _NAME.fullmatch(name)))
 
 
 def _is_base(folder: Path, number: int) -> bool:
     """Whether the header says so; a damaged header says no here, and is found out when the file is read whole."""
     with open(path_of(folder, number), "rb") as file:
+        line = file.readline()
         try:
-            return json.loads(file.readline()).get("base") is True
+            return b'"base"' in line and json.loads(line).get("base") is True
         except (ValueError, AttributeError):
             return False
 
@@ -88,7 +90,7 @@ def ahead(folder: Path, after: int) -> list[int]:
     for attempt in range(4):
         # A folder may be listed while files appear in it, newer before older: a gap counts only when it stays.
         time.sleep(0.02 * attempt)
-        found = [number for number in numbers(folder) if number > after]
+        found = numbers(folder, after)
         base = newest_base(folder, found)
         first = base or after + 1
         found = [number for number in found if number >= first]
@@ -157,7 +159,7 @@ def publish(folder: Path, temp: Path, number: int) -> bool:
             return False
     # The number is also free where `gc` removed it under a newer base that this writer has not seen. Nobody would ever
     # replay it there.
-    if newest_base(folder, [other for other in numbers(folder) if other > number]) is not None:
+    if newest_base(folder, numbers(folder, after=number)) is not None:
         final.unlink(missing_ok=True)
         return False
     durable.reached("journal-linked")

@@ -26,6 +26,7 @@ from emo.featstore.index import (
     Line,
     Segment,
     Table,
+    by_segment,
     clips_line,
     failed_line,
     features_line,
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
     from emo.featstore.store import Store
 
 _SEGMENT = re.compile(r"[0-9a-f]{32}-\d+")
+# Tables that a pass keeps beside the features, by their encoder: what the card says of them in place of a profile.
+BESIDE = {
+    "faces": ("detector", "where faces were found, and whose were taken"),
+    "text-hash": ("text hash", "which transcript a feature was made of"),
+}
 SMALL_BYTES = 64 << 20  # `compact` merges segments below this size ...
 LARGE_BYTES = 1 << 30  # ... into new ones of about this size
 
@@ -137,7 +143,7 @@ def _examine(store: Store) -> tuple[list[Problem], Index, int]:
         with _listed(problems, home / "zarr.json"):
             _check_group(home, attributes)
     for table in index.tables.values():
-        for number, records in _by_segment(table.records, np.arange(table.count)):
+        for number, records in by_segment(table.records, np.arange(table.count)):
             segment = index.segments[number]
             home = store.path / "features.zarr" / table.spec.key / segment.name
             bad = np.ones(len(records), bool)
@@ -182,15 +188,6 @@ def _check_group(folder: Path, attributes: dict[str, Any]) -> None:
     if not good:
         hint = "No number depends on it; `emo store verify --repair` writes it anew."
         raise StoreCorrupt(f"{folder / 'zarr.json'} is not the group document that was written.", hint)
-
-
-def _by_segment(records: Array, numbers: Array) -> Iterator[tuple[int, Array]]:
-    """Segments of the given record numbers, each with its own in the order they lie on disk."""
-    if len(numbers):
-        mine = records[numbers]
-        order = np.lexsort((mine["start"], mine["segment"]))
-        segments, first = np.unique(mine["segment"][order], return_index=True)
-        yield from zip(segments.tolist(), np.split(numbers[order], first[1:]), strict=True)
 
 
 # --- gc --------------------------------------------------------------------------------------------------------------
@@ -328,7 +325,7 @@ def _worth_merging(index: Index, table: Table) -> dict[int, Array]:
     in_use[table.live()] = True
     found, unused = {}, False
     dtypes: Counter[str] = Counter()
-    for number, records in _by_segment(table.records, np.arange(table.count)):
+    for number, records in by_segment(table.records, np.arange(table.count)):
         segment, records = index.segments[number], records[in_use[records]]
         wasteful = int(table.records["rows"][records].sum()) < segment.rows
         if wasteful or segment.size_bytes < SMALL_BYTES:
@@ -341,13 +338,15 @@ def _worth_merging(index: Index, table: Table) -> dict[int, Array]:
 def _merge(store: Store, scratch: Scratch, table: Table, sources: dict[int, Array], segments: list[Segment]) -> _Moved:
     """Copies the records in use into new segments, which are appended to `segments`."""
     moved = []
+    home = store.path / "features.zarr" / table.spec.key
     for dtype in ("float16", "float32"):
         target: OpenSegment | None = None
         try:
             for source, records in sources.items():
                 if store.index.segments[source].dtype != dtype:
                     continue
-                reader = store.reader(source)
+                # Its own: what a reader has checked before may have changed since, and gets a new checksum here.
+                reader = SegmentReader(home / store.index.segments[source].name, store.index.segments[source])
                 for number, record in zip(records.tolist(), table.records[records], strict=True):
                     if target is None:
                         target = OpenSegment(scratch, f"{scratch.name}-{len(segments) + 1}", table.spec, dtype)
@@ -386,7 +385,7 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
             move = moved[fingerprint]
             records["segment"][move.records] = len(index.segments) + move.segment
             records["start"][move.records] = move.start
-        for number, live in _by_segment(records, table.live()):
+        for number, live in by_segment(records, table.live()):
             lines.append(segment_line(segments[number], record_columns(records[live], index.media_names)))
     return [*lines, failed_line(failed)] if failed else lines
 
@@ -396,15 +395,17 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
 
 def info(store: Store) -> dict[str, Any]:
     """What a dataset card says: features and their recipes in words, counts, sizes, failures by kind, history."""
-    failures = store.failures()
+    failures, held = store.failures(), store.features()
     features = []
-    for each in store.features():
+    for each in held:
         kinds = Counter(failure.kind for failure in failures if failure.feature == each.key)
+        own = (each.spec.profile, names.PROFILE_WORDS[each.spec.profile])
+        profile, meaning = BESIDE.get(each.spec.encoder, own)
         features.append(
             {
                 "feature": each.key,
-                "profile": "detector" if each.spec.encoder == "faces" else each.spec.profile,
-                "meaning": names.PROFILE_WORDS[each.spec.profile],
+                "profile": profile,
+                "meaning": meaning,
                 "spec": asdict(each.spec),
                 "ok": each.ok,
                 "failed": each.failed,
@@ -423,8 +424,8 @@ def info(store: Store) -> dict[str, Any]:
         "updated": index.time,
         "commits": index.number,
         "clips": len(index.clips),
-        "media": len(set(index.clip_media[: len(index.clips)].tolist())),
-        "size_bytes": sum(each.size_bytes for each in store.features()),
+        "media": int(np.count_nonzero(np.bincount(index.clip_media[: len(index.clips)]))),
+        "size_bytes": sum(each.size_bytes for each in held),
         "features": features,
         "failures": dict(Counter(failure.kind for failure in failures)),
         "environments": index.environments,

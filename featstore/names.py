@@ -19,6 +19,10 @@ ALIASES = {
     "maeV_399": "maeV_399_UTT",
     "eva": "eva_g_448",
     "eva_g": "eva_g_448",
+    "egemaps": "eGeMAPS_UTT",
+    "eGeMAPS": "eGeMAPS_UTT",
+    "minilm": "all-MiniLM-L6-v2-UTT",
+    "MiniLM": "all-MiniLM-L6-v2-UTT",
 }
 # One name that the literature uses for several recipes. Nobody can guess which is meant.
 AMBIGUOUS = {"chinese-hubert-large-UTT": ("HL-UTT", "HL-MERBench-UTT")}

@@ -21,6 +21,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.index import Array
+from emo.featstore.maintain import BESIDE
 from emo.featstore.page import Flag, Page, Table, Word
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
@@ -118,7 +119,7 @@ def search_page(
 
 def _default(store: Store) -> EncoderSpec:
     for each in store.features():
-        if each.spec.rows == 1 and each.ok:
+        if each.spec.rows == 1 and each.ok and each.spec.encoder not in BESIDE:
             return each.spec
     raise FeatureMissing("The store has no utterance feature to search by.", "Run emo extract first.")
 

@@ -28,7 +28,7 @@ import numpy as np
 from emo.featstore import durable, journal, maintain, names
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import FeatureMissing, StoreCorrupt, StoreError, UsageError
-from emo.featstore.index import NO_MEDIA, Array, Index, Table
+from emo.featstore.index import NO_MEDIA, Array, Index, Table, by_segment
 from emo.featstore.maintain import CompactReport, GcReport, Problem
 from emo.featstore.segment import SegmentGone, SegmentReader, group_document
 from emo.featstore.spec import EncoderSpec
@@ -88,6 +88,25 @@ class Failure:
     retry: bool
 
 
+@dataclass(frozen=True)
+class _Matrix:
+    """Utterance vectors of one feature, in memory.
+
+    Attributes:
+        table, count, number: What they are of: its records then, and the newest commit.
+        rows: `(n, D)` float32, in the order on disk.
+        of_record: Row of each record `(records,)`; n where it is out of use.
+        of_clip: Row of each clip `(clips,)`; n where it has none, which numpy refuses to take.
+    """
+
+    table: Table
+    count: int
+    number: int
+    rows: Array
+    of_record: Array
+    of_clip: Array
+
+
 class Store:
     """A store on disk. Reading needs no permission to write; the journal is replayed at the first question.
 
@@ -101,7 +120,8 @@ class Store:
         self._index: Index | None = None
         self._lock = threading.RLock()
         self._readers: dict[str, SegmentReader] = {}
-        self._matrices: dict[str, tuple[Table, int, Array, Array]] = {}
+        self._matrices: dict[str, _Matrix] = {}  # by fingerprint
+        self._named: dict[str, EncoderSpec] = {}  # what names meant since the last commit
         self._by_path: tuple[Index, int, dict[str, int]] | None = None
 
     def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
@@ -176,8 +196,11 @@ class Store:
         assert self._index is not None
         return self._index
 
-    def refresh(self) -> None:
+    def refresh(self, published: int | None = None) -> None:
         """Replays the commits that appeared since.
+
+        Args:
+            published: Number of a commit that the caller just published: if it is the next, no other is looked for.
 
         Raises:
             StoreCorrupt: A journal file is damaged or missing.
@@ -187,12 +210,14 @@ class Store:
             for attempt in range(5):
                 index = self._index or Index()
                 try:
-                    for number in journal.ahead(folder, index.number):
+                    known = published == index.number + 1 and not attempt
+                    for number in [index.number + 1] if known else journal.ahead(folder, index.number):
                         commit = journal.read(folder, number, self.id)
                         if commit.header.get("base"):
                             index = Index()
                             self._readers.clear()
                         index.apply(commit)
+                        self._named.clear()
                         self._index = index
                     self._index = index
                     return
@@ -214,7 +239,7 @@ class Store:
             infos = []
             for table in index.tables.values():
                 live = table.records[table.live()]
-                segments = [index.segments[i] for i in np.unique(live["segment"])]
+                segments = [index.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
                 infos.append(
                     FeatureInfo(
                         key=table.spec.key,
@@ -236,7 +261,11 @@ class Store:
             StoreError: Several are meant; the message says how they differ.
         """
         with self._lock:
-            return names.choose(name, (table.spec for table in self.index.tables.values()))
+            found = self._named.get(name)
+            if found is None:
+                found = names.choose(name, (table.spec for table in self.index.tables.values()))
+                self._named[name] = found
+            return found
 
     def clips(self) -> list[str]:
         """Clip ids, in the order of first appearance."""
@@ -257,7 +286,8 @@ class Store:
         """
         with self._lock:
             _, records = self._found(feature, clip_ids)
-            dtypes = {self.index.segments[i].dtype for i in np.unique(records["segment"]).tolist()}
+            used = np.flatnonzero(np.bincount(records["segment"])).tolist()
+            dtypes = {self.index.segments[i].dtype for i in used}
             return records["rows"].astype("i8"), max(dtypes, default="float16")
 
     def status(self, spec: EncoderSpec, clip_or_media: str) -> Literal["ok", "failed", "missing"]:
@@ -310,22 +340,24 @@ class Store:
 
     def file_of(self, path: str | Path) -> FileId | None:
         """Remembered content hash of a file whose size and time are unchanged, so that a resume reads no media."""
-        where = os.path.abspath(path)
+        where = os.fspath(path)
         with self._lock:
             index = self.index
-            if self._by_path is None or self._by_path[:2] != (index, index.number):
+            if self._by_path is None or self._by_path[0] is not index or self._by_path[1] != index.number:
                 by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
                 self._by_path = (index, index.number, by_path)
             row = self._by_path[2].get(where)
+            if row is None:  # only absolute paths are remembered
+                row = self._by_path[2].get(where := os.path.abspath(where))
             if row is None:
                 return None
             try:
                 stat = os.stat(where)
             except OSError:
                 return None
-            if (stat.st_size, stat.st_mtime_ns) != (index.sizes[row], index.mtimes_ns[row]):
+            if stat.st_size != index.sizes.item(row) or stat.st_mtime_ns != index.mtimes_ns.item(row):
                 return None
-            return FileId(index.media_names[index.clip_media[row]], stat.st_size, stat.st_mtime_ns)
+            return FileId(index.media_names[index.clip_media.item(row)], stat.st_size, stat.st_mtime_ns)
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
         """What is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
@@ -344,14 +376,12 @@ class Store:
     def clip_of(self, media: MediaId) -> str | None:
         """The first clip id that names the media."""
         with self._lock:
-            index = self.index
-            rows = np.flatnonzero(index.clip_media[: len(index.clips)] == index.media.get(media, -2))
-            return index.clip_names[rows[0]] if len(rows) else None
+            return self.index.clip_of(media)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, feature: str | EncoderSpec, clip_id: str) -> Feature:
-        """One feature of one clip, checked against its checksum.
+        """One feature of one clip, checked against its checksum when this process first reads it.
 
         Raises:
             FeatureMissing: The store does not have it.
@@ -361,7 +391,7 @@ class Store:
         def read() -> Feature:
             table, records = self._found(feature, [clip_id])
             record = records[0]
-            array = self._record(record).copy()
+            array = self._record(*_places(records)[0]).copy()
             hop_s = None if np.isnan(record["hop"]) else float(record["hop"])
             media = self.index.media_names[record["media"]]
             return Feature(array, float(record["t0"]), hop_s, table.spec, clip_id, media)
@@ -391,14 +421,18 @@ class Store:
             table = self._table(feature)
             if table.spec.rows != 1:
                 raise UsageError(f"{table.spec.key} is of level {table.spec.level}.", "Read it with get or read_into.")
-            found = self._records(table, clip_ids)
+            held = self._matrix(table)
+            try:
+                clips = np.fromiter(map(self.index.clips.__getitem__, clip_ids), "i8", len(clip_ids))
+                return held.rows.take(held.of_clip.take(clips), axis=0)
+            except (KeyError, IndexError):  # some have none, or it lies under the id of an unknown clip
+                found = self._records(table, clip_ids)
             if missing == "error" and (found < 0).any():
                 raise self._missing(table, clip_ids, found)
-            matrix, place = self._matrix(table)
             if missing == "skip":
                 found = found[found >= 0]
             out = np.zeros((len(found), table.spec.dim), np.float32)
-            out[found >= 0] = matrix[place[found[found >= 0]]]
+            out[found >= 0] = held.rows[held.of_record[found[found >= 0]]]
             return out
 
         return self._reading(read)
@@ -420,8 +454,8 @@ class Store:
                 wanted = f"({len(clip_ids)}, {table.spec.rows or 'T'}, {dim})"
                 hint = "" if table.spec.rows else "Its clips differ in length: read them one by one with get."
                 raise UsageError(f"A buffer {out.shape} does not fit {table.spec.key}, which needs {wanted}.", hint)
-            for i, record in enumerate(records):
-                out[i] = self._record(record)
+            for i, record in enumerate(_places(records)):
+                out[i] = self._record(*record)
 
         self._reading(read)
 
@@ -470,10 +504,10 @@ class Store:
         text = f"{len(lacking)} of {len(set(clip_ids))} clips have no {table.spec.key}: {', '.join(shown)}{more}."
         return FeatureMissing(text, "Run `emo extract`, or leave these clips out.")
 
-    def _record(self, record: Any) -> Array:
-        return self.reader(int(record["segment"])).record(int(record["start"]), int(record["rows"]), int(record["crc"]))
+    def _record(self, segment: int, start: int, rows: int, crc: int) -> Array:
+        return self._reader(segment).record(start, rows, crc)
 
-    def reader(self, number: int) -> SegmentReader:
+    def _reader(self, number: int) -> SegmentReader:
         segment = self.index.segments[number]
         reader = self._readers.get(segment.name)
         if reader is None:
@@ -482,21 +516,27 @@ class Store:
             self._readers[segment.name] = reader
         return reader
 
-    def _matrix(self, table: Table) -> tuple[Array, Array]:
-        """All utterance vectors in use `(n, D)`, and the row of each record."""
-        key = table.spec.fingerprint
-        table_then, count, matrix, place = self._matrices.get(key, (None, 0, None, None))
-        if matrix is None or place is None or table_then is not table or count != table.count:
+    def _matrix(self, table: Table) -> _Matrix:
+        """All utterance vectors of a feature, read when records were added since."""
+        key, index = table.spec.fingerprint, self.index
+        held = self._matrices.get(key)
+        if held is not None and held.table is table and held.number == index.number:
+            return held
+        if held is not None and held.table is table and held.count == table.count:
+            rows, of_record = held.rows, held.of_record
+        else:
             live = table.live()
-            records = table.records[live]
-            matrix = np.empty((len(live), table.spec.dim), np.float32)
-            for number in np.unique(records["segment"]).tolist():
-                mine = records["segment"] == number
-                matrix[mine] = self.reader(number).rows(records[mine])
-            place = np.full(table.count, -1)
-            place[live] = np.arange(len(live))
-            self._matrices[key] = (table, table.count, matrix, place)
-        return matrix, place
+            rows = np.empty((len(live), table.spec.dim), np.float32)
+            of_record = np.full(table.count, len(live))
+            done = 0
+            for number, mine in by_segment(table.records, live):
+                of_record[mine] = np.arange(done, done + len(mine))
+                rows[done : done + len(mine)] = self._reader(number).rows(table.records[mine])
+                done += len(mine)
+        found = self._records(table, index.clip_names)
+        of_clip = np.where(found >= 0, of_record[found], len(rows)) if len(of_record) else np.zeros(len(found), "i8")
+        held = self._matrices[key] = _Matrix(table, table.count, index.number, rows, of_record, of_clip)
+        return held
 
     # --- writing and care --------------------------------------------------------------------------------------------
 
@@ -529,6 +569,11 @@ class Store:
     def info(self) -> dict[str, Any]:
         """Contents of a dataset card; see `maintain.info`."""
         return maintain.info(self)
+
+
+def _places(records: Array) -> list[tuple[int, int, int, int]]:
+    """Segment, first row, rows and checksum of each of the given records (an array of `RECORD`)."""
+    return list(zip(*(records[name].tolist() for name in ("segment", "start", "rows", "crc")), strict=True))
 
 
 def open_store(path: str | Path, create: bool = False) -> Store:

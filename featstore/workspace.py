@@ -18,7 +18,14 @@ FILE_NAME = "emo.toml"
 DEFAULT_STORE = "features.emo"
 PROFILES = ("paper", "tiny")
 PUBLISHED_ENCODERS = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
-KNOWN_WEIGHTS = (*PUBLISHED_ENCODERS, "HL-MERBench-UTT", "videomae-large-UTT", "llama", "minigpt_v2")
+KNOWN_WEIGHTS = (
+    *PUBLISHED_ENCODERS,
+    "HL-MERBench-UTT",
+    "videomae-large-UTT",
+    "all-MiniLM-L6-v2-UTT",
+    "llama",
+    "minigpt_v2",
+)
 WEIGHT_FOLDERS = ("checkpoints", "ckpt", "models", "pretrained", "weights")
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".gguf")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

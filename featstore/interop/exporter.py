@@ -15,6 +15,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.base import Layout, Outgoing, Shipment, plain_name
+from emo.featstore.maintain import BESIDE
 from emo.featstore.store import Store
 
 DTYPES = ("float16", "float32", "float64")
@@ -82,7 +83,7 @@ def export_features(
     path = Path(path)
     kind = _layout(path, layout, dtype)
     if features is None:
-        features = [each.key for each in store.features()]
+        features = [each.key for each in store.features() if each.spec.encoder not in BESIDE]
     asked: Mapping[str, str | None] = features if isinstance(features, Mapping) else dict.fromkeys(features)
     all_of_them = clips if clips is not None else store.clips()
     known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from record import PAGE, record
+from record import PAGE, alternate, ratios, record, typed
 
 from emo.featstore.interop.importer import import_features
 from emo.featstore.store import Store
@@ -48,8 +46,8 @@ def main() -> None:
                     file.read()
 
         def take() -> None:
-            store = Store.create(work / "a.emo")
-            report = import_features(store, folder.parent)
+            shutil.rmtree(work / "a.emo", ignore_errors=True)
+            report = import_features(Store.create(work / "a.emo"), folder.parent)
             assert report.clips == given.files, report.rejected[:3]
 
         def resume() -> None:
@@ -61,27 +59,17 @@ def main() -> None:
             "emo: import into a new store, checked, synced to the disk": take,
             "emo: the same import again, nothing left to do": resume,
         }
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for i in range(given.rounds + 1):  # the first round warms the page cache and is not counted
-            shutil.rmtree(work / "a.emo", ignore_errors=True)
-            for way, run in ways.items():
-                start = time.perf_counter()
-                run()
-                if i:
-                    times[way].append(time.perf_counter() - start)
-    base = times["np.load of every file"]
+        times = alternate(ways, given.rounds)
     rows = []
-    for way, found in times.items():
-        ratios = sorted(mine / loaded for mine, loaded in zip(found, base, strict=True))
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        rows.append((way, f"{statistics.median(ratios):.2f}", spread))
+    for way in ways:
+        middle, least, most = ratios(times, way, "np.load of every file")
+        rows.append((way, f"{middle:.2f}", f"{least:.2f} to {most:.2f}"))
     words = [
         f"{given.files:,} files of {DIM} float32, warm page cache, {given.rounds} rounds after one that is not "
         "counted, the ways in turn; medians of each round's ratio. Goal: importing at most 1.5 times "
         "reading once."
     ]
-    command = f"python tests/benchmarks/import_npy.py --files {given.files} --rounds {given.rounds}"
-    record(TITLE, command, [("way", "ratio to np.load", "range of the ratio"), *rows], words, given.page)
+    record(TITLE, typed(), [("way", "ratio to np.load", "range of the ratio"), *rows], words, given.page)
     for row in rows:
         print("  ".join(row))
 

@@ -1,16 +1,61 @@
-"""Where a measurement goes: one section of docs/benchmarks.md, with its command, hardware, versions and date."""
+"""How ways are timed against each other, and where a measurement goes: one section of docs/benchmarks.md, with its
+command, hardware, versions and date."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from collections.abc import Sequence
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Time several ways in turn, A B A B, so that what the machine does besides falls on all of them.
+
+    Args:
+        ways: What to run, by name. Work on a GPU must be waited for inside (`torch.cuda.synchronize`).
+        rounds: Times that each way is counted.
+        warm: Rounds before that, which are not counted.
+
+    Returns:
+        Seconds of each way, one per round.
+    """
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for i in range(warm + rounds):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if i >= warm:
+                times[way].append(time.perf_counter() - start)
+    return times
+
+
+def ratios(times: Mapping[str, Sequence[float]], way: str, base: str) -> tuple[float, float, float]:
+    """Time of `way` divided by that of `base`, round by round: median, least and most."""
+    found = sorted(mine / other for mine, other in zip(times[way], times[base], strict=True))
+    return statistics.median(found), found[0], found[-1]
+
+
+def typed() -> str:
+    """The command that is running, as it is typed in the root of a checkout; of folders outside, the last name."""
+    words, values = [], iter(sys.argv[1:])
+    for word in values:
+        flag, _, value = word.partition("=")
+        if flag in ("--page", "--work"):  # where things are written does not matter
+            if not value:
+                next(values)
+            continue
+        words.append(Path(word).name if os.path.isabs(word) else word)
+    return shlex.join(["python", f"tests/benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def record(

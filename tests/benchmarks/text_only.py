@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from record import PAGE, record
+from record import PAGE, record, typed
 
 TITLE = "Text only: MER2023 test3 from English transcripts"
 PUBLISHED = (("RoBERTa", 0.4061), ("BERT", 0.4360), ("MacBERT", 0.4632))  # README of Emotion-LLaMA, unimodal text
@@ -75,8 +74,7 @@ def main() -> None:
         "What limits it is the base model, an English one of 135 million parameters in 4 bits, and that most emotions "
         "of these clips are not in their words.",
     ]
-    command = shlex.join(["python", "tests/benchmarks/text_only.py", "--data", str(given.data), *sets])
-    record(TITLE, command, [("text model", "source", "weighted F1, test3"), *rows], words, given.page)
+    record(TITLE, typed(), [("text model", "source", "weighted F1, test3"), *rows], words, given.page)
 
 
 if __name__ == "__main__":

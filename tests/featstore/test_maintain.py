@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,18 @@ def test_compact_yields_to_a_commit_that_comes_between(lab: Any, store: Store, m
     assert lab.contents(Store.open(store.path)) == lab.expected(range(8))
 
 
-def test_compact_refuses_to_copy_damage(lab: Any, store: Store) -> None:
+@pytest.mark.parametrize("read_before", [False, True])
+def test_compact_refuses_to_copy_damage(lab: Any, store: Store, read_before: bool) -> None:
+    """Also of records that this process has read and checked when they were whole."""
     lab.fill(store, range(6), commit_every=2)
-    data = next((store.path / "features.zarr" / lab.utt.key).glob("*/c/0/0"))
-    data.write_bytes(b"\xff" + data.read_bytes()[1:])
+    if read_before:
+        assert lab.contents(store) == lab.expected(range(6))
+    for data in (store.path / "features.zarr" / lab.frame.key).glob("*/c/0/0"):
+        with open(data, "r+b") as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+    assert store.verify() != []
     before = journal.numbers(store.path / "journal")
     with pytest.raises(StoreCorrupt, match="checksum"):
         store.compact()
@@ -156,3 +165,15 @@ def test_the_dataset_card(lab: Any, store: Store) -> None:
         assert card["size_bytes"] == sum(each["size_bytes"] for each in card["features"]) > 0
         assert card["created"] <= card["updated"]
         store.compact()
+
+
+def test_the_card_tells_features_from_the_tables_beside_them(lab: Any, store: Store) -> None:
+    """Boxes of faces and hashes of texts are neither `paper` nor `tiny`."""
+    beside = {"faces": "detector", "text-hash": "text hash"}
+    with store.writer() as writer:
+        for spec in (lab.utt, *(replace(lab.utt, name=name, encoder=name) for name in beside)):
+            writer.add(spec, lab.media(1), lab.record(lab.utt, lab.media(1)))
+        writer.clip("x", lab.media(1))
+    card = {each["spec"]["name"]: each for each in store.info()["features"]}
+    assert {name: each["profile"] for name, each in card.items()} == {lab.utt.name: "tiny", **beside}
+    assert {name for name, each in card.items() if "results" in each["meaning"]} == {lab.utt.name}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
+from emo.featstore import durable
 from emo.featstore.errors import StoreCorrupt
-from emo.featstore.index import Segment
+from emo.featstore.index import RECORD, Segment
 from emo.featstore.segment import CHUNK_ROWS, SegmentGone, SegmentReader, SegmentWriter
 from emo.featstore.store import Store
 
@@ -111,6 +112,26 @@ def test_a_missing_segment_and_a_torn_one_are_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "s")
     with pytest.raises(SegmentGone, match="missing"):
         SegmentReader(tmp_path / "s", segment)
+
+
+def test_a_reader_computes_the_checksum_of_a_mapped_record_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment, records = write(tmp_path / "s", "float16", 6, 5, [5] * 4)
+    computed = []
+    real = durable.crc32c
+    monkeypatch.setattr(durable, "crc32c", lambda data: computed.append(len(data)) or real(data))
+    mapped = SegmentReader(tmp_path / "s", segment)
+    monkeypatch.setattr("emo.featstore.segment._plain_chunk_rows", lambda *_: None)
+    through_zarr = SegmentReader(tmp_path / "s", segment)
+    for reader, times in ((mapped, [1, 0, 0]), (through_zarr, [1, 1, 1])):
+        for expected in times:
+            computed.clear()
+            reader.record(*records[2][:3])
+            assert len(computed) == expected
+    with pytest.raises(StoreCorrupt, match="rows 15 to 20"):
+        mapped.record(*records[3][:2], crc=0)
+    assert mapped.check(np.array([(0, 0, 0, 5, 1, 0, 0)], RECORD)).tolist() == [True]
 
 
 def test_writing_does_not_hold_the_records_in_memory(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emo.featstore.clip import FileId
 from emo.featstore.errors import FeatureMissing, MediaError, StoreCorrupt, StoreError, UsageError
 from emo.featstore.store import Store, open_store
 
@@ -257,6 +258,9 @@ def test_an_exception_inside_the_writer_gives_up_what_is_not_committed(lab: Any,
         ("utt", np.full((1, 8), np.nan), "not finite"),
         ("utt", np.full((1, 8), 1e300), "not finite"),
         ("tokens", np.full((5, 6), np.inf), "not finite"),
+        ("tokens", np.full((5, 6), -np.inf, np.float16), "not finite"),
+        ("tokens", np.full((5, 6), np.nan, np.float16), "not finite"),
+        ("tokens", -np.full((5, 6), np.nan, np.float16), "not finite"),
     ],
 )
 def test_an_array_that_is_not_the_feature_is_refused(
@@ -278,6 +282,53 @@ def test_utt_is_float32_and_the_rest_float16_while_finite(lab: Any, store: Store
     dtypes = [[store.get(spec, f"c{i}").array.dtype.name for i in range(3)] for spec in lab.specs]
     assert dtypes == [["float32"] * 3, ["float16", "float16", "float32"], ["float16", "float16", "float32"]]
     assert store.get(lab.tokens, "c2").array.max() == 1e5
+
+
+def test_every_float16_that_is_finite_is_kept_as_it_is(lab: Any, store: Store) -> None:
+    every = np.arange(1 << 16, dtype="u2").view(np.float16)
+    finite = every[np.isfinite(every)][:, None]
+    spec = lab.spec("all", "frame", 1, None)
+    with store.writer() as writer:
+        writer.clip("c1", lab.media(1))
+        writer.add(spec, lab.media(1), finite)
+    found = store.get(spec, "c1").array
+    assert found.dtype == np.float16
+    assert found.tobytes() == finite.tobytes()
+
+
+def test_the_first_clip_that_names_the_media_is_its_clip_while_it_means_that(
+    lab: Any, store: Store, tmp_path: Path
+) -> None:
+    one, two = lab.media(1), lab.media(2)
+    with store.writer() as writer:
+        for clip, media in (("a", one), ("b", two), ("c", one)):
+            writer.clip(clip, FileId(media, 1, 1), tmp_path / clip)
+    assert [store.clip_of(media) for media in (one, two, lab.media(3))] == ["a", "b", None]
+    with store.writer() as writer:
+        writer.clip("a", FileId(two, 2, 2), tmp_path / "a")
+    for seen in (store, Store.open(store.path)):
+        assert [seen.clip_of(media) for media in (one, two)] == ["c", "a"]
+    with store.writer() as writer:
+        writer.clip("c", FileId(two, 3, 3), tmp_path / "c")
+    assert store.clip_of(one) is None
+
+
+def test_utterances_follow_what_is_committed_meanwhile(lab: Any, store: Store) -> None:
+    lab.fill(store, range(2))
+    assert len(store.utterances("HL-UTT", ["c0", "c1"])) == 2
+    with store.writer() as writer:
+        writer.clip("again", lab.media(1))  # no new record
+    truth = [lab.record(lab.utt, lab.media(i))[0] for i in range(3)]
+    assert (store.utterances("HL-UTT", ["again", "c0"]) == truth[1::-1]).all()
+    with store.writer() as writer:
+        lab.put(writer, 2, [lab.utt])
+        lab.put(writer, 3, [lab.frame])
+    found = store.utterances("HL-UTT", ["c2", "c3", "again"], missing="zeros")
+    assert (found == [truth[2], np.zeros(8), truth[1]]).all()
+    with store.writer() as writer:
+        lab.put(writer, 2, [replace(lab.utt, profile="paper")])
+    with pytest.raises(StoreError, match="means 2 features"):  # a name is not remembered longer than it is clear
+        store.utterances("HL-UTT", ["c2"])
 
 
 def test_two_recipes_of_one_name_live_side_by_side(lab: Any, store: Store) -> None:
