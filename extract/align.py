@@ -9,6 +9,7 @@ Coordinates are continuous: a pixel `i` covers `[i, i + 1)`, its centre is `i + 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -52,23 +53,23 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     root mean square radii.
 
     Args:
-        source: `(N, 2)`.
+        source: `(..., N, 2)`, any number of sets of points.
         target: `(N, 2)`.
 
     Returns:
-        `(2, 3)` matrix `M` with `target ~ source @ M[:, :2].T + M[:, 2]`.
+        `(..., 2, 3)` matrices `M` with `target ~ source @ M[:, :2].T + M[:, 2]`.
     """
-    from_centre, to_centre = source.mean(axis=0), target.mean(axis=0)
-    a = (source - from_centre) @ (1, 1j)  # (N,) points as complex numbers: a similarity is one product
+    from_centre, to_centre = source.mean(axis=-2), target.mean(axis=0)
+    a = (source - from_centre[..., None, :]) @ (1, 1j)  # (..., N) points as complex numbers: a similarity is a product
     b = (target - to_centre) @ (1, 1j)
-    product = np.vdot(a, b)
-    spread = np.linalg.norm(a)
-    if spread == 0 or product == 0:
-        turn = complex(1)  # all landmarks on one spot: no direction and no size to go by
-    else:
-        turn = product / abs(product) * np.linalg.norm(b) / spread
-    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
-    return np.column_stack([linear, to_centre - linear @ from_centre])
+    product = a.conj() @ b
+    spread = np.linalg.norm(a, axis=-1)
+    spot = (spread == 0) | (product == 0)  # all landmarks on one spot: no direction and no size to go by
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turn = np.where(spot, 1, product / abs(product) * np.linalg.norm(b) / spread)
+    linear = np.stack([np.stack([turn.real, -turn.imag], -1), np.stack([turn.imag, turn.real], -1)], -2)
+    shift = to_centre - (linear @ from_centre[..., None])[..., 0]
+    return np.concatenate([linear, shift[..., None]], axis=-1)
 
 
 @lru_cache(maxsize=8)
@@ -89,33 +90,43 @@ def face_mask(size: int = 112, scale: float = 0.7) -> np.ndarray:
     return mask
 
 
-def align_face(
-    rgb: np.ndarray, landmarks: np.ndarray, *, size: int = 112, scale: float = 0.7, mask: bool = True
+def align_faces(
+    frames: Sequence[np.ndarray], landmarks: np.ndarray, *, size: int = 112, scale: float = 0.7, mask: bool = True
 ) -> np.ndarray:
-    """Cut a face out of a frame so that its landmarks come to lie on the mean shape.
+    """Cut one face out of each frame so that its landmarks come to lie on the mean shape.
 
     Args:
-        rgb: `(H, W, 3)` uint8.
-        landmarks: `(5, 2)` in the order of `TEMPLATE_MM`, continuous pixel coordinates.
-        size: Side of the crop in pixels.
+        frames: T frames `(H, W, 3)` uint8, all of one size.
+        landmarks: `(T, 5, 2)` in the order of `TEMPLATE_MM`, continuous pixel coordinates.
+        size: Side of the crops in pixels.
         scale: Pixels per millimetre of the mean shape.
         mask: Whether everything outside `face_mask` becomes black.
 
     Returns:
-        `(size, size, 3)` uint8; bilinear, black where the frame ends.
+        `(T, size, size, 3)` uint8; bilinear, black where the frame ends.
     """
+    crops = np.zeros((len(frames), size, size, 3), np.uint8)
     matrix = similarity(np.asarray(landmarks, np.float64), to_pixels(TEMPLATE_MM, size, scale))
-    linear = np.linalg.inv(matrix[:, :2])  # from the crop to the frame
-    shift = -linear @ matrix[:, 2]
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ linear.T + shift
-    limit = np.array(rgb.shape[1::-1])
-    low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, limit).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, limit).astype(int)
-    if (high <= low).any():
-        return np.zeros((size, size, 3), np.uint8)
-    part = Image.fromarray(np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]))
-    rows = np.column_stack([linear, shift - low]).ravel()
-    crop = np.array(part.transform((size, size), Image.Transform.AFFINE, tuple(rows), Image.Resampling.BILINEAR))
+    linear = np.linalg.inv(matrix[..., :2])  # (T, 2, 2) from the crop to the frame
+    shift = -(linear @ matrix[..., 2:])[..., 0]
+    square = np.array([[0, 0], [size, 0], [0, size], [size, size]])
+    corners = square @ linear.transpose(0, 2, 1) + shift[:, None]  # (T, 4, 2)
+    limit = np.array(frames[0].shape[1::-1])
+    low = np.clip(np.floor(corners.min(axis=1)) - 2, 0, limit).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1)) + 2, 0, limit).astype(int)
+    rows = np.concatenate([linear, (shift - low)[..., None]], axis=2).reshape(-1, 6).tolist()
+    boxes = zip(*low.T.tolist(), *high.T.tolist(), strict=True)
+    for crop, rgb, row, (left, top, right, bottom) in zip(crops, frames, rows, boxes, strict=True):
+        if right > left and bottom > top:
+            part = Image.fromarray(np.ascontiguousarray(rgb[top:bottom, left:right]))
+            crop[:] = part.transform((size, size), Image.Transform.AFFINE, row, Image.Resampling.BILINEAR)
     if mask:
-        crop[~face_mask(size, scale)] = 0
-    return crop
+        crops *= face_mask(size, scale)[..., None]
+    return crops
+
+
+def align_face(
+    rgb: np.ndarray, landmarks: np.ndarray, *, size: int = 112, scale: float = 0.7, mask: bool = True
+) -> np.ndarray:
+    """`align_faces` for one frame and landmarks `(5, 2)`: `(size, size, 3)` uint8."""
+    return align_faces([rgb], np.asarray(landmarks)[None], size=size, scale=scale, mask=mask)[0]

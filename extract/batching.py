@@ -26,3 +26,23 @@ def cut(costs: Sequence[float], budget: float) -> list[list[int]]:
         batches[-1].append(i)
         total += cost
     return batches
+
+
+def alike(lengths: Sequence[int], slack: float, budget: float) -> list[list[int]]:
+    """Group items of like length, short ones first, so that padding a group to its longest costs little.
+
+    Args:
+        lengths: Of each item.
+        slack: The longest of a group is at most so many times as long as the shortest.
+        budget: Largest padded size of a group, its longest times its number; a longer item gets a group of its own.
+
+    Returns:
+        Lists of item numbers; together they hold every item once.
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        shortest = lengths[groups[-1][0]] if groups else 0
+        if not groups or lengths[i] > slack * shortest or lengths[i] * (len(groups[-1]) + 1) > budget:
+            groups.append([])
+        groups[-1].append(i)
+    return groups

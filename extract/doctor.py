@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emo.extract.headers import gb
-from emo.extract.pull import check_weights
+from emo.extract.pull import check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
 from emo.featstore.page import Page, Table
@@ -27,10 +27,12 @@ CLIP_BYTES = {
     "eva_g_448": 1025 * 1408 * 2,
     "HL-MERBench-UTT": 1024 * 4,
     "videomae-large-UTT": 1024 * 4,
+    "eGeMAPS_UTT": 88 * 4,
+    "all-MiniLM-L6-v2-UTT": (384 + 8) * 4,  # with the hash of its text
 }
 # Parameters of the published encoders in millions, for the memory that float32 weights take: HuBERT large, ViT-L
-# twice, EVA ViT-g with 39 blocks.
-PARAMETERS_M = {"HL-UTT": 316, "mae_340_UTT": 304, "maeV_399_UTT": 304, "eva_g_448": 987}
+# twice, EVA ViT-g with 39 blocks; MiniLM of 6 layers.
+PARAMETERS_M = {"HL-UTT": 316, "mae_340_UTT": 304, "maeV_399_UTT": 304, "eva_g_448": 987, "all-MiniLM-L6-v2-UTT": 23}
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
 
@@ -275,7 +277,7 @@ def _weights(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("weights", "ok", f"{name}: {look.what}")
         else:
             # a Hugging Face id is fetched at its first use; weights of the language model are not needed to extract
-            later = isinstance(workspace.weights_at(name), str) or name not in workspace.extract.encoders
+            later = isinstance(workspace.weights_at(name), str) or name not in wanted(workspace)
             status = "warn" if later and look.status == "missing" else "problem"
             yield Finding("weights", status, f"{name}: {look.what}", look.do)
 

@@ -1,7 +1,8 @@
 """The face of a clip: detect in some frames, follow in between, choose one person, cut out aligned crops.
 
 `FaceTracker` takes frames as they are decoded. It looks for faces in every k-th frame and in the last one, links what
-it finds by overlap, and interpolates boxes and landmarks between two linked detections. It keeps at most k full frames.
+it finds by overlap, and interpolates boxes and landmarks between two linked detections. It keeps at most k full frames,
+or a few times as many where results come later (`Detector.ahead`).
 Tracks end at a camera cut: after one, the same place may show somebody else.
 
 OpenFace output that a user already has is read by `read_openface` instead.
@@ -10,17 +11,18 @@ OpenFace output that a user already has is read by `read_openface` instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emo.extract.align import TEMPLATE_MM, align_face, similarity
-from emo.extract.detect import Detection, Detector, iou, open_detector
+from emo.extract.align import TEMPLATE_MM, align_faces, similarity
+from emo.extract.detect import Detection, Detections, Detector, Network, iou, open_detector
 from emo.extract.media import Frame
 from emo.featstore.errors import MediaError, UsageError
 
@@ -84,9 +86,9 @@ class FaceConfig:
                 f"face settings must satisfy 0 < keep_score <= min_score < 1, not {self.keep_score}, {self.min_score}."
             )
 
-    def open_detector(self, threads: int = 1) -> Detector:
+    def open_detector(self, network: Network | None = None) -> Detector:
         """The detector of these settings; one serves any number of clips and threads."""
-        return open_detector(self.detector, long_side=self.long_side, min_score=self.keep_score, threads=threads)
+        return open_detector(self.detector, long_side=self.long_side, min_score=self.keep_score, network=network)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that changes the crops, as plain JSON values, for a feature's fingerprint."""
@@ -113,36 +115,36 @@ class FaceTrack:
     score: np.ndarray
     crops: np.ndarray
 
-    @property
+    @cached_property
     def area(self) -> float:
         """Mean area of the box in square pixels."""
         return float(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1).mean())
 
-    @property
+    @cached_property
     def facing(self) -> float:
         """How much the person faces the camera: near 1 in front view, about 0.3 in profile.
 
         `1 / (1 + (r / 15 mm)^2)` with r the root mean square distance of the aligned landmarks from the mean shape.
         """
-        total = 0.0
-        for marks in self.landmarks.astype(np.float64):
-            matrix = similarity(marks, TEMPLATE_MM)
-            miss = marks @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE_MM
-            total += 1 / (1 + (miss**2).sum(axis=1).mean() / 15**2)
-        return total / len(self.landmarks)
+        marks = self.landmarks.astype(np.float64)
+        matrix = similarity(marks, TEMPLATE_MM)
+        miss = marks @ matrix[..., :2].transpose(0, 2, 1) + matrix[..., None, :, 2] - TEMPLATE_MM  # (T, 5, 2)
+        return float((1 / (1 + (miss**2).sum(axis=2).mean(axis=1) / 15**2)).mean())
 
-    @property
+    @cached_property
     def mouth_movement(self) -> float:
         """Mean change of brightness per frame around the mouth beyond that around the nose, in [0, 1]."""
         if len(self.crops) < 2:
             return 0.0
         size = self.crops.shape[1]
-        grey = self.crops.mean(axis=3, dtype=np.float32) / 255
-        change = np.abs(np.diff(grey, axis=0)).mean(axis=0)  # (size, size)
-        left, right = int(0.27 * size), int(0.73 * size)  # where the mean shape has mouth and cheeks
-        mouth = change[int(0.58 * size) : int(0.84 * size), left:right].mean()
-        nose = change[int(0.34 * size) : int(0.52 * size), left:right].mean()
-        return max(0.0, float(mouth - nose))
+
+        def change(top: float, bottom: float) -> float:
+            sides = slice(int(0.27 * size), int(0.73 * size))  # where the mean shape has mouth and cheeks
+            part = self.crops[:, int(top * size) : int(bottom * size), sides]
+            grey = part[..., 0].astype(np.int16) + part[..., 1] + part[..., 2]  # 0 to 765
+            return float(np.abs(np.diff(grey, axis=0)).mean()) / 765
+
+        return max(0.0, change(0.58, 0.84) - change(0.34, 0.52))
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +269,15 @@ class _Track:
     crops: list[np.ndarray] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A frame that is being looked at, and those before it."""
+
+    between: list[Frame]
+    frame: Frame
+    found: Detections
+
+
 class FaceTracker:
     """Finds and follows the faces of one clip, frame by frame.
 
@@ -278,7 +289,8 @@ class FaceTracker:
 
     def __init__(self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip") -> None:
         self._detector, self._config, self._name = detector, config or FaceConfig(), name
-        self._waiting: list[Frame] = []  # frames after the last one that was searched
+        self._waiting: list[Frame] = []  # frames after the last one that is searched
+        self._begun: deque[_Search | None] = deque()  # searches whose results nobody has asked for; `None` ends a shot
         self._growing: list[_Track] = []
         self._tracks: list[_Track] = []
         self._glance: np.ndarray | None = None
@@ -300,6 +312,7 @@ class FaceTracker:
     def finish(self) -> FaceTracks:
         """Search the last frame and hand out what was found."""
         self._end_shot()
+        self._settle(0)
         least = min(self._config.min_frames, self._n_frames)
         tracks = tuple(_freeze(track) for track in self._tracks if len(track.index) >= least)
         return FaceTracks(tracks, self._n_frames, self._width, self._height, self._config, self._name)
@@ -307,39 +320,52 @@ class FaceTracker:
     def _end_shot(self) -> None:
         if self._waiting:
             self._search()
-        self._growing = []
+        self._begun.append(None)
+        self._settle(self._detector.ahead)
 
     def _search(self) -> None:
-        """Detect in the newest waiting frame, and settle the waiting ones before it."""
+        """Begin to look for faces in the newest waiting frame."""
         *between, frame = self._waiting
         self._waiting = []
-        found = self._detector.detect(frame.rgb)
+        self._begun.append(_Search(between, frame, self._detector.begin(frame.rgb)))
+        self._settle(self._detector.ahead)
+
+    def _settle(self, left: int) -> None:
+        """Take the results of searches, oldest first, until so many are left."""
+        while len(self._begun) > left:
+            search = self._begun.popleft()
+            if search is None:
+                self._growing = []
+            else:
+                self._follow(search.between, search.frame, search.found())
+
+    def _follow(self, between: list[Frame], frame: Frame, found: list[Detection]) -> None:
+        """Link the faces of a frame to the tracks, and fill in the frames before it."""
         found = sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2])))[: self._config.max_faces]
         links = _link([track.last for track in self._growing], found, self._config.min_iou)
         growing = []
         for track, detection in ((self._growing[i], found[j]) for i, j in links):
-            for step, missed in enumerate(between, start=1):
-                self._add(track, missed, _between(track.last, detection, step / (len(between) + 1)))
-            self._add(track, frame, detection)
+            shares = [step / (len(between) + 1) for step in range(1, len(between) + 1)]
+            self._add(track, [*between, frame], [*(_between(track.last, detection, x) for x in shares), detection])
             track.last = detection
             growing.append(track)
         linked = {j for _, j in links}
         for number, detection in enumerate(found):
             if number not in linked and detection.score >= self._config.min_score:
                 track = _Track(last=detection)
-                self._add(track, frame, detection)
+                self._add(track, [frame], [detection])
                 self._tracks.append(track)
                 growing.append(track)
         self._growing = growing
 
-    def _add(self, track: _Track, frame: Frame, detection: Detection) -> None:
+    def _add(self, track: _Track, frames: Sequence[Frame], detections: Sequence[Detection]) -> None:
         config = self._config
-        track.index.append(frame.index)
-        track.time_s.append(frame.time_s)
-        track.detections.append(detection)
-        track.crops.append(
-            align_face(frame.rgb, detection.landmarks, size=config.size, scale=config.scale, mask=config.mask)
-        )
+        track.index += [frame.index for frame in frames]
+        track.time_s += [frame.time_s for frame in frames]
+        track.detections += detections
+        landmarks = np.stack([detection.landmarks for detection in detections])
+        shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
+        track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
 
 
 def read_openface(folder: Path | str) -> np.ndarray:
@@ -430,5 +456,5 @@ def _freeze(track: _Track) -> FaceTrack:
         np.stack([d.box for d in track.detections]).astype(np.float32),
         np.stack([d.landmarks for d in track.detections]).astype(np.float32),
         np.array([d.score for d in track.detections], np.float32),
-        np.stack(track.crops),
+        np.concatenate(track.crops),
     )

@@ -7,6 +7,7 @@ float tensor resize moves MAE features by up to 6e-3. Frame choices are pure fun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 def resize_square(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.uint8]:
     """Resize (H, W, 3) uint8 to exactly (size, size, 3); the aspect ratio is not kept."""
-    return np.array(Image.fromarray(rgb).resize((size, size), RESAMPLE[resample]))
+    return np.array(_resize(Image.fromarray(rgb), size, size, resample))
 
 
 def resize_crop(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.uint8]:
@@ -32,9 +33,79 @@ def resize_crop(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.
     short, long = min(height, width), max(height, width)
     other = int(size * long / short)
     new_width, new_height = (size, other) if width <= height else (other, size)
-    resized = np.asarray(Image.fromarray(rgb).resize((new_width, new_height), RESAMPLE[resample]))
+    resized = np.asarray(_resize(Image.fromarray(rgb), new_width, new_height, resample))
     top, left = (new_height - size) // 2, (new_width - size) // 2
     return resized[top : top + size, left : left + size]
+
+
+def _resize(image: Image.Image, width: int, height: int, resample: str) -> Image.Image:
+    """Rows first, then columns, as Pillow did until version 12; since 13 it turns the order round for tall images."""
+    return image.resize((width, image.height), RESAMPLE[resample]).resize((width, height), RESAMPLE[resample])
+
+
+def resize(pixels: Tensor, size: int, resample: str) -> Tensor:
+    """`resize_square` of many images at once, on their device: the same bits as Pillow's.
+
+    Pillow's `Resample.c` for 8 bits per channel: rows first, then columns, each a weighted sum of neighbours with
+    weights of 22 binary digits, rounded to uint8 in between.
+
+    Args:
+        pixels: (N, H, W, 3) uint8.
+        size: Side of the square.
+        resample: `bilinear` or `bicubic`.
+
+    Returns:
+        (N, size, size, 3) uint8.
+    """
+    if pixels.device.type == "cpu":
+        return torch.from_numpy(np.stack([resize_square(each, size, resample) for each in pixels.numpy()]))
+    return resample_exactly(pixels, size, resample)
+
+
+def resample_exactly(pixels: Tensor, size: int, resample: str) -> Tensor:
+    """`resize` with tensor operations, for devices that Pillow does not know."""
+    for axis in (2, 1):
+        if pixels.shape[axis] != size:
+            pixels = _resample(pixels, axis, *_taps(pixels.shape[axis], size, resample, pixels.device))
+    return pixels
+
+
+def _resample(pixels: Tensor, axis: int, places: Tensor, weights: Tensor) -> Tensor:
+    shape = [-1 if i == axis else 1 for i in range(4)]
+    total: Tensor | int = 1 << (_BITS - 1)
+    for place, weight in zip(places, weights, strict=True):
+        total = total + pixels.index_select(axis, place).int() * weight.view(shape)
+    assert isinstance(total, Tensor)
+    return (total >> _BITS).clamp_(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=32)
+def _taps(old: int, new: int, resample: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which pixels of a row of `old` go into each of `new`, and with what weight: (K, new) each."""
+    scale = max(old / new, 1.0)
+    centre = (np.arange(new) + 0.5) * (old / new)
+    reach, kernel = _KERNELS[resample]
+    first = np.maximum((centre - reach * scale + 0.5).astype(int), 0)
+    last = np.minimum((centre + reach * scale + 0.5).astype(int), old)
+    places = first + np.arange((last - first).max())[:, None]  # (K, new)
+    weights = np.where(places < last, kernel((places - centre + 0.5) / scale), 0.0)
+    weights = weights / weights.sum(0) * (1 << _BITS)
+    rounded = np.trunc(weights + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
+    return torch.from_numpy(np.minimum(places, old - 1)).to(device), torch.from_numpy(rounded).to(device)
+
+
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, a = np.abs(x), -0.5
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+_BITS = 22  # of Pillow's weights
+_KERNELS = {"bilinear": (1, _triangle), "bicubic": (2, _cubic)}
 
 
 def to_float(pixels: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:

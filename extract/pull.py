@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from emo.extract.headers import Inspection, gb, inspect
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
 from emo.featstore.page import Flag, Page, Table, Word, seldom, size_text
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
+
+if TYPE_CHECKING:
+    from emo.extract.encoders.base import Factory
 
 TIMEOUT_S = 30.0
 RETRY_WAIT_S = 1.0  # before the first retry; doubled for each further one
@@ -83,6 +86,11 @@ KNOWN = {
             "HL-MERBench-UTT", "The HuBERT of HL-UTT, for MERBench's recipe", hub="TencentGameMate/chinese-hubert-large"
         ),
         Known("videomae-large-UTT", "VideoMAE large as published, for MERBench's recipe", hub="MCG-NJU/videomae-large"),
+        Known(
+            "all-MiniLM-L6-v2-UTT",
+            "MiniLM for English sentences (6 layers, width 384); also in pip install 'emo[text]'",
+            hub="sentence-transformers/all-MiniLM-L6-v2",
+        ),
         Known("llama", "Llama 2 7B chat, gated by its licence", hub="meta-llama/Llama-2-7b-chat-hf"),
         Known(
             "minigpt_v2",
@@ -102,7 +110,7 @@ class WeightRow:
         name: Key under `[weights]`.
         about: What it is; empty for weights that emo does not know.
         value: Path or id as configured; empty when not configured.
-        status: `present`, `missing` or `not configured`.
+        status: `present` (also in an installed package), `not needed` (no network), `missing` or `not configured`.
         path: File or folder on disk, if present.
         size_bytes: Its size, if present.
         how: What to do when it is not there.
@@ -123,9 +131,13 @@ class WeightRow:
 def list_weights(workspace: Workspace) -> list[WeightRow]:
     """Every weight that emo knows or the workspace names, and whether it is on this machine."""
     rows = []
-    for name in dict.fromkeys([*KNOWN, *workspace.extract.encoders, *workspace.weights]):
+    for name in dict.fromkeys([*KNOWN, *wanted(workspace), *workspace.weights]):
         known = KNOWN.get(name, Known(name, ""))
         value = workspace.weights.get(name, "")
+        if not getattr(_encoder(name), "learned", True):
+            how = "Take it out of [weights] in emo.toml." if value else ""
+            rows.append(WeightRow(name, "It is computed without a network.", value, "not needed", None, None, how))
+            continue
         path = local_path(workspace, name)
         status = "present" if path else "missing" if value else "not configured"
         rows.append(WeightRow(name, known.about, value, status, path, _size(path), "" if path else _how(known, value)))
@@ -135,10 +147,13 @@ def list_weights(workspace: Workspace) -> list[WeightRow]:
 def check_weights(workspace: Workspace) -> list[tuple[str, Inspection]]:
     """Look into the headers of every configured weight; no tensor is read."""
     checks = []
+    needed = wanted(workspace)
     for row in list_weights(workspace):
-        if row.path is not None:
+        if row.status == "not needed":
+            checks.append((row.name, Inspection("ok", row.about)))
+        elif row.path is not None and (row.value or row.name in needed):
             checks.append((row.name, inspect(row.path)))
-        elif row.value or row.name in workspace.extract.encoders:
+        elif row.value or row.name in needed:
             what = f"{row.value} is not here." if row.value else "No weights are configured."
             checks.append((row.name, Inspection(row.status, what, row.how)))
     return checks
@@ -179,12 +194,34 @@ def pulled_page(
     return Page({"name": name, "path": path}, [path])
 
 
+def wanted(workspace: Workspace) -> list[str]:
+    """Keys under `[weights]` of the encoders that `[extract]` names, which may be aliases."""
+    names = workspace.extract.encoders
+    return list(dict.fromkeys(getattr(_encoder(name), "name", name) for name in names))
+
+
 def local_path(workspace: Workspace, name: str) -> Path | None:
-    """File or folder of configured weights on this machine; for a Hugging Face id the copy in its cache."""
+    """File or folder of weights on this machine; for a Hugging Face id the copy in its cache.
+
+    Where none are configured, those that an installed package brings.
+    """
     where = workspace.weights_at(name)
     if isinstance(where, Path):
         return where if where.exists() else None
-    return _cached(where) if where else None
+    if where:
+        return _cached(where)
+    installed = getattr(_encoder(name), "installed", lambda: None)()
+    return Path(installed) if installed else None
+
+
+def _encoder(name: str) -> Factory | None:
+    """The encoder of that name; `None` for other weights, such as those of a language model."""
+    from emo.extract.encoders.base import find_encoder  # brings torch
+
+    try:
+        return find_encoder(name)
+    except UsageError:
+        return None
 
 
 def _cached(repo: str) -> Path | None:
@@ -209,17 +246,6 @@ def _size(path: Path | None) -> int | None:
 
 
 # ---- pull -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """One file to fetch. `etag` is the content's sha256 (large files) or git hash on the hub, anything elsewhere."""
-
-    name: str
-    url: str
-    etag: str
-    size_bytes: int | None
-    headers: dict[str, str]
 
 
 def pull(

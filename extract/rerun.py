@@ -23,8 +23,10 @@ from emo.extract.media import open_media
 from emo.extract.pull import local_path
 from emo.extract.sides import MOSTLY, ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis
 from emo.extract.suspects import Source, Suspect, suspects
+from emo.extract.texts import LANGUAGES
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import EmoError, MediaError, ModelError, UsageError, WeightsMissing
+from emo.featstore.maintain import BESIDE
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store
 from emo.featstore.workspace import Workspace
@@ -133,14 +135,18 @@ def _encoder(sides: Sequence[Side], workspace: Workspace | None, device: str) ->
         try:
             if spec.profile == "imported":
                 raise UsageError(f"{spec.key} was imported, and emo cannot make it.")
+            if spec.encoder in BESIDE:
+                raise UsageError(f"{spec.key} is a table that a pass keeps beside the features, and no feature.")
+            if LANGUAGES in spec.recipe:
+                raise UsageError(f"{spec.key} is made of transcripts, and emo knows no variants of that to try.")
             options: dict[str, Any] = {}
-            if spec.profile == "paper":
+            if spec.weights.startswith("seed:"):
+                options["seed"] = int(spec.weights.removeprefix("seed:"))
+            elif spec.weights != "none":
                 found = None if workspace is None else local_path(workspace, find_encoder(spec.name).name)
                 if found is None:
                     raise WeightsMissing(f"the weights of {spec.key} are not on this machine.")
                 options["weights"] = str(found)
-            else:
-                options["seed"] = int(spec.weights.removeprefix("seed:"))
             media = spec.recipe["media"]
             encoder = load_encoder(spec.name, spec.profile, device=device, media_recipe=media, **options)
             made = encoder.spec(spec.level)

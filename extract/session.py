@@ -17,8 +17,11 @@ import torch
 from emo.extract.encoders.base import Encoder, find_encoder, load_encoder
 from emo.extract.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media import DECODER
-from emo.extract.pipeline import Pass, PassOptions, Plan, Progress, plan
+from emo.extract.pipeline import Pass, PassOptions, Progress
+from emo.extract.plan import Plan, plan
 from emo.extract.pull import local_path
+from emo.extract.trace import Trace
+from emo.extract.workers import prepare_processes, processes_work
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import UsageError, WeightsMissing
@@ -27,6 +30,8 @@ from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.store import Failure, open_store
 from emo.featstore.tables import read_frames
 from emo.featstore.workspace import Workspace
+
+THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,11 @@ class Request:
         face: Rule that picks one of several people.
         limit: Only the first so many clips that are present.
         retry_failed: Try again what failed for good.
-        workers: Decoding threads; default one per core.
+        workers: Decoding threads, or processes where there are many; default one per core.
         commit_every: Clips per commit.
         dry_run: Nothing is going to run, so nothing may be fetched.
         clips: These clips, in place of a dataset's.
+        trace: File for a timeline of the pass.
         exactly: Keys of features that must come of it, `HL-UTT@9f2c1ab4`; anything else is refused.
     """
 
@@ -65,6 +71,7 @@ class Request:
     commit_every: int = 200
     dry_run: bool = False
     clips: tuple[Clip, ...] | None = None
+    trace: Path | None = None
     exactly: tuple[str, ...] = ()
 
 
@@ -140,6 +147,12 @@ class Session:
             f"{todo.done:,} clips are complete, {todo.hopeless:,} failed for good (--retry-failed tries again), "
             f"{len(todo.jobs):,} to do",
         ]
+        if todo.other_text:
+            who = ", ".join(todo.other_text[:3]) + (", ..." if len(todo.other_text) > 3 else "")
+            lines.append(
+                f"{len(todo.other_text):,} clips are the same file as another clip but have another transcript, which "
+                f"is not used: {who}"
+            )
         if any(spec.profile != "paper" for spec in self.specs):
             lines.append(
                 "These networks have random weights: the features serve to try things out, and nothing trained on them "
@@ -161,6 +174,8 @@ class Session:
         """
         store = open_store(self.store_path, create=True)
         if self.plan.jobs:
+            if self.job.options.processes:
+                prepare_processes()  # they import while the models load
             for encoder in (encoder for encoders in self.job.devices for encoder in encoders):
                 if not self.job.progress.stopping:
                     encoder.load()
@@ -190,14 +205,17 @@ def open_session(workspace: Workspace, request: Request) -> Session:
         "audio": {"audio": DECODER["audio"]},
         "faces": {"frames": DECODER["frames"], "faces": source},
         "frame": {"frames": DECODER["frames"], "frame": _frame_recipe(frame)},
+        "text": {},
     }
     devices = _devices(request.device or workspace.extract.device)
     dtypes = [request.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
     per_device = [_encoders(workspace, request, *each, recipes) for each in zip(devices, dtypes, strict=True)]
     levels = _levels(per_device[0], request, workspace)
     needs_detector = faces is not None and any(encoder.needs == "faces" for encoder in per_device[0])
+    workers = request.workers or _cores()
+    cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
-        faces=faces, frame=frame, workers=request.workers or _cores(), commit_every=request.commit_every
+        faces, frame, workers, workers > THREADS and processes_work(), cuda[0] if cuda else None, request.commit_every
     )
     detector = faces.open_detector() if faces is not None and needs_detector else None
     job = Pass(per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
@@ -211,6 +229,8 @@ def open_session(workspace: Workspace, request: Request) -> Session:
     path = workspace.store_path
     store = open_store(path) if path.exists() else None
     todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)
+    if todo.jobs and not request.dry_run:
+        job.trace = Trace(request.trace)
     environment = {
         "device": ",".join(devices),
         "dtype": ",".join(dtypes),

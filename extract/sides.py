@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo.featstore.errors import UsageError
+from emo.featstore.maintain import BESIDE
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
 
@@ -83,7 +84,7 @@ def open_side(side: str | Path | Side, feature: str | None, other: str | Path | 
     if (path / "emo.json").exists():
         store = open_store(path)
         if feature is None:
-            known = [each.spec for each in store.features() if each.spec.encoder != "faces"]
+            known = [each.spec for each in store.features() if each.spec.encoder not in BESIDE]
             folder = Path(other).name if isinstance(other, (str, Path)) else ""
             if len(known) != 1 and folder not in {spec.name for spec in known}:
                 have = ", ".join(spec.key for spec in known) or "no feature at all"

@@ -105,7 +105,7 @@ class Suspect:
 
 
 def suspects(encoder: Encoder) -> list[Suspect]:
-    """All changes that are known to go with an encoder; of two that agree equally well the first one counts."""
+    """All changes that are known to go with an encoder of media; of two that agree equally well the first counts."""
     found: list[Suspect] = []
     if isinstance(encoder, (HubertLast, HubertMerbench)):
         found += _hubert(encoder)
@@ -123,7 +123,7 @@ def suspects(encoder: Encoder) -> list[Suspect]:
         found += _videomae(encoder)
     if isinstance(encoder, Eva):
         found += _eva(encoder)
-    for dtype in ("float16", "bfloat16"):
+    for dtype in ("float16", "bfloat16") if encoder.learned else ():
         found.append(Suspect("half-precision", f"computed in {dtype}", changed(encoder, dtype=dtype), family=True))
     return found
 
@@ -261,9 +261,9 @@ def _norms(encoder: ViTEncoder) -> list[tuple[str, nn.Module]]:
 def _mae(encoder: Mae) -> Iterator[Suspect]:
     def pool(kept: Callable[[Tensor], Tensor], norm: Callable[[nn.Module], nn.Module]) -> Any:
         def run(model: nn.Module, pixels: Tensor) -> Tensor:
-            return norm(model)(kept(model(encoder.pixels(pixels)))).float()
+            return norm(model)(kept(model(pixels))).float()
 
-        return changed(encoder, pool=run)
+        return changed(encoder, token=run)
 
     def cls(tokens: Tensor) -> Tensor:
         return tokens[:, 0]
@@ -273,7 +273,7 @@ def _mae(encoder: Mae) -> Iterator[Suspect]:
 
     own, other = (cls, mean) if encoder.pooling == "cls" else (mean, cls)
     words = "the CLS token" if other is cls else "the mean of the patch tokens"
-    each = changed(encoder, pool=lambda model, x: model.final_norm(model(encoder.pixels(x)))[:, 1:].mean(1).float())
+    each = changed(encoder, token=lambda model, x: model.final_norm(model(x))[:, 1:].mean(1).float())
     norms: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [
         ("the model's norm", lambda model: model.final_norm),
         *((name, lambda model, norm=norm: norm) for name, norm in _norms(encoder)),
@@ -329,10 +329,10 @@ def _videomae(encoder: VideoMaeAuthor | VideoMaeMerbench) -> Iterator[Suspect]:
 
 
 def _tokens(encoder: VideoMaeAuthor | VideoMaeMerbench) -> Iterator[Suspect]:
-    def tokens(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-        def run(pixels: Tensor) -> Tensor:
+    def tokens(norm: nn.Module) -> Callable[[Sequence[Tensor], Sequence[Prepared]], Tensor]:
+        def run(tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
             with encoder.computing() as model:
-                return norm(model(encoder.pixels(pixels).transpose(1, 2))).float()
+                return norm(model(encoder.clips(tensors, batch))).float()
 
         return run
 
@@ -341,18 +341,17 @@ def _tokens(encoder: VideoMaeAuthor | VideoMaeMerbench) -> Iterator[Suspect]:
     for words, norm in _norms(encoder):
         yield Suspect("final-norm", f"{words} on each token", changed(encoder, tokens=tokens(norm)))
 
-        def run(batch: Sequence[Prepared], norm: nn.Module = norm) -> Tensor:
+        def run(tensors: Sequence[Tensor], batch: Sequence[Prepared], norm: nn.Module = norm) -> Tensor:
             with torch.inference_mode():
-                mean = encoder.tokens(torch.stack([item.payload for item in batch])).mean(1, keepdim=True)
-                return norm(mean)
+                return norm(encoder.tokens(tensors, batch).mean(1, keepdim=True))
 
         yield Suspect("final-norm", f"{words} on the mean of the tokens", changed(encoder, run=run))
 
 
 def _eva(encoder: Eva) -> Iterator[Suspect]:
-    def run(batch: Sequence[Prepared]) -> Tensor:
+    def run(tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         with encoder.computing() as model:
-            return model(encoder.pixels(torch.stack([item.payload for item in batch]))).float()
+            return model(encoder.pixels(tensors, batch)).float()
 
     yield Suspect("final-norm", "tokens without ln_vision", changed(encoder, run=run))
     for name in ("first", "second", "middle", "last"):

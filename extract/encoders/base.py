@@ -13,7 +13,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emo.extract.preprocess import to_float
+from emo.extract.media import AUDIO_RATE
+from emo.extract.preprocess import resize, to_float
+from emo.extract.texts import LANGUAGES
 from emo.extract.vit import ViT, ViTConfig
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
@@ -45,6 +47,7 @@ class ClipInputs:
         audio_t0_s: Time of the first audio sample, on the clock of the video.
         hop_s: Seconds between face crops; `None` where they are not evenly spaced.
         t0_s: Time of the first face crop.
+        transcripts: What is said, by language; of the clip, so that no media is needed for it.
     """
 
     audio: NDArray[np.float32] | None = None
@@ -54,6 +57,7 @@ class ClipInputs:
     audio_t0_s: float = 0.0
     hop_s: float | None = None
     t0_s: float = 0.0
+    transcripts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,14 @@ class Prepared:
     t0_s: float = 0.0
     hop_s: float | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As an array: torch would send its tensors between processes as files, of which a process may hold few.
+        return _prepared, (self.payload.numpy(), self.cost, self.t0_s, self.hop_s)
+
+
+def _prepared(payload: NDArray[Any], *words: Any) -> Prepared:
+    return Prepared(torch.from_numpy(payload), *words)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -88,6 +100,7 @@ class Encoder(ABC):
     Profiles are honest by rule. `paper`: the published sizes, weights from a file. `tiny`: small sizes (or `config`, or
     those of a weights folder), weights seeded unless given. `random`: the published sizes with seeded weights, for
     measuring speed. Weights are read by `load`, or by the first `encode`; `spec` and `prepare` do not need them.
+    What is computed without a network (`learned = False`) is the same, and called `paper`, in every profile.
 
     Args:
         profile: `paper`, `tiny` or `random`.
@@ -108,11 +121,13 @@ class Encoder(ABC):
     names: ClassVar[Mapping[str, str]]  # level -> name of the feature
     family: ClassVar[str]
     modality: ClassVar[str]
-    needs: ClassVar[str]  # "audio", "faces" or "frame"
+    needs: ClassVar[str]  # "audio", "faces", "frame" or "text"
     published: ClassVar[str]  # where the paper's weights are, for messages
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
     version: ClassVar[int] = 1
+    learned: ClassVar[bool] = True  # whether there is a network, with weights
+    languages: ClassVar[tuple[str, ...]] = ()  # of the transcripts that it reads, best first
 
     def __init__(
         self,
@@ -129,7 +144,11 @@ class Encoder(ABC):
             raise UsageError(f"Profile {profile!r} is not one of {', '.join(LOADABLE)}.")
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
-        if profile == "paper" and weights is None:
+        if not self.learned:
+            if weights is not None:
+                raise UsageError(f"{self.name} has no weights to load.", "Take it out of [weights] in emo.toml.")
+            profile = "paper"
+        elif profile == "paper" and (weights := weights or self.installed()) is None:
             hint = f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.published}), or use --profile tiny.'
             raise WeightsMissing(f"{self.name} has no weights.", hint)
         if profile == "random" and weights is not None:
@@ -146,6 +165,9 @@ class Encoder(ABC):
         self.report = LoadReport()
         self._model: nn.Module | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # to prepare in another process, nobody needs the model
+
     @property
     def levels(self) -> tuple[str, ...]:
         """Levels that this encoder gives."""
@@ -159,6 +181,7 @@ class Encoder(ABC):
         """
         if level not in self.names:
             raise UsageError(f"{self.name} has no level {level!r}.", f"It has {', '.join(self.names)}.")
+        read = {LANGUAGES: list(self.languages)} if self.needs == "text" else {}
         return EncoderSpec(
             name=self.names[level],
             encoder=self.family,
@@ -167,9 +190,9 @@ class Encoder(ABC):
             dim=self.dim,
             rows=1 if level == "utt" else self.rows(level),
             profile=self.profile,
-            weights=f"seed:{self.seed}" if self.weights is None else self.weights.hash,
+            weights=self.weights.hash if self.weights else f"seed:{self.seed}" if self.learned else "none",
             version=self.version,
-            recipe={**self.recipe(level), "media": self.media_recipe},
+            recipe={**self.recipe(level), "media": self.media_recipe} | read,
         )
 
     def load(self) -> LoadReport:
@@ -185,19 +208,22 @@ class Encoder(ABC):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if self.weights is None:
             state = seeded_state(expected, self.seed)
-            self.report = LoadReport(notes=(f"random weights, seed {self.seed}",))
+            self.report = LoadReport(notes=(f"random weights, seed {self.seed}",) if self.learned else ())
         else:
             found, dropped, notes = self.adapt(self.weights.tensors(), expected)
             state, report = fit(expected, found, self.ignore, self.weights.source)
             self.report = LoadReport(report.consumed, {**report.ignored, **dropped}, tuple(notes))
         model.load_state_dict(state, strict=True, assign=True)
-        model.eval().requires_grad_(False).to(self.device)
+        self.use(model.eval().requires_grad_(False).to(self.device))
+        return self.report
+
+    def use(self, model: nn.Module) -> None:
+        """Take a model that is on the device; its matrices get the compute type."""
         if self.dtype != "float32":
             for module in model.modules():  # norms, biases of attention, tokens and tables stay float32
                 if isinstance(module, nn.Linear):
                     module.to(DTYPES[self.dtype])
         self._model = model
-        return self.report
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[nn.Module]:
@@ -211,11 +237,38 @@ class Encoder(ABC):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             yield self._model
 
-    def stage(self, tensor: Tensor) -> Tensor:
-        """Move a batch to the device, from pinned memory where that helps."""
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+    def stage(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        """Put clips together and on the device, from pinned memory and without waiting where there is a GPU."""
+        return [self.to_device(tensor) for tensor in self.collate(batch)]
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A CPU tensor on the device; on a GPU the copy is under way on the current stream."""
+        return tensor.to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors one after the other (their first dimensions add up), in pinned memory where there is a GPU."""
+        shape = (sum(len(each) for each in tensors), *tensors[0].shape[1:])
+        out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=self.device.type == "cuda")
+        return torch.cat(list(tensors), out=out)
+
+    def pool(self, rows: Sequence[Tensor], levels: Sequence[str]) -> dict[str, Tensor | Sequence[Tensor]]:
+        """Rows by level, still on the device: `utt` is the mean, summed in float64, (B, 1, D)."""
+        pooled: dict[str, Tensor | Sequence[Tensor]] = {level: rows for level in levels if level != "utt"}
+        if "utt" in levels:
+            means = [each.mean(0, keepdim=True, dtype=torch.float64) for each in rows]
+            pooled["utt"] = torch.stack(means).float()
+        return pooled
+
+    def fetch(
+        self, pooled: Mapping[str, Tensor | Sequence[Tensor]], batch: Sequence[Prepared]
+    ) -> list[dict[str, Output]]:
+        """What `pool` gave, on the host: one dict per clip, output by level."""
+        results: list[dict[str, Output]] = [{} for _ in batch]
+        for level, tensors in pooled.items():
+            tensors = tensors.cpu() if isinstance(tensors, Tensor) else [each.cpu() for each in tensors]
+            for result, item, array in zip(results, batch, tensors, strict=True):
+                result[level] = Output(array.numpy(), item.t0_s, None if level == "utt" else item.hop_s)
+        return results
 
     def encode(self, batch: Sequence[Prepared], levels: Sequence[str] | None = None) -> list[dict[str, Output]]:
         """Encode clips together; what a clip gets does not depend on its neighbours.
@@ -227,17 +280,16 @@ class Encoder(ABC):
         Returns:
             One dict per clip, in the order of the batch: output by level.
         """
-        results = []
-        for item, rows in zip(batch, self.run(batch) if batch else (), strict=True):
-            result = {}
-            for level in self.levels if levels is None else levels:
-                if level == "utt":
-                    mean = rows.mean(0, keepdim=True, dtype=torch.float64).float()
-                    result[level] = Output(mean.cpu().numpy(), item.t0_s)
-                else:
-                    result[level] = Output(rows.cpu().numpy(), item.t0_s, item.hop_s)
-            results.append(result)
-        return results
+        if not batch:
+            return []
+        with torch.inference_mode():
+            rows = self.run(self.stage(batch), batch)
+            return self.fetch(self.pool(rows, self.levels if levels is None else levels), batch)
+
+    @classmethod
+    def installed(cls) -> str | None:
+        """Weights that an installed package brings, to be used where none are named."""
+        return None
 
     @property
     @abstractmethod
@@ -269,13 +321,22 @@ class Encoder(ABC):
         """Prepare one clip on the CPU; may run in many threads at once.
 
         Raises:
-            MediaError: The clip lacks what the encoder needs (`no-audio`, `no-face`, `no-frame`, `audio-too-short`,
-                `bad-input`).
+            MediaError: The clip lacks what the encoder needs (`no-audio`, `no-face`, `no-frame`, `no-text`,
+                `audio-too-short`, `silent`, `bad-input`).
         """
 
     @abstractmethod
-    def run(self, batch: Sequence[Prepared]) -> Sequence[Tensor]:
-        """Rows (T, D) of each clip, float32 on the device."""
+    def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        """CPU tensors of a batch, as few as can be; see `join`."""
+
+    @abstractmethod
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Sequence[Tensor]:
+        """Rows (T, D) of each clip, float32 on the device; waits for nothing.
+
+        Args:
+            tensors: What `collate` made of the batch, on the device.
+            batch: The clips, for their sizes.
+        """
 
 
 class ViTEncoder(Encoder):
@@ -286,6 +347,7 @@ class ViTEncoder(Encoder):
     prefixes: ClassVar[str] = r"^module\."  # taken off the names in a file
     mean: Sequence[float] | None = None  # of the pixels in [0, 1], by channel; `None`: they stay as they are
     std: Sequence[float] | None = None
+    filter = "bilinear"  # with which the device resizes images of another size
 
     def configure(self, config: ViTConfig | None) -> ViTConfig:
         return config or (self.small if self.profile == "tiny" else self.paper)
@@ -300,13 +362,34 @@ class ViTEncoder(Encoder):
     def build(self) -> nn.Module:
         return ViT(self.config)
 
-    def pixels(self, batch: Tensor) -> Tensor:
-        """Pixels (..., S, S, 3) uint8 as the model takes them: (..., 3, S, S) float32 on the device."""
-        return to_float(self.stage(batch), self.mean, self.std)
+    def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        """Pixels (sum of n, h, w, 3) of the clips' n images, one tensor per image size."""
+        return [self.join([batch[i].payload for i in group]) for group in _by_size(batch)]
+
+    def pixels(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+        """What `collate` made, as the model takes it: (sum of n, 3, S, S) float32, the clips in their order."""
+        groups = _by_size(batch)
+        images = [to_float(resize(t, self.config.img, self.filter), self.mean, self.std) for t in tensors]
+        if len(groups) == 1:
+            return images[0]
+        parts = {
+            i: part
+            for group, all_ in zip(groups, images, strict=True)
+            for i, part in zip(group, all_.split([len(batch[i].payload) for i in group]), strict=True)
+        }
+        return torch.cat([parts[i] for i in range(len(batch))])
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
         state = rename(state, [(self.prefixes, "")], self.weights.source)
         return *vit_names(state, self.config.bias, self.weights.source), []
+
+
+def _by_size(batch: Sequence[Prepared]) -> list[list[int]]:
+    """Numbers of the clips whose images have the same size, in order of appearance."""
+    groups: dict[torch.Size, list[int]] = {}
+    for i, item in enumerate(batch):
+        groups.setdefault(item.payload.shape[-3:], []).append(i)
+    return list(groups.values())
 
 
 def check_pixels(array: NDArray[np.uint8] | None, dims: int, kind: str, what: str) -> NDArray[np.uint8]:
@@ -320,6 +403,24 @@ def check_pixels(array: NDArray[np.uint8] | None, dims: int, kind: str, what: st
     if array.dtype != np.uint8 or array.ndim != dims or array.shape[-1] != 3:
         raise MediaError("bad-input", f"The {what} must be uint8 RGB, not {array.dtype} of shape {array.shape}.")
     return array
+
+
+def check_audio(audio: NDArray[np.float32] | None, shortest: int, who: str) -> NDArray[np.float32]:
+    """Refuse missing, short or mistyped samples.
+
+    Raises:
+        MediaError: `no-audio`, `audio-too-short`, or `bad-input` where it is not mono, float and finite.
+    """
+    if audio is None:
+        raise MediaError("no-audio", "The clip has no audio.")
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        raise MediaError("bad-input", f"Audio must be mono float, not {audio.dtype} of shape {audio.shape}.")
+    if len(audio) < shortest:
+        need = f"{shortest} ({1000 * shortest / AUDIO_RATE:g} ms)"
+        raise MediaError("audio-too-short", f"{len(audio)} samples of audio: {who} needs {need}.")
+    if not np.isfinite(audio).all():
+        raise MediaError("bad-input", "The audio holds values that are not finite.")
+    return audio
 
 
 def _device(name: str) -> torch.device:
@@ -343,6 +444,8 @@ _registry: dict[str, str | Factory] = {
     "maeV_399_UTT": "emo.extract.encoders.videomae:VideoMaeAuthor",
     "videomae-large-UTT": "emo.extract.encoders.videomae:VideoMaeMerbench",
     "eva_g_448": "emo.extract.encoders.eva:Eva",
+    "eGeMAPS_UTT": "emo.extract.encoders.egemaps:Egemaps",
+    "all-MiniLM-L6-v2-UTT": "emo.extract.encoders.minilm:MiniLM",
 }
 
 

@@ -108,9 +108,8 @@ class Eva(ViTEncoder):
     def prepare(self, inputs: ClipInputs) -> Prepared:
         frame = check_pixels(inputs.frame, 3, "no-frame", "video frame")
         pixels = torch.from_numpy(resize_square(frame, self.config.img, "bicubic"))
-        return Prepared(pixels, 1.0, inputs.frame_time_s)
+        return Prepared(pixels[None], 1.0, inputs.frame_time_s)
 
-    def run(self, batch: Sequence[Prepared]) -> Tensor:
-        pixels = torch.stack([item.payload for item in batch])  # (B, S, S, 3)
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         with self.computing() as model:
-            return model.tokens(self.pixels(pixels))
+            return model.tokens(self.pixels(tensors, batch))

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
+from emo.extract.batching import alike
+from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
 from emo.extract.preprocess import normalise_audio
 from emo.extract.weights import State, rename
-from emo.featstore.errors import MediaError, ModelError
+from emo.featstore.errors import ModelError
 
 RATE = 16_000
 CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
@@ -56,6 +57,15 @@ TINY = {
 UNUSED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
 PADDING = 1.25  # clips share a forward when the longest is at most this much longer than the shortest
 PASSES = 4  # a batch is worth so many forward passes, so that sorting its segments by length leaves little padding
+
+
+class _FramedConv1d(nn.Conv1d):
+    """A convolution as one matrix product of its frames. cuDNN plans anew for every length, and every clip has its own:
+    on a GPU that costs more than all the arithmetic of the clip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2).unfold(1, self.kernel_size[0], self.stride[0])  # (B, T, C, kernel)
+        return nn.functional.linear(frames.flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
 class _Hubert(Encoder):
@@ -117,7 +127,10 @@ class _Hubert(Encoder):
     def build(self) -> nn.Module:
         from transformers import HubertConfig, HubertModel
 
-        return HubertModel(HubertConfig(**self.config, **UNUSED))
+        model = HubertModel(HubertConfig(**self.config, **UNUSED))
+        for layer in model.feature_extractor.conv_layers:
+            layer.conv.__class__ = _FramedConv1d
+        return model
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
         state = rename(state, [(r"^module\.", ""), (r"^hubert\.", "")], self.weights.source)
@@ -129,15 +142,7 @@ class _Hubert(Encoder):
         return rename(state, rules, self.weights.source), {}, []
 
     def prepare(self, inputs: ClipInputs) -> Prepared:
-        audio = inputs.audio
-        if audio is None:
-            raise MediaError("no-audio", "The clip has no audio.")
-        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
-            raise MediaError("bad-input", f"Audio must be mono float, not {audio.dtype} of shape {audio.shape}.")
-        if len(audio) < self.shortest:
-            raise MediaError("audio-too-short", f"{len(audio)} samples of audio: HuBERT needs {self.shortest} (25 ms).")
-        if not np.isfinite(audio).all():
-            raise MediaError("bad-input", "The audio holds values that are not finite.")
+        audio = check_audio(inputs.audio, self.shortest, "HuBERT")
         samples = normalise_audio(audio) if self.do_normalize else audio.astype(np.float32)
         payload = self.fold(torch.from_numpy(samples))
         return Prepared(payload, float(payload.numel()), inputs.audio_t0_s, self.hop_samples / RATE)
@@ -146,37 +151,44 @@ class _Hubert(Encoder):
         """(N,) samples to (n, length) segments that are run one by one."""
         return samples[None]
 
-    def run(self, batch: Sequence[Prepared]) -> list[Tensor]:
-        rows = iter(self.hidden([segment for item in batch for segment in item.payload]))
-        return [torch.cat([next(rows) for _ in item.payload]) for item in batch]
+    def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        """Samples (B, N) of each group of segments, padded with zeros to the right, and their lengths (B,)."""
+        segments = [segment for item in batch for segment in item.payload]
+        tensors = []
+        for group in self.groups(batch):
+            lengths = torch.tensor([len(segments[i]) for i in group])
+            pinned = self.device.type == "cuda"
+            padded = torch.zeros(len(group), int(lengths.max()), pin_memory=pinned)
+            for row, i in zip(padded, group, strict=True):
+                row[: len(segments[i])] = segments[i]
+            tensors += [padded, lengths.pin_memory() if pinned else lengths]
+        return tensors
 
-    def hidden(self, segments: Sequence[Tensor]) -> list[Tensor]:
-        """Frames (T, D) of each segment, float32 on the device; segments of like length share a forward pass.
+    def groups(self, batch: Sequence[Prepared]) -> list[list[int]]:
+        """Which segments share a forward pass: numbers of the batch's segments, short ones first."""
+        lengths = [len(segment) for item in batch for segment in item.payload]
+        slack = PADDING if self.config["feat_extract_norm"] == "layer" else 1.0
+        return alike(lengths, slack, self.max_cost / PASSES)
+
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> list[Tensor]:
+        """Frames (T, D) of each clip, float32 on the device; segments of like length share a forward pass.
 
         Padding to the right changes nothing where the convolutions normalise each frame by itself (`layer`): padded
         frames are set to zero before the positional convolution, which is what its own padding does, and are masked in
         the attention. Where they normalise over time (`group`), only segments of one length go together.
         """
-        order = sorted(range(len(segments)), key=lambda i: len(segments[i]))
-        groups: list[list[int]] = []
-        for i in order:
-            longest, shortest = len(segments[i]), len(segments[groups[-1][0]]) if groups else 0
-            slack = PADDING if self.config["feat_extract_norm"] == "layer" else 1.0
-            if not groups or longest > slack * shortest or longest * (len(groups[-1]) + 1) > self.max_cost / PASSES:
-                groups.append([])
-            groups[-1].append(i)
-        results: list[Tensor] = [torch.empty(0)] * len(segments)
+        sizes = [len(segment) for item in batch for segment in item.payload]
+        results: list[Tensor] = [torch.empty(0)] * len(sizes)
         with self.computing() as model:
-            for group in groups:
-                lengths = [len(segments[i]) for i in group]
-                padded = nn.utils.rnn.pad_sequence([segments[i] for i in group], batch_first=True)
+            for group, samples, lengths in zip(self.groups(batch), tensors[::2], tensors[1::2], strict=True):
                 mask = None
-                if len(set(lengths)) > 1:
-                    mask = self.stage((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
-                rows = self.layers(model, self.stage(padded), mask).float()  # (B, T, D)
-                for row, i, length in zip(rows, group, lengths, strict=True):
-                    results[i] = row[: self.frames(length)]
-        return results
+                if len({sizes[i] for i in group}) > 1:
+                    mask = (torch.arange(samples.shape[1], device=lengths.device) < lengths[:, None]).long()
+                rows = self.layers(model, samples, mask).float()  # (B, T, D)
+                for row, i in zip(rows, group, strict=True):
+                    results[i] = row[: self.frames(sizes[i])]
+        ordered = iter(results)
+        return [torch.cat([next(ordered) for _ in item.payload]) for item in batch]
 
     def layers(self, model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
         """The layers that the recipe takes, (B, T, D): the last one, after the encoder's final LayerNorm.

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import resize_square
 from emo.extract.vit import ViTConfig
 from emo.featstore.errors import UsageError
 
@@ -79,17 +77,16 @@ class Mae(ViTEncoder):
 
     def prepare(self, inputs: ClipInputs) -> Prepared:
         faces = check_pixels(inputs.faces, 4, "no-face", "face crops")
-        pixels = np.stack([resize_square(face, self.config.img, "bilinear") for face in faces])  # (T, S, S, 3)
-        return Prepared(torch.from_numpy(pixels), float(len(pixels)), inputs.t0_s, inputs.hop_s)
+        return Prepared(torch.from_numpy(faces), float(len(faces)), inputs.t0_s, inputs.hop_s)
 
-    def run(self, batch: Sequence[Prepared]) -> Sequence[Tensor]:
-        faces = torch.cat([item.payload for item in batch])  # (sum of T, S, S, 3), in as many passes as the budget asks
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Sequence[Tensor]:
         with self.computing() as model:
-            rows = torch.cat([self.pool(model, part) for part in faces.split(max(1, int(self.max_cost)))])
+            most = max(1, int(self.max_cost))  # a clip may hold more faces than fit into one pass
+            rows = torch.cat([self.token(model, part) for part in self.pixels(tensors, batch).split(most)])
         return rows.split([len(item.payload) for item in batch])
 
-    def pool(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """One forward pass: (B, S, S, 3) uint8 to (B, D) float32."""
-        tokens = model(self.pixels(pixels))
+    def token(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """One forward pass: (B, 3, S, S) to (B, D) float32."""
+        tokens = model(pixels)
         kept = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(1)
         return model.final_norm(kept).float()

@@ -18,14 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    resize_crop,
-    resize_square,
-    segment_indices,
-    uniform_indices,
-)
+from emo.extract.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize_crop, segment_indices, uniform_indices
 from emo.extract.vit import ViTConfig
 from emo.featstore.errors import ModelError
 
@@ -71,24 +64,25 @@ class _VideoMae(ViTEncoder):
     def select(self, n: int) -> list[int]:
         """Which of `n` face crops the model sees."""
 
-    @abstractmethod
-    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """One crop to the model's square."""
+    def crop(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What of the chosen crops (F, h, w, 3) the model sees, before they are squeezed into its square."""
+        return faces
 
     def prepare(self, inputs: ClipInputs) -> Prepared:
         faces = check_pixels(inputs.faces, 4, "no-face", "face crops")
-        indices = self.select(len(faces))
-        ready = {i: self.resize(faces[i]) for i in sorted(set(indices))}
-        pixels = np.stack([ready[i] for i in indices])  # (F, S, S, 3)
+        pixels = self.crop(faces[self.select(len(faces))])  # (F, h, w, 3)
         tubelets = self.config.grid[0]
         hop_s = None if inputs.hop_s is None else inputs.hop_s * max(len(faces), self.config.frames) / tubelets
         return Prepared(torch.from_numpy(pixels), 1.0, inputs.t0_s, hop_s)
 
-    def tokens(self, pixels: Tensor) -> Tensor:
-        """Tokens (B, N, D) of clips (B, F, S, S, 3) uint8, as the recipe has them, float32 on the device."""
+    def tokens(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+        """Tokens (B, N, D) as the recipe has them, float32 on the device."""
         with self.computing() as model:
-            x = self.pixels(pixels).transpose(1, 2)  # (B, 3, F, S, S)
-            return model.final_norm(model(x)).float()
+            return model.final_norm(model(self.clips(tensors, batch))).float()
+
+    def clips(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+        """Clips as the model takes them: (B, 3, F, S, S) float32."""
+        return self.pixels(tensors, batch).unflatten(0, (len(batch), -1)).transpose(1, 2)
 
 
 class VideoMaeAuthor(_VideoMae):
@@ -120,11 +114,8 @@ class VideoMaeAuthor(_VideoMae):
     def select(self, n: int) -> list[int]:
         return segment_indices(n, segments=self.config.frames // 2, duration=2)
 
-    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return resize_square(face, self.config.img, "bilinear")
-
-    def run(self, batch: Sequence[Prepared]) -> Tensor:
-        return self.tokens(torch.stack([item.payload for item in batch]))
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+        return self.tokens(tensors, batch)
 
 
 class VideoMaeMerbench(_VideoMae):
@@ -189,9 +180,9 @@ class VideoMaeMerbench(_VideoMae):
     def select(self, n: int) -> list[int]:
         return uniform_indices(n, self.config.frames)
 
-    def resize(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return resize_crop(face, self.config.img, self.resample)
+    def crop(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.stack([resize_crop(face, self.config.img, self.resample) for face in faces])
 
-    def run(self, batch: Sequence[Prepared]) -> Tensor:
-        tokens = self.tokens(torch.stack([item.payload for item in batch]))
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+        tokens = self.tokens(tensors, batch)
         return tokens.view(len(batch), self.config.grid[0], -1, self.dim).mean(2)  # (B, tubelets, D)

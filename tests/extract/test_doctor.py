@@ -7,10 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from emo.extract import doctor
 from emo.extract.doctor import Finding, clip_bytes, diagnose
+from emo.extract.encoders.minilm import MiniLM
 from emo.featstore.errors import UsageError
 from emo.featstore.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
@@ -181,6 +184,20 @@ def test_weights_of_wanted_encoders_are_problems_and_of_the_language_model_warni
 def test_wanted_weights_that_are_not_configured_are_a_problem(tmp_path: Path) -> None:
     finding = only(diagnose(workspace(tmp_path, '[extract]\nencoders = ["eva_g_448"]\n')), "weights")
     assert (finding.status, finding.do) == ("problem", "Run `emo weights pull eva_g_448`.")
+
+
+def test_weights_in_an_installed_package_and_none_at_all_are_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(MiniLM, "installed", lambda: str(tmp_path))
+    place = workspace(tmp_path, '[extract]\nencoders = ["minilm", "egemaps"]\n')
+    assert [finding.status for finding in of(diagnose(place), "weights")] == ["ok", "ok"]
+    monkeypatch.setattr(MiniLM, "installed", lambda: None)
+    findings = of(diagnose(place), "weights")
+    assert [finding.status for finding in findings] == ["problem", "ok"]
+    assert findings[0].do == "Run `emo weights pull all-MiniLM-L6-v2-UTT`."
 
 
 def test_a_store_of_a_newer_schema_is_a_problem(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import shutil
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 
-from emo.extract import media, pipeline
-from emo.extract.encoders.base import Output, Prepared
+from emo.extract import decode, media, pipeline
+from emo.extract.encoders.base import Prepared
 from emo.extract.generate import EMOTIONS, generate_clip
 from emo.extract.session import Request, Session, open_session
 from emo.featstore.errors import ModelError, StoreFull, UsageError, WeightsMissing
@@ -121,12 +125,83 @@ def test_every_clip_is_opened_and_decoded_once(clips: Path, tmp_path: Path, monk
     assert decoded["frames"] == frames + 6  # the first one of each clip is also looked at for its size
 
 
+def test_processes_give_what_threads_give(finished: Path, clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    (folder / "data" / "text.mp4").write_text("this is not a video\n")
+    run = session(folder, workers=2)
+    run.job.options = replace(run.job.options, processes=True)
+    outcome = run.run()
+    assert {(f.clip, f.kind, f.retry) for f in outcome.failures} == {("text", "not-media", False)}
+    same_values(open_store(folder / "demo.emo"), open_store(finished / "demo.emo"))
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_faces_found_on_a_device_are_the_same(finished: Path, clips: Path, tmp_path: Path, processes: bool) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    run = session(folder, workers=2, encoders=("mae_340_UTT",))
+    run.job.options = replace(run.job.options, processes=processes, detect_on=torch.device("cpu"))
+    assert not run.run().failures
+    mine, theirs = open_store(folder / "demo.emo"), open_store(finished / "demo.emo")
+    for number in range(6):
+        table, other = (store.get("faces", f"clip {number}").array for store in (mine, theirs))
+        np.testing.assert_allclose(table, other, rtol=0, atol=1e-2)  # pixels
+
+
+def test_a_decoding_process_that_dies_costs_its_clip_alone(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = workspace(tmp_path / "w", clips)
+    run = session(folder, workers=1, encoders=("HL-UTT",))
+    run.job.options = replace(run.job.options, processes=True)
+    run.job.encoders["HL-UTT"].prepare = importlib.import_module("deadly").Deadly(  # type: ignore[method-assign]
+        run.job.encoders["HL-UTT"]
+    )
+    outcome = run.run()
+    assert [(f.clip, f.kind, f.retry) for f in outcome.failures] == [("clip 5", "crash", True)]
+    assert outcome.progress.stored == 5
+
+
+DEADLY = """
+import os, signal
+
+class Deadly:
+    def __init__(self, encoder):
+        self.encoder, self.kind = encoder, type(encoder)
+
+    def __call__(self, inputs):
+        if len(inputs.audio) > 15_000:  # on the longest clip, as a crash in a codec would
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.kind.prepare(self.encoder, inputs)
+"""
+
+
+def test_the_trace_shows_every_stage_of_every_clip(clips: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "w", clips)
+    session(folder, trace=folder / "trace.json").run()
+    events = json.loads((folder / "trace.json").read_text())
+    spans = [event for event in events if event["ph"] == "X"]
+    rows = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert {event["tid"] for event in spans} == set(rows)
+    assert min(event["dur"] for event in spans) >= 0
+    assert sorted(e["args"]["clip"] for e in spans if e["name"] == "decode") == [f"clip {n}" for n in range(6)]
+    for name in FEATURES:
+        assert sum(e["args"]["clips"] for e in spans if (e["name"], rows[e["tid"]]) == (name, "device cpu")) == 6
+    assert {"hash", "faces", "frames", "prepare", "write"} <= {event["name"] for event in spans}
+
+
+def test_a_trace_that_cannot_be_written_is_said_first(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"trace cannot be written to .*nowhere"):
+        session(workspace(tmp_path / "w", clips), trace=tmp_path / "nowhere" / "t.json")
+
+
 def test_nothing_is_left_to_do_and_no_media_is_read(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*args: Any) -> None:
         raise AssertionError("a resume read media")
 
     monkeypatch.setattr(pipeline, "hash_media", forbidden)
-    monkeypatch.setattr(pipeline, "open_media", forbidden)
+    monkeypatch.setattr(decode, "open_media", forbidden)
     again = session(finished)
     assert (again.plan.done, again.plan.jobs) == (6, [])
     assert again.run().exit_code == 0
@@ -258,13 +333,14 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(clips: Path, tmp_pat
     folder = workspace(tmp_path / "w", clips)
     run = session(folder, limit=1)
     path, other = folder / "data" / "clip 0.mp4", (folder / "data" / "clip 3.mp4").read_bytes()
-    real = run.job._decode_once
+    real = run.job.decoder.decode
 
-    def replace(*args: Any) -> None:
-        real(*args)
+    def exchange(*args: Any) -> Any:
+        found = real(*args)
         path.write_bytes(other)
+        return found
 
-    run.job._decode_once = replace  # type: ignore[method-assign]
+    run.job.decoder.decode = exchange  # type: ignore[method-assign]
     run.run()
     again = session(folder, limit=1)
     assert len(again.plan.jobs) == 1
@@ -304,7 +380,7 @@ def test_one_encoders_fault_is_not_the_others(clips: Path, tmp_path: Path) -> No
         raise ValueError("a bug")
 
     run.job.encoders["eva_g_448"].prepare = broken  # type: ignore[method-assign]
-    run.job._detector.detect = broken  # type: ignore[union-attr, method-assign]
+    run.job.decoder.detector.begin = broken  # type: ignore[union-attr, method-assign]
     outcome = run.run()
     assert {f.feature.split("@")[0] for f in outcome.failures} == {"eva_g_448", "mae_340_UTT", "maeV_399_UTT"}
     assert {(f.kind, f.retry) for f in outcome.failures} == {("internal", True)}
@@ -321,17 +397,17 @@ def test_a_lost_device_ends_the_pass(clips: Path, tmp_path: Path) -> None:
 def break_encoder(run: Session, name: str, above: float, answer: Any) -> list[int]:
     """Make an encoder fail on clips that cost more than so much; returns the sizes of the batches it was offered."""
     encoder = run.job.encoders[name]
-    real, sizes = encoder.encode, []
+    real, sizes = encoder.run, []
 
-    def encode(batch: Sequence[Prepared], levels: Sequence[str] | None = None) -> list[dict[str, Output]]:
+    def run_(tensors: Sequence[torch.Tensor], batch: Sequence[Prepared]) -> Sequence[torch.Tensor]:
         sizes.append(len(batch))
         if any(prepared.cost > above for prepared in batch):
             if isinstance(answer, Exception):
                 raise answer
-            return [dict.fromkeys(levels or (), answer) for _ in batch]
-        return real(batch, levels)
+            return [answer for _ in batch]
+        return real(tensors, batch)
 
-    encoder.encode = encode  # type: ignore[method-assign]
+    encoder.run = run_  # type: ignore[method-assign]
     return sizes
 
 
@@ -346,8 +422,7 @@ def test_a_batch_that_fails_is_halved_until_the_culprit_stands_alone(clips: Path
 
 def test_values_that_are_not_finite_are_a_failure(clips: Path, tmp_path: Path) -> None:
     run = session(workspace(tmp_path / "w", clips))
-    broken = Output(np.full((1, 64), np.nan, np.float32))
-    break_encoder(run, "HL-UTT", 0, broken)
+    break_encoder(run, "HL-UTT", 0, torch.full((1, 64), torch.nan))
     outcome = run.run()
     assert Counter(f.kind for f in outcome.failures) == {"not-finite": 6}
     assert outcome.progress.stored == 18
@@ -393,9 +468,9 @@ def test_stop_commits_what_is_under_way(finished: Path, clips: Path, tmp_path: P
     run = session(folder, workers=1)
     real = run.job._prepare
 
-    def prepare(job: pipeline.Job) -> Any:
+    def prepare(*args: Any) -> Any:
         run.job.stop()
-        return real(job)
+        return real(*args)
 
     run.job._prepare = prepare  # type: ignore[method-assign]
     outcome = run.run()
@@ -498,9 +573,9 @@ def test_a_table_of_frames_chooses_the_frame(finished: Path, clips: Path, tmp_pa
 
 
 def test_uneven_frames_have_no_hop(tmp_path: Path) -> None:
-    assert pipeline._even_hop_s(np.arange(5) / 25) == pytest.approx(0.04)
-    assert pipeline._even_hop_s(np.array([0.0, 0.04, 0.2])) is None
-    assert pipeline._even_hop_s(np.array([0.0])) is None
+    assert decode.even_hop_s(np.arange(5) / 25) == pytest.approx(0.04)
+    assert decode.even_hop_s(np.array([0.0, 0.04, 0.2])) is None
+    assert decode.even_hop_s(np.array([0.0])) is None
 
 
 def test_an_id_that_names_another_file_fails_alone(clips: Path, tmp_path: Path) -> None:

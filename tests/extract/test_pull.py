@@ -17,10 +17,11 @@ from typing import NamedTuple
 import pytest
 
 from emo.extract import pull as module
+from emo.extract.encoders.minilm import MiniLM
 from emo.extract.headers import inspect
-from emo.extract.pull import KNOWN, check_weights, choose_files, list_weights, pull
+from emo.extract.pull import KNOWN, check_weights, choose_files, list_weights, pull, wanted, weights_check_page
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
-from emo.featstore.workspace import Workspace, load_workspace
+from emo.featstore.workspace import KNOWN_WEIGHTS, Workspace, load_workspace
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -162,6 +163,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def workspace(folder: Path, **weights: str) -> Workspace:
     lines = "\n".join(f'"{name.replace("__", "-")}" = "{value}"' for name, value in weights.items())
     (folder / "emo.toml").write_text(f"[weights]\n{lines}\n", encoding="utf-8")
+    return load_workspace(folder)
+
+
+def extracting(folder: Path, *encoders: str) -> Workspace:
+    (folder / "emo.toml").write_text(f"[extract]\nencoders = {list(encoders)}\n", encoding="utf-8")
     return load_workspace(folder)
 
 
@@ -412,6 +418,41 @@ def test_check_covers_configured_and_wanted_weights(tmp_path: Path) -> None:
     assert checks["llama"].status == "damaged"
     assert checks["HL-UTT"].status == "not configured"
     assert "minigpt_v2" not in checks  # neither configured nor wanted
+
+
+def test_an_installed_package_counts_as_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    monkeypatch.setattr(MiniLM, "installed", lambda: str(tmp_path))
+    name = "all-MiniLM-L6-v2-UTT"
+    assert KNOWN[name].hub == "sentence-transformers/all-MiniLM-L6-v2"
+    row = {row.name: row for row in list_weights(workspace(tmp_path))}[name]
+    assert (row.status, row.path, row.how) == ("present", tmp_path, "")
+    assert name not in dict(check_weights(workspace(tmp_path)))  # not wanted
+    place = extracting(tmp_path, "minilm")
+    assert {each: look.status for each, look in check_weights(place)} == {name: "ok"}
+    configured = workspace(tmp_path, **{name: "no/where"})  # which then counts
+    assert {row.name: row.status for row in list_weights(configured)}[name] == "missing"
+    monkeypatch.setattr(MiniLM, "installed", lambda: None)
+    assert {each: look.status for each, look in check_weights(place)} == {name: "not configured"}
+    assert dict(check_weights(place))[name].do == f"Run `emo weights pull {name}`."
+
+
+def test_what_is_computed_without_a_network_needs_no_weights(tmp_path: Path) -> None:
+    place = extracting(tmp_path, "egemaps")
+    row = {row.name: row for row in list_weights(place)}["eGeMAPS_UTT"]
+    assert (row.status, row.how) == ("not needed", "")
+    assert {name: look.status for name, look in check_weights(place)} == {"eGeMAPS_UTT": "ok"}
+    assert weights_check_page(place).exit_code == 0
+
+
+def test_every_known_encoder_is_a_known_key_and_an_alias_means_the_same_weights(tmp_path: Path) -> None:
+    assert set(KNOWN) == set(KNOWN_WEIGHTS)
+    assert wanted(extracting(tmp_path, "hubert", "HL-UTT", "mae_340_FRA", "of a third party")) == [
+        "HL-UTT",
+        "mae_340_UTT",
+        "of a third party",
+    ]
 
 
 # ---- headers --------------------------------------------------------------------------------------------------------

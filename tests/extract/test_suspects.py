@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,20 @@ def source_of(encoder: Encoder) -> Source:
     return Source(ClipInputs(frame=frames["first"]), frames)
 
 
+needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: emo[egemaps]")
+
+
 @pytest.mark.parametrize(
-    "feature", ["HL-UTT", "HL-MERBench-UTT", "mae_340_UTT", "maeV_399_UTT", "videomae-large-UTT", "eva_g_448"]
+    "feature",
+    [
+        "HL-UTT",
+        "HL-MERBench-UTT",
+        "mae_340_UTT",
+        "maeV_399_UTT",
+        "videomae-large-UTT",
+        "eva_g_448",
+        pytest.param("eGeMAPS_UTT", marks=needs_opensmile),
+    ],
 )
 def test_suspects_change_one_thing_and_leave_the_encoder_alone(feature: str) -> None:
     encoder = load_encoder(feature, "tiny")
@@ -37,7 +50,9 @@ def test_suspects_change_one_thing_and_leave_the_encoder_alone(feature: str) -> 
         return encoder.encode([encoder.prepare(source.inputs)], [level])[0][level].array
 
     before = plain()
-    for suspect in suspects(encoder):
+    found = suspects(encoder)
+    assert ("half-precision" in {suspect.cause for suspect in found}) == encoder.learned
+    for suspect in found:
         assert suspect.cause in CAUSES
         made = suspect.run(source, level)
         assert made.shape == before.shape
@@ -56,6 +71,7 @@ def test_the_norm_of_a_weights_file_is_a_suspect(tmp_path: Path) -> None:
     with_file = load_encoder("maeV_399_UTT", "tiny", weights=str(tmp_path / "w.safetensors"))
     named = [each for each in suspects(with_file) if "the file's norm on each token" in each.change]
     source = source_of(encoder)
-    tokens = encoder.tokens(encoder.prepare(source.inputs).payload[None])  # (1, 128, D), without a norm
+    item = encoder.prepare(source.inputs)
+    tokens = encoder.tokens(encoder.stage([item]), [item])  # (1, 128, D), without a norm
     normed = torch.nn.functional.layer_norm(tokens, (64,), norm["norm.weight"], norm["norm.bias"], eps=1e-6)
     np.testing.assert_allclose(named[0].run(source, "utt")[0], normed[0].mean(0), rtol=0, atol=1e-5)

@@ -30,7 +30,7 @@ def prepared(golden):
     for name, rgb in images.items():
         size = golden.io[f"{name}.resized_u8"].shape[-1]
         encoder = Eva(profile="tiny", config=replace(PAPER, img=size))
-        result[name] = encoder.prepare(ClipInputs(frame=rgb)).payload
+        result[name] = encoder.prepare(ClipInputs(frame=rgb)).payload[0]
     return result
 
 

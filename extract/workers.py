@@ -1,0 +1,94 @@
+"""Processes that decode clips, for machines with more cores than one interpreter can feed.
+
+Every worker is forked from one server process that has imported what decoding needs, so that it starts in milliseconds
+and shares that memory. A worker that dies (a decoder that crashes) costs the clips it was busy with, not the pass.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from pathlib import Path
+
+import torch
+
+from emo.extract.decode import ClipDecoder, Decoded
+from emo.featstore.clip import Clip
+from emo.featstore.errors import MediaError
+
+_decoder: ClipDecoder | None = None  # of this worker process
+
+
+class DecodePool:
+    """Decodes clips in other processes, or in the caller's thread where `processes` is 0; a context manager.
+
+    Args:
+        decoder: What to do; sent to every process once.
+        processes: How many.
+    """
+
+    def __init__(self, decoder: ClipDecoder, processes: int) -> None:
+        self._decoder, self._processes = decoder, processes
+        self._lock = threading.Lock()
+        self._pool = self._start() if processes else None
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
+        """`ClipDecoder.decode`; may be called from several threads at once.
+
+        A clip whose process dies is tried again alone with the next pool; when that dies too, the clip is its fault.
+        """
+        if self._pool is None:
+            return self._decoder.decode(clip, path, names)
+        for _ in range(2):
+            pool = self._pool
+            try:
+                return pool.submit(_decode, clip, path, names).result()
+            except BrokenProcessPool:
+                with self._lock:
+                    if self._pool is pool:
+                        pool.shutdown(wait=False)
+                        self._pool = self._start()
+        sentence = f"{path.name} made the decoding process die twice."
+        failure = MediaError("crash", sentence, "Look for lack of memory (dmesg), or re-encode the clip.", retry=True)
+        return Decoded(failed=dict.fromkeys(names, failure))
+
+    def _start(self) -> ProcessPoolExecutor:
+        prepare_processes()
+        context = multiprocessing.get_context("forkserver")
+        return ProcessPoolExecutor(self._processes, context, initializer=_begin, initargs=(self._decoder,))
+
+
+def processes_work() -> bool:
+    """Whether this system can fork from a server (Windows cannot: there threads do all the work)."""
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def prepare_processes() -> None:
+    """Start the process from which workers are forked; it takes seconds of imports, while the caller goes on."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["emo.extract.workers"])
+    forkserver.ensure_running()
+
+
+def _begin(decoder: ClipDecoder) -> None:
+    """First thing in a worker: Ctrl-C is for the main process, which lets the clips under way finish."""
+    global _decoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _decoder = decoder
+
+
+def _decode(clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
+    assert _decoder is not None
+    return _decoder.decode(clip, path, names)

@@ -1,0 +1,34 @@
+"""The measuring scripts of the pass run end to end at toy sizes; nothing is asserted about speed or memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(script: str, words: str, page: Path) -> str:
+    page.write_text("# Benchmarks\n")
+    command = [sys.executable, str(HERE / script), *words.split(), "--page", str(page)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return page.read_text()
+
+
+def test_the_pass_is_held_against_the_peers_way(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    found = run("one_pass.py", f"--count 2 --copies 2 --rounds 1 --trace {trace}", tmp_path / "page.md")
+    for part in ("## P2 The pass on a CPU", "4 clips", "| — faces found and cut out |", "Files opened per clip: 1.00."):
+        assert part in found
+    assert "HL-UTT 1.00000" in found
+    assert str(tmp_path) not in found
+    assert any(event.get("name") == "decode" for event in json.loads(trace.read_text()))
+
+
+def test_memory_of_a_pass_is_watched(tmp_path: Path) -> None:
+    found = run("memory.py", "--clips 6 --drawn 3", tmp_path / "page.md")
+    assert "over 6 generated clips" in found
+    assert "| last quarter of the time |" in found
