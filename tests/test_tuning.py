@@ -26,7 +26,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # torchrun would take our --run for an abbreviation of its --run-path, but for the two dashes.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TORCHRUN += ["-m", "--", "emo.cli"]
-TOLERANCE = 2e-5  # of weights that go some 1e-2 in these steps: gradients summed in another order
+TOLERANCE = 5e-5  # of weights that go some 1e-2 in these steps: gradients summed in another order
 
 
 @pytest.fixture(scope="module")

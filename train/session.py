@@ -19,6 +19,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.store import Store, open_store
 from emo.featstore.workspace import Workspace
 from emo.train.heads.base import load_recipe
+from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.report import score_page
 from emo.train.runs import Run, load_run, new_run
 from emo.train.score import Score
@@ -28,11 +29,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, the score of its validation clips if it has any, and what must stand beside that score."""
+    """A finished run, the score of its validation clips if it has any, and what must stand beside that score.
+
+    A head may also have been searched for (`search`), and trained under several seeds (`average`): see `FitResult`.
+    """
 
     run: Run
     validation: Score | None
     notes: tuple[str, ...]
+    average: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def train(
     *,
     resume: bool = False,
     force: Sequence[str] = (),
+    search: int | None = None,
 ) -> Trained | None:
     """Train what the recipe says on cached features.
 
@@ -133,6 +140,7 @@ def train(
         say: Gets a sentence now and then.
         resume: Go on from the newest checkpoint of the run.
         force: Differences between then and now to accept when going on.
+        search: Draw so many settings of a head, and train the best: see `fit_head`.
 
     Returns:
         The run; `None` in all but the first of several processes.
@@ -148,6 +156,10 @@ def train(
         raise UsageError("A head is trained by one process.", "Start it without torchrun.")
     if not tuning and resume:
         raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
+    if search and tuning:
+        raise UsageError("--search is for heads, not for language models.", "Give --head attention.")
+    if search:
+        check_search(recipe)
     if tuning:
         import emo.train.llama.tune  # noqa: F401 - takes seconds, and no run folder should wait half made for it
         from emo.train.llama.world import World
@@ -163,7 +175,8 @@ def train(
     store, recipe, clips, source = _material(workspace, recipe, dataset, say)
     if store is None:
         raise UsageError("The recipe names no feature.", "Add features: [...].")
-    return _train_head(store, clips, source.labels, recipe, new_run(workspace.root, run, recipe.head), device, say)
+    folder = new_run(workspace.root, run, recipe.head)
+    return _train_head(store, clips, source.labels, recipe, folder, device, say, search)
 
 
 def several_processes() -> bool:
@@ -204,7 +217,14 @@ def _material(
 
 
 def _train_head(
-    store: Store, clips: Sequence[Clip], labels: Sequence[str], recipe: Any, folder: Path, device: str, say: Say
+    store: Store,
+    clips: Sequence[Clip],
+    labels: Sequence[str],
+    recipe: Any,
+    folder: Path,
+    device: str,
+    say: Say,
+    search: int | None,
 ) -> Trained:
     from emo.train.heads.fit import Progress, fit_head
 
@@ -212,10 +232,12 @@ def _train_head(
 
     def show(now: Progress) -> None:
         place = f"seed {now.seed}, fold {now.fold + 1} of {now.folds}, epoch {now.epoch}"
+        if now.drawn is not None:
+            place = f"draw {now.drawn + 1} of {search}, {place}"
         tell(f"{place}: validation {now.metric:.4f} ({100 * now.done // now.total} % of the run)")
 
-    result = fit_head(store, clips, labels, recipe, folder, device, show)
-    return Trained(result.run, result.validation, result.notes)
+    result = fit_head(store, clips, labels, recipe, folder, device, show, search)
+    return Trained(result.run, result.validation, result.notes, result.average, result.search)
 
 
 def _tune(
@@ -257,7 +279,11 @@ def run_page(result: Trained) -> Page:
     if result.validation is None:
         return Page(value, list(result.notes))
     page = score_page(result.validation, "Validation", result.notes)
-    return replace(page, value=value)
+    parts = [*(search_parts(result.search) if result.search else ())]
+    parts += average_parts(result.average) if result.average else ()
+    value |= {"search": result.search} if result.search else {}
+    value |= {"average": result.average} if result.average else {}
+    return replace(page, value=value, parts=[*parts, *page.parts])
 
 
 # ---- models from and for other tools ---------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_the_best_epoch_is_the_one_kept(fill: Fill, tmp_path: Path) -> None:
         fold = [row["combined"] for row in log if row["fold"] == member["fold"]]
         assert len(fold) == 12
         assert member["best_epoch"] == int(np.argmax(fold)) + 1
-        assert member["combined"] == max(fold)
+        assert member["combined"] == pytest.approx(max(fold), abs=1e-6)  # together and alone add up in another order
 
 
 def test_thirteen_clips_run_and_the_result_says_what_they_are_worth(fill: Fill, tmp_path: Path) -> None:
@@ -178,7 +178,9 @@ def test_progress_counts_every_epoch_of_every_fold_and_seed(fill: Fill, tmp_path
     fit(fill(), tmp_path / "run", quick(epochs=2, seeds=[0, 1]), on_progress=events.append)
     assert [event.done for event in events] == list(range(1, 13))
     assert {event.total for event in events} == {12}
-    assert [(event.seed, event.fold) for event in events[::2]] == [(s, f) for s in (0, 1) for f in range(3)]
+    seen = [(event.seed, event.fold, event.epoch) for event in events]
+    assert sorted(seen) == [(s, f, e) for s in (0, 1) for f in range(3) for e in (1, 2)]
+    assert {event.drawn for event in events} == {None}
 
 
 def test_an_interrupted_run_is_not_finished(fill: Fill, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from emo.featstore.errors import ModelError, UsageError
@@ -145,6 +147,32 @@ def test_the_number_of_cpu_threads_changes_no_bit() -> None:
     assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
 
 
+def test_logistic_regression_fits_on_one_blas_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On data of this size more threads only wait for each other; outside the fit they are as they were."""
+    streams, targets = make_streams()
+    seen: list[int] = []
+    real = LogisticRegression.fit
+
+    def fit(*args: Any) -> Any:
+        seen.append(blas_threads())
+        return real(*args)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    states = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            head = build("logistic", streams)
+            train(head, streams, targets, np.arange(40))
+            states.append(head.state())
+            assert blas_threads() == threads
+    assert seen == [1, 1]
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def blas_threads() -> int:
+    return max(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+
 def test_a_sequence_is_read_without_padding() -> None:
     streams, targets = make_streams(sequence=True)
     head = build("attention", streams)
@@ -167,10 +195,20 @@ def test_valence_is_learned_from_the_clips_that_have_one() -> None:
 def test_a_row_without_valence_adds_nothing_to_the_loss() -> None:
     logits, emotion = torch.randn(4, CLASSES), torch.tensor([0, 1, 2, 0])
     said, truth = torch.tensor([[1.0], [2.0], [3.0], [9.0]]), torch.tensor([0.0, float("nan"), 1.0, float("nan")])
-    cross_entropy = nn.functional.cross_entropy(logits, emotion)
-    assert head_loss(Fused(logits, logits, said), emotion, truth) == cross_entropy + (1.0 + 4.0) / 2
-    assert head_loss(Fused(logits, logits, said), emotion, torch.full((4,), torch.nan)) == cross_entropy
-    assert head_loss(Fused(logits, logits, None), emotion, truth) == cross_entropy
+    cross_entropy = nn.functional.cross_entropy(logits, emotion).item()
+    both = head_loss(Fused(logits, logits, said), emotion, truth).item()
+    assert both == pytest.approx(cross_entropy + (1.0 + 4.0) / 2, rel=1e-6)
+    none = torch.full((4,), torch.nan)
+    assert head_loss(Fused(logits, logits, said), emotion, none).item() == pytest.approx(cross_entropy, rel=1e-6)
+    assert head_loss(Fused(logits, logits, None), emotion, truth).item() == pytest.approx(cross_entropy, rel=1e-6)
+
+
+def test_a_row_that_is_not_real_adds_nothing_to_the_loss() -> None:
+    logits, emotion, truth = torch.randn(3, CLASSES), torch.tensor([0, 1, 2]), torch.tensor([0.0, torch.nan, 5.0])
+    said = torch.tensor([[1.0], [2.0], [3.0]])
+    real = torch.tensor([True, True, False])
+    short = head_loss(Fused(logits[:2], logits[:2], said[:2]), emotion[:2], truth[:2])
+    assert head_loss(Fused(logits, logits, said), emotion, truth, real).item() == pytest.approx(short.item(), rel=1e-6)
 
 
 def test_dropout_is_on_the_input_in_merbench_and_after_each_layer_in_mer2023() -> None:
@@ -187,7 +225,7 @@ def test_dropout_is_on_the_input_in_merbench_and_after_each_layer_in_mer2023() -
     assert [type(m).__name__ for m in mer2023_attention([4, 3], [8, 5], 0.3, CLASSES, True).attention_mlp] == [
         "Linear",
         "ReLU",
-        "Dropout",
+        "Drop",
     ] * 2
 
 

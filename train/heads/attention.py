@@ -10,21 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from emo.featstore.errors import ModelError, TrainError, UsageError
 from emo.train.features import Stream
-from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
+from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Part, Targets
+from emo.train.heads.noise import BLOCK, Drop, draw_noise, drops_of, epoch_order, give_noise, seeded
 
 OFFICIAL_STREAMS = ("audio", "text", "video")
 EVAL_ROWS = 2048
+# Heads that are trained together may differ in these.
+SEARCHABLE = ("hidden", "layers", "dropout", "lr", "weight_decay", "grad_clip")
 
 
 class GradientRecipe(HeadRecipe):
@@ -38,10 +41,26 @@ class GradientRecipe(HeadRecipe):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     valence: Literal["auto", "off"] = "auto"
     standardise: bool = False
+    search: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - pydantic copies it
 
     @property
     def predicts_valence(self) -> bool:
         return self.valence == "auto"
+
+    @model_validator(mode="after")
+    def _search(self) -> Self:
+        able = [name for name in SEARCHABLE if name in type(self).model_fields]
+        for name, values in self.search.items():
+            if name not in able:
+                raise ValueError(f"search: {name} cannot be searched, but {', '.join(able)} can")
+            if not values:
+                raise ValueError(f"search.{name}: no values")
+            for value in values:
+                try:
+                    type(self).model_validate({name: value, "search": {}})
+                except ValidationError as error:
+                    raise ValueError(f"search.{name}: {value!r}: {error.errors()[0]['msg']}") from None
+        return self
 
 
 class AttentionRecipe(GradientRecipe):
@@ -49,6 +68,11 @@ class AttentionRecipe(GradientRecipe):
 
     head: Literal["attention"] = "attention"
     hidden: int = Field(default=128, ge=1)
+    search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
+        "hidden": (64, 128, 256),
+        "dropout": (0.2, 0.3, 0.4, 0.5),
+        "lr": (0.001, 0.0001),
+    }
 
 
 class AttentionMer2023Recipe(GradientRecipe):
@@ -56,6 +80,16 @@ class AttentionMer2023Recipe(GradientRecipe):
 
     head: Literal["attention-mer2023"] = "attention-mer2023"
     layers: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+    search: dict[str, tuple[Any, ...]] = {"lr": (0.001, 0.0001, 0.00001)}  # noqa: RUF012
+
+
+class Linear(nn.Linear):
+    """A linear layer, or as many as are stacked in its weight, then `(M, in, out)`: `(M, B, in) -> (M, B, out)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 2:
+            return super().forward(x)
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
 class MlpEncoder(nn.Module):
@@ -63,10 +97,10 @@ class MlpEncoder(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
-        self.linear_1 = nn.Linear(dim, hidden)
-        self.linear_2 = nn.Linear(hidden, hidden)
-        self.linear_3 = nn.Linear(hidden, hidden)
+        self.drop = Drop(dim, dropout)
+        self.linear_1 = Linear(dim, hidden)
+        self.linear_2 = Linear(hidden, hidden)
+        self.linear_3 = Linear(hidden, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(x)
@@ -84,8 +118,8 @@ class LstmEncoder(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.rnn = nn.LSTM(dim, hidden, batch_first=True)
-        self.drop = nn.Dropout(dropout)
-        self.linear_1 = nn.Linear(hidden, hidden)
+        self.drop = Drop(hidden, dropout)
+        self.linear_1 = Linear(hidden, hidden)
 
     def forward(self, x: Tensor | PackedSequence) -> Tensor:
         _, (state, _) = self.rnn(x)
@@ -97,13 +131,13 @@ def _mlp(dim: int, layers: Sequence[int], dropout: float) -> nn.Sequential:
     """MER2023's MLP: linear, ReLU and dropout per layer."""
     stages: list[nn.Module] = []
     for width in layers:
-        stages += [nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout)]
+        stages += [Linear(dim, width), nn.ReLU(), Drop(width, dropout)]
         dim = width
     return nn.Sequential(*stages)
 
 
 class Fused(NamedTuple):
-    """Fused vector `(B, h)`, emotion logits `(B, C)` and valence `(B, 1)` or `None`."""
+    """Fused vector `(B, h)`, emotion logits `(B, C)`, valence `(B, 1)` or `None`; of stacked models `(M, B, ...)`."""
 
     features: Tensor
     logits: Tensor
@@ -119,14 +153,14 @@ class AttentionFusion(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         self.attention_mlp = attention_mlp
-        self.fc_att = nn.Linear(width, len(encoders))
-        self.fc_out_1 = nn.Linear(width, classes)
-        self.fc_out_2 = nn.Linear(width, 1) if valence else None
+        self.fc_att = Linear(width, len(encoders))
+        self.fc_out_1 = Linear(width, classes)
+        self.fc_out_2 = Linear(width, 1) if valence else None
 
     def forward(self, streams: Sequence[Tensor | PackedSequence]) -> Fused:
         hidden = [encoder(x) for encoder, x in zip(self.encoders, streams, strict=True)]  # K x (B, h)
-        weights = self.fc_att(self.attention_mlp(torch.cat(hidden, dim=1)))  # (B, K), no softmax
-        fused = torch.einsum("kbh,bk->bh", torch.stack(hidden), weights)
+        weights = self.fc_att(self.attention_mlp(torch.cat(hidden, dim=-1)))  # (B, K), no softmax
+        fused = (torch.stack(hidden, dim=-2) * weights.unsqueeze(-1)).sum(dim=-2)  # (B, h)
         return Fused(fused, self.fc_out_1(fused), None if self.fc_out_2 is None else self.fc_out_2(fused))
 
 
@@ -187,27 +221,22 @@ def load_strict(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     net.load_state_dict(dict(state))
 
 
-def head_loss(out: Fused, emotion: Tensor, valence: Tensor) -> Tensor:
+def head_loss(out: Fused, emotion: Tensor, valence: Tensor, real: Tensor | None = None) -> Tensor:
     """Cross-entropy, mean over the batch, plus squared valence error, mean over the clips that have one; unweighted.
 
     Shape:
-        emotion: `(B,)` class indices. valence: `(B,)`, NaN where absent.
+        emotion: `(B,)` class indices. valence: `(B,)`, NaN where absent. real: `(B,)` bool, clips that count; default
+        all. Of stacked models each is `(M, B)`, and the loss is `(M,)`.
     """
-    loss = F.cross_entropy(out.logits, emotion)
+    if real is None:
+        real = torch.ones_like(emotion, dtype=torch.bool)
+    each = F.cross_entropy(out.logits.flatten(0, -2), emotion.flatten(), reduction="none").view(emotion.shape)
+    loss = (each * real).sum(dim=-1) / real.sum(dim=-1)
     if out.valence is not None:
-        known = ~valence.isnan()
-        if known.any():
-            loss = loss + F.mse_loss(out.valence.squeeze(1)[known], valence[known])
+        known = real & ~valence.isnan()
+        error = (out.valence.squeeze(-1) - valence.nan_to_num()) * known
+        loss = loss + error.square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
     return loss
-
-
-@contextmanager
-def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators as a pure function of (seed, epoch); the caller's own state comes back afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
-        yield
 
 
 @contextmanager
@@ -221,6 +250,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def check_finite(epoch: int, loss: float, metric: float) -> None:
+    """Raises:
+    TrainError: The training has diverged.
+    """
+    if not (math.isfinite(loss) and math.isfinite(metric)):
+        raise TrainError(
+            f"Training diverged at epoch {epoch}: loss {loss}, validation metric {metric}.",
+            "Lower lr, or look for broken features.",
+        )
+
+
 class Attention(Head):
     """MERBench's attention head, trained as MERBench does except that everything is seeded and batches are shuffled."""
 
@@ -231,7 +271,7 @@ class Attention(Head):
     ) -> None:
         self.recipe, self.device, self.seed = recipe, torch.device(device), seed
         self.scaling = [(torch.zeros(dim), torch.ones(dim)) for dim, _ in dims] if recipe.standardise else None
-        with seeded(seed, 0, self.device):
+        with seeded(seed, self.device):
             self.net = self._build(dims, classes, valence).to(self.device)
 
     def _build(self, dims: Sequence[tuple[int, bool]], classes: int, valence: bool) -> AttentionFusion:
@@ -249,37 +289,54 @@ class Attention(Head):
         emotion = torch.from_numpy(targets.emotion).to(self.device)
         valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
         if self.scaling is not None:
-            self.scaling = [_scaling(tensor, offsets, train) for tensor, offsets in data]
+            self.scaling = [scaling_of(tensor, offsets, train) for tensor, offsets in data]
         optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        drops, size = drops_of(self.net), recipe.batch_size
+        width, steps = sum(drop.width for drop in drops), -(-len(train) // size)
         best, best_metric, best_state = 0, -math.inf, self.net.state_dict()
         for epoch in range(1, recipe.epochs + 1):
-            order = train[np.random.default_rng([self.seed, epoch]).permutation(len(train))]
+            order = epoch_order(train, self.seed, epoch)
             total = torch.zeros((), device=self.device)
             self.net.train()
-            with seeded(self.seed, epoch, self.device):
-                for start in range(0, len(order), recipe.batch_size):
-                    rows = order[start : start + recipe.batch_size]
-                    at = torch.from_numpy(rows).to(self.device)
-                    loss = head_loss(self.net(_batch(data, rows, at, self.scaling)), emotion[at], valence[at])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    if recipe.grad_clip is not None:
-                        nn.utils.clip_grad_value_(self.net.parameters(), recipe.grad_clip)
-                    optimizer.step()
-                    total += loss.detach() * len(rows)
+            for step in range(steps):
+                if step % BLOCK == 0:
+                    drawn = min(BLOCK, steps - step) * size
+                    noise = draw_noise(self.seed, epoch, step // BLOCK, drawn, width, self.device)
+                rows = order[step * size : (step + 1) * size]
+                at = torch.from_numpy(rows).to(self.device)
+                give_noise(drops, noise[step % BLOCK * size :][: len(rows)])
+                loss = head_loss(self.net(_batch(data, rows, at, self.scaling)), emotion[at], valence[at])
+                optimizer.zero_grad()
+                loss.backward()
+                if recipe.grad_clip is not None:
+                    nn.utils.clip_grad_value_(self.net.parameters(), recipe.grad_clip)
+                optimizer.step()
+                total += loss.detach() * len(rows)
             mean_loss = total.item() / len(order)
             metric = measure(self.predict(data, val))
-            if not (math.isfinite(mean_loss) and math.isfinite(metric)):
-                raise TrainError(
-                    f"Training diverged at epoch {epoch}: loss {mean_loss}, validation metric {metric}.",
-                    "Lower lr, or look for broken features.",
-                )
+            check_finite(epoch, mean_loss, metric)
             if better := metric > best_metric:
                 best, best_metric = epoch, metric
                 best_state = {key: tensor.clone() for key, tensor in self.net.state_dict().items()}
             on_epoch(Epoch(epoch, mean_loss, metric, better))
         self.net.load_state_dict(best_state)
         return best
+
+    @classmethod
+    def why_not_together(cls, dims: Sequence[tuple[int, bool]]) -> str | None:
+        if any(sequence for _, sequence in dims):
+            return "Streams with one row per frame are read one clip at a time."
+        return None
+
+    @classmethod
+    def fit_all(
+        cls, heads: Sequence[Head], data: Any, targets: Targets, parts: Sequence[Part], keep: bool = True
+    ) -> list[int]:
+        if any(offsets is not None for _, offsets in data):
+            return super().fit_all(heads, data, targets, parts, keep)
+        from emo.train.heads.stack import train_together
+
+        return train_together(heads, [tensor for tensor, _ in data], targets, parts, keep)
 
     @one_thread()
     @torch.no_grad()
@@ -338,7 +395,7 @@ class _Scaled(nn.Module):
             module.register_buffer("std", std.clone())
 
 
-def _scaling(tensor: Tensor, offsets: np.ndarray | None, clips: np.ndarray) -> tuple[Tensor, Tensor]:
+def scaling_of(tensor: Tensor, offsets: np.ndarray | None, clips: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mean and deviation `(D,)` of a stream over the training clips; a constant column keeps its scale."""
     rows = clips if offsets is None else np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in clips])
     seen = tensor[torch.from_numpy(rows).to(tensor.device)].double()

@@ -103,6 +103,16 @@ Measure = Callable[[Outputs], float]
 OnEpoch = Callable[[Epoch], None]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one of several heads trains on and is chosen by; the arguments of `Head.fit`."""
+
+    train: np.ndarray
+    val: np.ndarray
+    measure: Measure
+    on_epoch: OnEpoch
+
+
 class Head(ABC):
     """One trainable head. `fit_head` makes one per seed and fold.
 
@@ -131,6 +141,36 @@ class Head(ABC):
         self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
     ) -> int:
         """Train on the rows `train`, keep the epoch at which `measure` of the rows `val` is best, and return it."""
+
+    @classmethod
+    def why_not_together(cls, dims: Sequence[tuple[int, bool]]) -> str | None:
+        """Why heads over these streams cannot be trained together; `None` where they can."""
+        return f"Head {cls.Recipe.model_fields['head'].default} has no epochs to train together."
+
+    @classmethod
+    def fit_all(
+        cls, heads: Sequence[Head], data: Any, targets: Targets, parts: Sequence[Part], keep: bool = True
+    ) -> list[int]:
+        """Train several heads, each on its part: what `fit` does one by one, and together where that is faster.
+
+        Args:
+            heads: Of this class, over the same streams.
+            data: From `prepare`.
+            targets: Of all clips.
+            parts: One per head.
+            keep: Whether the trained heads are wanted. Without, they may stay as they were, and of a head that
+                diverges the best epoch is 0.
+
+        Returns:
+            The best epoch of each head.
+
+        Raises:
+            TrainError: A head diverges that is to be kept.
+        """
+        return [
+            head.fit(data, targets, part.train, part.val, part.measure, part.on_epoch)
+            for head, part in zip(heads, parts, strict=True)
+        ]
 
     @abstractmethod
     def predict(self, data: Any, rows: np.ndarray) -> Outputs:

@@ -7,6 +7,7 @@ gives the same files again, bit by bit on a CPU.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections import Counter
@@ -25,14 +26,18 @@ from emo.featstore.tables import split_name
 from emo.train.answers import Prediction, read_predictions, some_of
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, load_inputs, profile_note
-from emo.train.heads.base import Epoch, HeadRecipe, Measure, Outputs, Targets, head_class, load_recipe
+from emo.train.heads.base import Epoch, HeadRecipe, Measure, OnEpoch, Outputs, Part, Targets, head_class, load_recipe
+from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_jsonl
 from emo.train.score import Score, combined_metric, score, too_few, weighted_f1
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished epoch of one fold of one seed; `done` of `total` epochs of the whole run are behind it."""
+    """One finished epoch of one fold of one seed; `done` of `total` epochs of the whole run are behind it.
+
+    In a search `drawn` counts the settings that were drawn, from 0.
+    """
 
     seed: int
     fold: int
@@ -43,6 +48,7 @@ class Progress:
     best: bool
     done: int
     total: int
+    drawn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,16 @@ class FitResult:
         validation: Score of the training clips, each predicted by the folds that did not train on it.
         splits: Score of every other split whose truth is known, predicted by the mean of all folds.
         notes: Sentences that must stand beside the validation score; run.json keeps those that hold for any score.
+        average: Mean and spread of the scores of the recipe's seeds, where it has several.
+        search: What search.json holds, after a search.
     """
 
     run: Run
     validation: Score
     splits: dict[str, Score]
     notes: tuple[str, ...]
+    average: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
 
 
 def fit_head(
@@ -70,6 +80,7 @@ def fit_head(
     run_dir: Path,
     device: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
+    search: int | None = None,
 ) -> FitResult:
     """Train a head on the labelled clips and predict all clips.
 
@@ -84,9 +95,11 @@ def fit_head(
         run_dir: Run folder, from `new_run`.
         device: Torch device for the heads that use one; `auto` is a GPU where there is one.
         on_progress: Called after every epoch.
+        search: Draw so many settings from the recipe's `search` first, cross-validate them all, and train the best
+            under six seeds more (MERBench's protocol).
 
     Raises:
-        UsageError: Clips or recipe cannot be used.
+        UsageError: Clips or recipe cannot be used, or the head allows no search.
         FeatureMissing: Clips lack features and `recipe.missing` is `error`.
         TrainError: The training diverges.
     """
@@ -98,7 +111,7 @@ def fit_head(
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "run.json", info)
     try:
-        result = _fit(store, clips, tuple(labels), recipe, run_dir, resolve_device(device), on_progress, info)
+        result = _fit(store, clips, tuple(labels), recipe, run_dir, resolve_device(device), on_progress, info, search)
     except BaseException as error:
         info |= {"status": "failed" if isinstance(error, Exception) else "interrupted", "error": str(error)}
         write_json(run_dir / "run.json", info)
@@ -109,26 +122,55 @@ def fit_head(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Who trains on what, decided before the first step."""
+class _Material:
+    """Clips and their features, before it is decided who trains on what."""
 
-    recipe: HeadRecipe  # with select_by resolved
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
     inputs: Inputs
     targets: Targets
+    train: np.ndarray  # rows that folds are made of
     others: np.ndarray  # rows that no fold trains on
+
+    @property
+    def dims(self) -> list[tuple[int, bool]]:
+        """`(D, is a sequence)` of each stream."""
+        return [(stream.dim, stream.sequence) for stream in self.inputs.streams]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Who trains on what, decided before the first step."""
+
+    recipe: HeadRecipe  # with select_by resolved
     parts: tuple[tuple[int, int, np.ndarray, np.ndarray], ...]  # seed, fold, rows to train on, rows held out
     valence: bool
     notes: tuple[str, ...]
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of all heads together."""
+        return len(self.parts) * getattr(self.recipe, "epochs", 1)
 
-def _plan(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], recipe: HeadRecipe) -> _Plan:
+
+class _Teller:
+    """Counts finished epochs, and tells whoever wants to know."""
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None, total: int) -> None:
+        self.on_progress, self.done, self.total = on_progress, 0, total
+
+    def tell(self, seed: int, fold: int, folds: int, epoch: Epoch, drawn: int | None = None) -> None:
+        self.done += 1
+        if self.on_progress is not None:
+            row = (epoch.epoch, epoch.loss, epoch.metric, epoch.best, self.done, self.total, drawn)
+            self.on_progress(Progress(seed, fold, folds, *row))
+
+
+def _load(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], recipe: HeadRecipe) -> _Material:
     _check_clips(clips, labels)
     inputs = load_inputs(store, _choices(recipe), [clip.id for clip in clips], recipe.missing)
     by_id = {clip.id: clip for clip in clips}
     clips = tuple(by_id[clip_id] for clip_id in inputs.clip_ids)
-    targets = _targets(clips, labels)
     trains = np.array([_trains(clip, recipe.train_splits) for clip in clips])
     train = np.flatnonzero(trains)
     if len(train) < 2:
@@ -136,6 +178,11 @@ def _plan(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], 
             f"{len(train)} labelled clips with features are in the training splits; at least 2 are needed.",
             f"Splits of the clips given: {', '.join(sorted({clip.split or '(none)' for clip in clips}))}.",
         )
+    return _Material(labels, clips, inputs, _targets(clips, labels), train, np.flatnonzero(~trains))
+
+
+def _plan(material: _Material, recipe: HeadRecipe) -> _Plan:
+    inputs, targets, train = material.inputs, material.targets, material.train
     notes = [note for note in (profile_note(inputs.specs),) if note]
     folds = min(recipe.folds, len(train))
     if folds < recipe.folds:
@@ -152,44 +199,87 @@ def _plan(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], 
     everywhere = valence and all(np.isfinite(targets.valence[part]).any() for *_, part in parts)
     if valence and not everywhere and recipe.select_by == "auto":
         notes.append("Some validation folds have no valence, so epochs were chosen by f1_weighted.")
-    recipe = _resolve_metric(recipe, everywhere)
-    return _Plan(recipe, labels, clips, inputs, targets, np.flatnonzero(~trains), parts, valence, tuple(notes))
+    return _Plan(_resolve_metric(recipe, everywhere), parts, valence, tuple(notes))
 
 
 def _train(
-    plan: _Plan, run_dir: Path, device: str, on_progress: Callable[[Progress], None] | None
-) -> tuple[Mean, list[dict[str, Any]]]:
-    """Train one head per seed and fold; save each; return what they say of all clips, and a row about each."""
-    recipe, targets, metric = plan.recipe, plan.targets, plan.recipe.select_by
-    head_type = head_class(recipe.head)
-    dims = [(stream.dim, stream.sequence) for stream in plan.inputs.streams]
-    data = head_type.prepare(plan.inputs.streams, device)
-    epochs = getattr(recipe, "epochs", 1)
-    folds, total = len(plan.parts) // len(recipe.seeds), len(plan.parts) * epochs
-    answers = Mean(len(plan.clips), len(plan.labels))
-    members: list[dict[str, Any]] = []
+    material: _Material, plan: _Plan, run_dir: Path, device: str, teller: _Teller
+) -> tuple[dict[int, Mean], list[dict[str, Any]]]:
+    """Train one head per seed and fold; save each; return what each seed's say of all clips, and a row about each."""
+    recipe, targets, metric = plan.recipe, material.targets, plan.recipe.select_by
+    head_type, dims, classes = head_class(recipe.head), material.dims, len(material.labels)
+    data, folds = head_type.prepare(material.inputs.streams, device), len(plan.parts) // len(recipe.seeds)
+    heads, parts = [], []
     with open(run_dir / "log.jsonl", "w", encoding="utf-8") as log:
-        for seed, fold, train, held_out in plan.parts:
 
-            def on_epoch(epoch: Epoch, seed: int = seed, fold: int = fold) -> None:
+        def listen(seed: int, fold: int) -> OnEpoch:
+            def on_epoch(epoch: Epoch) -> None:
                 row = {"seed": seed, "fold": fold, "epoch": epoch.epoch, "loss": epoch.loss, metric: epoch.metric}
                 log.write(json.dumps(row) + "\n")
-                if on_progress is not None:
-                    done = len(members) * epochs + epoch.epoch
-                    row_of = (epoch.epoch, epoch.loss, epoch.metric, epoch.best)
-                    on_progress(Progress(seed, fold, folds, *row_of, done, total))
+                teller.tell(seed, fold, folds, epoch)
 
-            head = head_type(recipe, dims, len(plan.labels), plan.valence, device, _member_seed(seed, fold))
-            measure = _measure(metric, targets, held_out, len(plan.labels))
-            best = head.fit(data, targets, train, held_out, measure, on_epoch)
-            validation = head.predict(data, held_out)
-            answers.add(held_out, validation)
-            answers.add(plan.others, head.predict(data, plan.others))
-            name = f"seed{seed}-fold{fold}.safetensors"
-            write_atomic(run_dir / name, save(_contiguous(head.state()), {"head": recipe.head}))
-            member = {"seed": seed, "fold": fold, "weights": name, "n_train": len(train), "n_val": len(held_out)}
-            members.append(member | {"best_epoch": best, metric: measure(validation)})
+            return on_epoch
+
+        for seed, fold, train, held_out in plan.parts:
+            heads.append(head_type(recipe, dims, classes, plan.valence, device, _member_seed(seed, fold)))
+            parts.append(Part(train, held_out, _measure(metric, targets, held_out, classes), listen(seed, fold)))
+        best = head_type.fit_all(heads, data, targets, parts)
+
+    answers = {seed: Mean(len(material.clips), classes) for seed in recipe.seeds}
+    members: list[dict[str, Any]] = []
+    for (seed, fold, *_), head, part, epoch in zip(plan.parts, heads, parts, best, strict=True):
+        validation = head.predict(data, part.val)
+        answers[seed].add(part.val, validation)
+        answers[seed].add(material.others, head.predict(data, material.others))
+        name = f"seed{seed}-fold{fold}.safetensors"
+        write_atomic(run_dir / name, save(_contiguous(head.state()), {"head": recipe.head}))
+        member = {"seed": seed, "fold": fold, "weights": name, "n_train": len(part.train), "n_val": len(part.val)}
+        members.append(member | {"best_epoch": epoch, metric: part.measure(validation)})
     return answers, members
+
+
+def _search(material: _Material, recipe: Any, count: int, device: str, teller: _Teller) -> dict[str, Any]:
+    """Cross-validate `count` settings, all together; what search.json holds. Sees the rows of `material.train` only."""
+    draws = draw(recipe, count)
+    used = tuple(dict.fromkeys(each.seed for each in draws))
+    plan = _plan(material, recipe.model_copy(update={"seeds": used}))
+    metric, targets = plan.recipe.select_by, material.targets
+    head_type, dims, classes = head_class(recipe.head), material.dims, len(material.labels)
+    of_seed = {seed: [part for part in plan.parts if part[0] == seed] for seed in used}
+    found: list[list[dict[str, Any]]] = [[] for _ in draws]
+    heads, parts = [], []
+
+    def listen(drawn: int, seed: int, fold: int) -> OnEpoch:
+        row: dict[str, Any] = {"fold": fold, "best_epoch": None, metric: None}
+        found[drawn].append(row)
+
+        def on_epoch(epoch: Epoch) -> None:
+            if epoch.best:
+                row.update({"best_epoch": epoch.epoch, metric: epoch.metric})
+            elif not np.isfinite(epoch.metric):
+                row.update({"best_epoch": None, metric: None})
+            teller.tell(seed, fold, len(of_seed[seed]), epoch, drawn)
+
+        return on_epoch
+
+    for i, each in enumerate(draws):
+        for seed, fold, train, held_out in of_seed[each.seed]:
+            heads.append(head_type(each.recipe, dims, classes, plan.valence, device, _member_seed(seed, fold)))
+            measure = _measure(metric, targets, held_out, classes)
+            parts.append(Part(train, held_out, measure, listen(i, seed, fold)))
+    head_type.fit_all(heads, head_type.prepare(material.inputs.streams, device), targets, parts, keep=False)
+    board = rank(draws, found, metric)
+    return {
+        "schema": 1,
+        "drawn": count,
+        "possible": math.prod(map(len, recipe.search.values())),
+        "ranges": recipe.search,
+        "select_by": metric,
+        "seeds": list(used),
+        "chosen": board[0]["settings"],
+        "chosen_seeds": [used[-1] + 1 + i for i in range(RUNS)],
+        "configurations": board,
+    }
 
 
 def _fit(
@@ -201,17 +291,39 @@ def _fit(
     device: str,
     on_progress: Callable[[Progress], None] | None,
     info: dict[str, Any],
+    drawn: int | None,
 ) -> FitResult:
-    plan = _plan(store, clips, labels, recipe)
+    material, search = _load(store, clips, labels, recipe), None
+    if drawn:
+        check_search(recipe, material.dims)
+        folds = len(_plan(material, recipe).parts)
+        teller = _Teller(on_progress, (drawn + RUNS) * folds * getattr(recipe, "epochs", 1))
+        search = _search(material, recipe, drawn, device, teller)
+        write_json(run_dir / "search.json", search)
+        chosen = search["chosen"] | {"seeds": search["chosen_seeds"]}
+        recipe = type(recipe).model_validate(recipe.model_dump() | chosen)
+        info |= {"search": {key: search[key] for key in ("drawn", "possible", "select_by", "seeds", "chosen")}}
+        plan = _plan(material, recipe)
+    else:
+        plan = _plan(material, recipe)
+        teller = _Teller(on_progress, plan.epochs)
     write_atomic(run_dir / "recipe.yaml", plan.recipe.to_yaml())
-    answers, members = _train(plan, run_dir, device, on_progress)
-    rows = _prediction_rows(plan, answers)
+    answers, members = _train(material, plan, run_dir, device, teller)
+    rows = _prediction_rows(material, plan, Mean.over(list(answers.values())))
     write_jsonl(run_dir / "predictions.jsonl", rows)
 
-    validation, splits = _scores(plan, rows)
+    validation, splits = _scores(material, rows)
+    runs = []
+    for seed, mean in answers.items() if len(answers) > 1 else ():
+        own, others = _scores(material, _prediction_rows(material, plan, mean))
+        numbers = {name: numbers_of(each) for name, each in others.items()}
+        runs.append({"seed": seed, "validation": numbers_of(own), "splits": numbers})
+    averaged = average(runs) if runs else None
     notes = list(plan.notes)
     if few := too_few(validation.n):
         notes.append(few)
+    if search:
+        notes.append(f"The settings are the best of {drawn} draws on the same validation clips.")
     if hasattr(plan.recipe, "epochs"):
         notes.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
     metrics = {
@@ -221,7 +333,9 @@ def _fit(
         "members": members,
         "notes": notes,
     }
+    metrics |= {"runs": runs, "average": averaged} if runs else {}
     write_json(run_dir / "metrics.json", metrics)
+    inputs = material.inputs
     features = [
         {
             "name": choice.name,
@@ -232,23 +346,23 @@ def _fit(
             "dim": stream.dim,
             "sequence": stream.sequence,
         }
-        for choice, spec, stream in zip(plan.recipe.features, plan.inputs.specs, plan.inputs.streams, strict=True)
+        for choice, spec, stream in zip(plan.recipe.features, inputs.specs, inputs.streams, strict=True)
     ]
     info |= {
         "features": features,
-        "profile": profile_note(plan.inputs.specs) or "Features come from the published encoders (paper profile).",
+        "profile": profile_note(inputs.specs) or "Features come from the published encoders (paper profile).",
         "notes": list(plan.notes),
         "valence": plan.valence,
         "members": [{key: member[key] for key in ("seed", "fold", "weights")} for member in members],
         "n_train": validation.n,
         "n_predicted": len(rows),
-        "skipped": list(plan.inputs.skipped),
-        "zeroed": list(plan.inputs.zeroed),
+        "skipped": list(inputs.skipped),
+        "zeroed": list(inputs.zeroed),
         "device": device,
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in ("emo", "numpy", "torch", "scikit-learn")},
     }
-    return FitResult(Run(run_dir, info), validation, splits, tuple(notes))
+    return FitResult(Run(run_dir, info), validation, splits, tuple(notes), averaged, search)
 
 
 def predict_run(
@@ -316,6 +430,15 @@ class Mean:
         if out.valence is not None:
             self.valence[rows] = np.where(self.count[rows] == 0, 0.0, self.valence[rows]) + out.valence
         self.count[rows] += 1
+
+    @classmethod
+    def over(cls, means: Sequence[Mean]) -> Mean:
+        """All models of several means together."""
+        whole = cls(*means[0].logits.shape)
+        whole.logits = np.sum([mean.logits for mean in means], axis=0)
+        whole.valence = np.sum([mean.valence for mean in means], axis=0)
+        whole.count = np.sum([mean.count for mean in means], axis=0)
+        return whole
 
     def row(self, i: int, labels: Sequence[str]) -> dict[str, Any]:
         """Answer, probabilities and valence (where the models gave one) of clip `i`."""
@@ -399,31 +522,31 @@ def _measure(metric: str, targets: Targets, rows: np.ndarray, classes: int) -> M
     return measure
 
 
-def _prediction_rows(plan: _Plan, answers: Mean) -> list[dict[str, Any]]:
+def _prediction_rows(material: _Material, plan: _Plan, answers: Mean) -> list[dict[str, Any]]:
     """One row per clip. `folds` names, per seed, the fold that held the clip out; `null` where all folds spoke."""
     folds: dict[int, list[int]] = {}
     for _, fold, _, held_out in plan.parts:
         for i in held_out:
             folds.setdefault(int(i), []).append(fold)
     rows = []
-    for i, clip in enumerate(plan.clips):
-        row = {"name": clip.id, "split": clip.split, "folds": folds.get(i)} | answers.row(i, plan.labels)
+    for i, clip in enumerate(material.clips):
+        row = {"name": clip.id, "split": clip.split, "folds": folds.get(i)} | answers.row(i, material.labels)
         label = clip.label or Label()
         truth = {"truth": label.emotion, "truth_valence": label.valence}
         rows.append(row | {key: value for key, value in truth.items() if value is not None})
     return rows
 
 
-def _scores(plan: _Plan, rows: Sequence[Mapping[str, Any]]) -> tuple[Score, dict[str, Score]]:
+def _scores(material: _Material, rows: Sequence[Mapping[str, Any]]) -> tuple[Score, dict[str, Score]]:
     """Score of the held-out training clips, and of every other split whose truth is known."""
     said = {row["name"]: Prediction(row["answer"], row.get("valence")) for row in rows}
     truths: dict[str | None, dict[str, Label]] = {}
-    for clip, row in zip(plan.clips, rows, strict=True):
+    for clip, row in zip(material.clips, rows, strict=True):
         if clip.label and clip.label.emotion:
             truths.setdefault(None if row["folds"] else clip.split, {})[clip.id] = clip.label
     scores = {}
     for split, truth in truths.items():
-        scores[split] = score(truth, {name: said[name] for name in truth}, "strict", plan.labels)
+        scores[split] = score(truth, {name: said[name] for name in truth}, "strict", material.labels)
     validation = scores.pop(None)
     return validation, {str(split): each for split, each in scores.items()}
 

@@ -60,9 +60,11 @@ class Logistic(Head):
         state["unseen"][seen] = 0.0
         if len(seen) > 1:
             from sklearn.linear_model import LogisticRegression
+            from threadpoolctl import threadpool_limits
 
             model = LogisticRegression(C=self.recipe.c, max_iter=self.recipe.max_iter)
-            model.fit((x - state["mean"]) / state["scale"], y)
+            with threadpool_limits(1, user_api="blas"):  # its products are small: more threads wait for each other
+                model.fit((x - state["mean"]) / state["scale"], y)
             # Two classes share one row of weights: the second class's logit against 0 for the first.
             rows = slice(1, 2) if len(seen) == 2 else slice(None)
             state["weight"][seen[rows]], state["bias"][seen[rows]] = model.coef_, model.intercept_

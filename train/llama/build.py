@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.workspace import HUB_ID
@@ -89,9 +91,12 @@ def build(
             llm = _load(path, DTYPES[dtype], device, quantise)
         else:
             tokenizer, name = _tokenizer(find_llm(str(source))) if source else LlamaTokenizer.bytes(), profile
-            if quantise:
-                raise UsageError(f"Profile {profile} has nothing to quantise.", "Leave quantise out.")
+            if quantise and profile == "tiny":
+                raise UsageError("Profile tiny has nothing to quantise.", "Leave quantise out.")
             llm = _random(SIZES[profile], tokenizer, DTYPES[dtype], device)
+            if quantise:
+                _quantise(llm, _bitsandbytes(quantise, DTYPES[dtype], device))
+        _fuse_norms(llm)
         return EmotionLlama(llm, tokenizer, widths, lora or LoraArgs(), name, seed)
 
 
@@ -176,7 +181,11 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
     folder = path
     if quantise is not None:
-        options |= _quantised(path, quantise, dtype, device)
+        if path.suffix == ".gguf":
+            raise UsageError(
+                f"nf4 is made of full weights, and {path} is a .gguf file.", "Give the model's own folder."
+            )
+        options |= {"quantization_config": _bitsandbytes(quantise, dtype, device), "device_map": {"": device}}
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = path.parent, path.name
     try:
@@ -196,20 +205,50 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
     return (llm if quantise else llm.to(device)).eval()
 
 
-def _quantised(path: Path, quantise: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def _bitsandbytes(quantise: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
     if quantise != "nf4":
         raise UsageError(f"There is no quantisation {quantise!r}.", "Use nf4, or none.")
     if device.type not in ("cuda", "cpu"):
         raise UsageError(f"nf4 needs a CUDA device or a CPU, not {device}.", "Leave quantise out.")
-    if path.suffix == ".gguf":
-        raise UsageError(f"nf4 is made of full weights, and {path} is a .gguf file.", "Give the model's own folder.")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ModelError("nf4 needs the package bitsandbytes.", "Install it: pip install 'emo[nf4]'.") from error
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
+    return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _quantise(llm: PreTrainedModel, config: BitsAndBytesConfig) -> None:
+    """Put the decoder's linear layers into 4 bits where they are, as `from_pretrained` does with those of a folder."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    kind, compute = config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype
+    for parent in list(llm.model.layers.modules()):
+        for name, linear in list(parent.named_children()):
+            if type(linear) is nn.Linear:
+                packed = Linear4bit(
+                    linear.in_features, linear.out_features, linear.bias is not None, compute, True, kind, device="meta"
+                )
+                packed.weight = Params4bit(linear.weight.data, False, compress_statistics=True, quant_type=kind)
+                packed.bias = linear.bias
+                setattr(parent, name, packed.to(linear.weight.device))
+    llm.is_loaded_in_4bit = llm.is_quantized = True
+
+
+class FusedNorm(nn.RMSNorm):
+    """RMSNorm as one kernel, where LLaMA's own is six and keeps float32 copies for the backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., H) in any float type, to the same; summed in float32."""
+        with torch.autocast(x.device.type, enabled=False):  # which would make the result float32
+            return super().forward(x)
+
+
+def _fuse_norms(llm: PreTrainedModel) -> None:
+    for parent in list(llm.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, LlamaRMSNorm):
+                fused = FusedNorm(norm.weight.shape, norm.variance_epsilon, device="meta")
+                fused.weight = norm.weight
+                setattr(parent, name, fused)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
 from emo.featstore.errors import ModelError, UsageError
@@ -263,6 +265,17 @@ class EmotionLlama(nn.Module):
         """Half precision for adapters and projections where the language model has it."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
+    def recompute(self, wanted: bool = True) -> None:
+        """Keep only the input of every decoder layer for the backward pass, which computes the rest again; or not."""
+        for layer in self.llm.model.layers:  # as `GradientCheckpointingLayer` of transformers has it
+            layer.gradient_checkpointing = wanted
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    def compile_layers(self) -> None:
+        """Compile the decoder layers for training; answers go without. All layers and lengths share one graph."""
+        for layer in self.llm.model.layers:
+            layer.compile(dynamic=True)
+
     # ---- from prompts and features to rows ---------------------------------------------------------------------------
 
     def length(self, prompt: Prompt, answer: Sequence[int] = (), max_context_len: int | None = MAX_CONTEXT_LEN) -> int:
@@ -343,7 +356,8 @@ class EmotionLlama(nn.Module):
         if not batch.sources.numel():
             return rows
         features = self.condition(batch.tokens, batch.streams).to(rows.dtype).flatten(0, 1)[batch.sources]
-        return rows.flatten(0, 1).index_copy(0, batch.slots, features).view_as(rows)
+        rows.flatten(0, 1).index_copy_(0, batch.slots, features)
+        return rows
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -469,7 +483,8 @@ class EmotionLlama(nn.Module):
         training = self.training
         self.eval()
         try:
-            with self.autocast():
+            # What `compile_layers` has made is for training: the growing cache would have it made again and again.
+            with torch.compiler.set_stance("force_eager"), self.autocast():
                 yield
         finally:
             self.train(training)

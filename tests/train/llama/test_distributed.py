@@ -113,7 +113,7 @@ def test_a_sharded_run_goes_on_bit_by_bit_or_in_one_process_and_is_then_like_any
     corpus: Make, recipe: Make, tmp_path: Path, other_process: Make
 ) -> None:
     made = corpus(n=22)
-    chosen = recipe(*SHORT, "parallel=fsdp", "checkpoint.every_steps=2")
+    chosen = recipe(*SHORT, "parallel=fsdp", "recompute=true", "checkpoint.every_steps=2")
     other_process(made, chosen, SHARDED)
     assert gap(tmp_path / "whole", tmp_path / "parts") == 0
     assert [row["step"] for row in load_run(tmp_path / "parts").info["resumed"]] == [2]

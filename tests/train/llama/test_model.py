@@ -20,6 +20,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.train.llama.build import SIZES, build, find_llm
 from emo.train.llama.model import EmotionLlama, LoraArgs, Widths
 from emo.train.llama.prompt import Prompt, build_prompt, encode_answer, instruction
+from emo.train.llama.setup import base_parameters, flops_per_token
 from emo.train.llama.tokenizer import LlamaTokenizer
 
 WIDTHS = Widths(12, 9, (("face", 10), ("video", 7), ("audio", 5)))
@@ -238,6 +239,24 @@ def test_a_half_precision_base_with_float32_adapters(model: EmotionLlama, dtype:
     assert torch.isfinite(half.label_logprobs(prompts(half), *features(3), answers(half))).all()
 
 
+def test_recomputation_keeps_less_for_the_same_gradients(model: EmotionLlama) -> None:
+    batch, kept, gradients = model.collate(prompts(model), answers(model), *features(3)), [], []
+    model.train()
+    for way in ("keep", "recompute"):
+        if way == "recompute":
+            model.recompute()
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: (to.append(x.nbytes), x)[1], lambda x: x):
+            torch.manual_seed(0)  # dropout
+            total, _ = model(batch)
+        total.backward()
+        kept.append(sum(sizes))
+        gradients.append([parameter.grad for _, parameter in model.trainable()])
+        model.zero_grad()
+    assert kept[1] < kept[0] / 2
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_text_alone() -> None:
     model = awake(build(None, Widths(), LORA, profile="tiny")).eval()
     asked = prompts(model, media=False)
@@ -421,6 +440,22 @@ def test_a_gguf_file(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert got.tokenizer.encode("hi</s>") == want.tokenizer.encode("hi</s>")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fused_norm_is_llamas(dtype: str) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    kind = getattr(torch, dtype)
+    model = build(None, WIDTHS, LORA, dtype, profile="tiny")
+    norms = [each for each in model.modules() if isinstance(each, torch.nn.RMSNorm)]
+    assert len(norms) == 5, "two of each layer, and the last"
+    norm, plain = norms[0], LlamaRMSNorm(64, norms[0].eps).to(kind)
+    plain.weight.data = norm.weight.data.uniform_(0.5, 2)
+    x = (torch.randn(3, 7, 64) * 5).to(kind)
+    with model.autocast():
+        assert norm(x).dtype == kind, "autocast does not widen what follows"
+    torch.testing.assert_close(norm(x), plain(x))
+
+
 def test_an_incomplete_model_is_refused(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
@@ -488,12 +523,30 @@ def test_hub_ids_local_first_and_one_message_where_they_fail(folder: Path, monke
             build("meta-llama/Llama-2-7b-chat-hf", WIDTHS)
 
 
-def test_random_7b_is_llama_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    from emo.train.llama.build import SIZES
-
-    monkeypatch.setitem(SIZES["random"], "num_hidden_layers", 1)
-    for name, value in (("hidden_size", 64), ("intermediate_size", 96)):
+@pytest.fixture
+def small_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLaMA-2-7B's build with fewer and smaller layers."""
+    for name, value in (("num_hidden_layers", 1), ("hidden_size", 64), ("intermediate_size", 128)):
         monkeypatch.setitem(SIZES["random"], name, value)
+
+
+def test_random_7b_is_llama_2(small_random: None) -> None:
     model = build("random", WIDTHS, LORA, "bfloat16", profile="random")
     assert (model.llm.config.vocab_size, model.dtype) == (32000, torch.bfloat16)
     assert F.softmax(model.label_logprobs(prompts(model), *features(3), answers(model)), 1).isfinite().all()
+
+
+def test_random_7b_in_four_bits_is_close_to_what_it_was(small_random: None) -> None:
+    """For measuring memory: the same weights, quantised where they are."""
+    pytest.importorskip("bitsandbytes", reason="nf4 needs bitsandbytes (pip install 'emo[nf4]', 125 MB)")
+    full, packed = (
+        build(None, WIDTHS, LORA, "bfloat16", profile="random", quantise=how).eval() for how in (None, "nf4")
+    )
+    assert packed.llm.model.layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.uint8
+    assert base_parameters(packed) == base_parameters(full)
+    assert flops_per_token(packed) == flops_per_token(full) == 4 * (4 * 64 * 64 + 3 * 64 * 128 + 3 * 64)
+    batch = full.collate(prompts(full), answers(full), *features(3))
+    want, n = full.loss(batch)
+    got, _ = packed.loss(batch)
+    got.backward()
+    assert got.item() / n == pytest.approx(want.item() / n, rel=0.02)

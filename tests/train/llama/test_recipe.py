@@ -129,6 +129,7 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_key() -> None:
         (["lora=7"], "lora: "),
         (["lora=7", "lora.x.y=3"], "unknown key lora.x"),
         (["parallel=fsdp", "quantise=nf4"], "parallel: fsdp cannot share a quantised language model"),
+        (["parallel=fsdp", "compile=true"], "compile: is for layers that are whole on every card"),
         (["parallel=pp"], "parallel: "),
         (["kind=head"], "of kind 'head'"),
     ],

@@ -109,6 +109,51 @@ def test_resumed_is_uninterrupted_bit_by_bit(corpus: Make, recipe: Make, tmp_pat
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file
 
 
+def test_recomputing_activations_changes_no_bit(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    """With dropout, and with answers between the steps; also where a run goes on with the other way."""
+    made, sets = corpus(n=12), ("checkpoint.every_steps=2", "validation.every=3", "lora.dropout=0.3")
+    train(made, recipe(*sets), tmp_path / "kept")
+    with pytest.raises(Stop):
+        train(made, recipe(*sets), tmp_path / "again", on_progress=stop_after(5))
+    train(made, recipe(*sets, "recompute=true"), tmp_path / "again", resume=True)
+    assert same(tmp_path / "kept", tmp_path / "again")
+
+
+def test_compiled_layers_learn_the_same(
+    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through torch's tracing, without its code generator, which needs a compiler; answers go without either."""
+    real, traced = torch.nn.Module.compile, []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        traced.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **how: real(layer, backend=count, **how))
+    made, sets = corpus(), ("steps_per_epoch=4", "validation.every=2", "lora.dropout=0")
+    train(made, recipe(*sets), tmp_path / "plain")
+    train(made, recipe(*sets, "compile=true"), tmp_path / "compiled")
+    assert traced
+    assert gap(tmp_path / "plain", tmp_path / "compiled") < TOLERANCE
+    plain, compiled = (read_predictions(tmp_path / n / "predictions-likelihood.jsonl") for n in ("plain", "compiled"))
+    for name, row in plain.items():
+        assert compiled[name].probabilities == pytest.approx(row.probabilities, abs=1e-3)
+
+
+def test_layers_that_cannot_be_compiled_are_one_sentence(
+    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **how: real(layer, backend=broken, **how))
+    with pytest.raises(TrainError, match=r"cannot be compiled.*Failed to find C compiler") as caught:
+        train(corpus(), recipe(*QUIET, "compile=true"), tmp_path / "run")
+    assert "compile=false" in caught.value.hint
+    assert load_run(tmp_path / "run").info["status"] == "failed"
+
+
 TOLERANCE = 2e-5  # of weights whose 8 steps are 1e-2 long: sums of gradients in another order
 
 
@@ -238,12 +283,12 @@ def test_the_newest_and_the_best_are_kept(
     values = iter([0.2, 0.7, 0.4, 0.7])
     from emo.train.llama import tune as module
 
-    real = module._Training._score
+    real = module.Training._score
 
     def scored(self: Any, rows: Any) -> Any:
         return replace(real(self, rows), f1_weighted=next(values, 0.7))
 
-    monkeypatch.setattr(module._Training, "_score", scored)
+    monkeypatch.setattr(module.Training, "_score", scored)
     made = corpus()
     result = train(
         made, recipe("validation.every=2", "checkpoint.every_steps=1", "checkpoint.keep=2"), tmp_path / "run"

@@ -1,0 +1,341 @@
+"""Many heads of one shape trained together: their weights are stacked, and each step is one step of all of them.
+
+Every head sees the clips, the dropout masks and the optimizer that `Attention.fit` would give it alone; only the sums
+inside a matrix product may come in another order. On a GPU a step is one CUDA graph, and nothing waits for the host
+within an epoch. On a CPU as many heads are stacked as a core's cache holds, and the cores take stacks in turn: what a
+head learns does not depend on how many cores there are.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from emo.train.heads.attention import check_finite, head_loss, one_thread, scaling_of
+from emo.train.heads.base import Epoch, Outputs, Part, Targets
+from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise
+
+ARRAYS = 4  # weights, gradients and Adam's two moments
+CPU_BYTES = 64 * 2**20  # of these arrays in one stack, about what a cache holds
+CPU_STACKS = 4  # of any group, so that several cores have work
+GPU_SHARE = 0.4  # of the free memory
+EVAL_VALUES = 2**26  # inputs in one forward pass of an evaluation
+EAGER = 3  # steps before a step is captured as a CUDA graph
+
+Event = tuple[int, Epoch]  # which head of a stack, and how its epoch went
+
+
+def train_together(
+    heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, parts: Sequence[Part], keep: bool
+) -> list[int]:
+    """`Head.fit_all` of the attention heads.
+
+    Args:
+        heads: They may differ in seed, widths, dropout, learning rate, weight decay and clipping.
+        data: `(N, D)` of each stream, on the heads' device.
+        targets: Of all clips.
+        parts: One per head.
+        keep: As in `Head.fit_all`.
+    """
+    best = [0] * len(heads)
+    cores, device = torch.get_num_threads(), heads[0].device
+    stacks = _stacks(heads, parts)
+
+    def start(k: int) -> Iterator[Event]:
+        return Stack([heads[i] for i in stacks[k]], data, targets, [parts[i] for i in stacks[k]], keep).events()
+
+    with one_thread(), closing(_in_order(len(stacks), start, 1 if device.type == "cuda" else cores)) as events:
+        for k, (place, epoch) in events:
+            i = stacks[k][place]
+            if epoch.best:
+                best[i] = epoch.epoch
+            if not math.isfinite(epoch.metric):
+                best[i] = 0
+            parts[i].on_epoch(epoch)
+    return best
+
+
+def _stacks(heads: Sequence[Any], parts: Sequence[Part]) -> list[list[int]]:
+    """Which heads are stacked: those of the same shapes and number of steps, as many as there is room for."""
+    alike: dict[Any, list[int]] = {}
+    for i, (head, part) in enumerate(zip(heads, parts, strict=True)):
+        shapes = tuple(tuple(p.shape) for p in head.net.parameters())
+        steps = -(-len(part.train) // head.recipe.batch_size)
+        alike.setdefault((shapes, steps, head.recipe.batch_size, head.recipe.epochs), []).append(i)
+    if heads[0].device.type == "cuda":
+        room = GPU_SHARE * torch.cuda.mem_get_info(heads[0].device)[0] / 2  # the best weights, activations
+        least = 1
+    else:
+        room, least = CPU_BYTES, min(CPU_STACKS, len(heads))
+    stacks = []
+    for group in alike.values():
+        size = sum(p.numel() * p.element_size() for p in heads[group[0]].net.parameters())
+        count = max(1, int(room // (ARRAYS * size)))
+        count = -(-len(group) // max(least, -(-len(group) // count)))  # heads of a stack; all stacks are alike
+        seeds = list(dict.fromkeys(heads[i].seed for i in group))
+        group.sort(key=lambda i: seeds.index(heads[i].seed))  # heads of one seed share their random numbers
+        for at in range(0, len(group), count):
+            stacks.append(sorted(group[at : at + count], key=lambda i: _pace(heads[i].recipe)))
+    return stacks
+
+
+def _pace(recipe: Any) -> tuple[float, float, float]:
+    """Learning rate, weight decay and largest gradient value: heads that agree in them take one optimizer step."""
+    return recipe.lr, recipe.weight_decay, math.inf if recipe.grad_clip is None else recipe.grad_clip
+
+
+def _in_order(count: int, start: Callable[[int], Iterable[Event]], workers: int) -> Iterator[tuple[int, Event]]:
+    """Events of `count` stacks, one stack after the other, while `workers` of them are trained at a time."""
+    if workers == 1 or count == 1:
+        for k in range(count):
+            for event in start(k):
+                yield k, event
+        return
+    told: list[queue.SimpleQueue[Event | None]] = [queue.SimpleQueue() for _ in range(count)]
+    stop = threading.Event()
+
+    def run(k: int) -> None:
+        try:
+            for event in () if stop.is_set() else start(k):
+                told[k].put(event)
+                if stop.is_set():
+                    break
+        finally:
+            told[k].put(None)
+
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(run, k) for k in range(count)]
+        try:
+            for k, job in enumerate(jobs):
+                while (event := told[k].get()) is not None:
+                    yield k, event
+                job.result()
+        finally:
+            stop.set()
+
+
+class _Adam:
+    """`torch.optim.Adam(fused=True)`, as `Attention.fit` has it, on the heads `first` to `last` of stacked tensors."""
+
+    def __init__(
+        self, params: Sequence[Tensor], first: int, last: int, lr: float, weight_decay: float, clip: float
+    ) -> None:
+        self.heads, self.clip = slice(first, last), clip
+        self.params = [p[self.heads] for p in params]
+        self.moments = [[torch.zeros_like(p) for p in self.params] for _ in range(2)]
+        self.steps = [torch.zeros((), device=p.device) for p in self.params]
+        self.rest = {"lr": lr, "weight_decay": weight_decay, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        own = [g[self.heads] for g in gradients]
+        if self.clip < math.inf:
+            own = [g.clamp(-self.clip, self.clip) for g in own]
+        adam(self.params, own, *self.moments, [], self.steps, fused=True, amsgrad=False, maximize=False, **self.rest)
+
+
+class Stack:
+    """Heads of one shape, and the state of their training. M heads, of which U differ in seed or clips.
+
+    Args:
+        heads, data, targets, parts, keep: As in `train_together`; the heads have the same shapes and number of steps.
+    """
+
+    def __init__(
+        self, heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, parts: Sequence[Part], keep: bool
+    ) -> None:
+        self.heads, self.data, self.parts, self.keep = heads, data, parts, keep
+        self.device, recipe = heads[0].device, heads[0].recipe
+        self.epochs, self.size = recipe.epochs, recipe.batch_size
+        self.steps = -(-len(parts[0].train) // self.size)
+        self.emotion = torch.from_numpy(targets.emotion).to(self.device)
+        self.valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
+
+        kinds: dict[Any, int] = {}
+        of = [
+            kinds.setdefault((head.seed, part.train.tobytes(), part.val.tobytes()), len(kinds))
+            for head, part in zip(heads, parts, strict=True)
+        ]
+        first = [of.index(u) for u in range(len(kinds))]
+        self.of = torch.tensor(of, device=self.device)  # (M,)
+        self.seeds = [heads[m].seed for m in first]
+        self.trains, self.vals = [parts[m].train for m in first], [parts[m].val for m in first]
+        self.scaling = self._scaling() if recipe.standardise else None
+
+        self.net = self._stacked()
+        self.params = [p.detach() for p in self.net.parameters()]  # each (M, ...)
+        self.best = [p.clone() for p in self.params] if keep else []
+        paces = [_pace(head.recipe) for head in heads]
+        self.optimizers = [
+            _Adam(self.params, paces.index(pace), paces.index(pace) + paces.count(pace), *pace)
+            for pace in dict.fromkeys(paces)
+        ]
+        self.drops = drops_of(self.net)
+
+        count, rows = len(kinds), min(BLOCK, self.steps) * self.size
+        width = sum(drop.width for drop in self.drops)
+        self.lane = torch.arange(self.size, device=self.device)
+        self.clock = torch.zeros((), dtype=torch.int64, device=self.device)  # steps of this epoch
+        self.rows = torch.zeros(count, self.steps * self.size, dtype=torch.int64, device=self.device)
+        real = np.zeros((count, self.steps * self.size), dtype=bool)
+        for u, train in enumerate(self.trains):
+            real[u, : len(train)] = True
+        self.real = torch.from_numpy(real).to(self.device)
+        self.noise = torch.zeros(count, rows, width, dtype=torch.int16, device=self.device)
+        self.total = torch.zeros(len(heads), device=self.device)
+        self.taken, self.graph = 0, None
+
+    def events(self) -> Iterator[Event]:
+        """Train; how each epoch of each head went. Of a head that diverges the metric is NaN, and no more follows."""
+        count = len(self.heads)
+        best, alive, gone = np.full(count, -math.inf), np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
+
+        def judge(epoch: int, losses: np.ndarray, outs: list[Outputs]) -> Iterator[Event]:
+            metrics = np.array([part.measure(out) for part, out in zip(self.parts, outs, strict=True)])
+            alive[:] &= np.isfinite(losses) & np.isfinite(metrics)
+            better = alive & (metrics > best)
+            best[better] = metrics[better]
+            if self.keep:
+                for loss, metric in zip(losses.tolist(), metrics.tolist(), strict=True):
+                    check_finite(epoch, loss, metric)
+                at = torch.from_numpy(np.flatnonzero(better)).to(self.device)
+                for kept, now in zip(self.best, self.params, strict=True):
+                    kept[at] = now[at]
+            for m in np.flatnonzero(~gone):
+                gone[m] = not alive[m]
+                metric = float(metrics[m]) if alive[m] else math.nan
+                yield int(m), Epoch(epoch, float(losses[m]), metric, bool(better[m]))
+
+        waiting: Iterator[Event] = iter(())
+        for epoch in range(1, self.epochs + 1):
+            self._train(epoch)
+            yield from waiting  # while a GPU is busy with the next epoch
+            losses = self.total.cpu().numpy() / [len(part.train) for part in self.parts]
+            waiting = judge(epoch, losses, self._outputs())
+            if self.keep:  # the weights are still those of this epoch
+                yield from waiting
+        yield from waiting
+        if self.keep:
+            self._give_back()
+
+    def _train(self, epoch: int) -> None:
+        """One epoch of all heads."""
+        rows = np.empty(tuple(self.rows.shape), dtype=np.int64)
+        for u, (seed, train) in enumerate(zip(self.seeds, self.trains, strict=True)):
+            order = epoch_order(train, seed, epoch)
+            rows[u, : len(order)], rows[u, len(order) :] = order, order[-1]  # the rest is not real
+        self.rows.copy_(torch.from_numpy(rows))
+        self.total.zero_()
+        self.clock.zero_()
+        self.net.train()
+        for step in range(self.steps):
+            if step % BLOCK == 0:
+                drawn = min(BLOCK, self.steps - step) * self.size
+                for u, seed in enumerate(self.seeds):
+                    width = self.noise.shape[2]
+                    self.noise[u, :drawn] = draw_noise(seed, epoch, step // BLOCK, drawn, width, self.device)
+            self._advance()
+
+    def _advance(self) -> None:
+        """The next step: on a GPU the first ones eagerly on a side stream, then one graph again and again."""
+        if self.device.type != "cuda":
+            self._step()
+            return
+        if self.graph is None and self.taken < EAGER:
+            side = torch.cuda.Stream(self.device)
+            side.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(side):
+                self._step()
+            torch.cuda.current_stream(self.device).wait_stream(side)
+            self.taken += 1
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._step()
+        self.graph.replay()
+
+    def _step(self) -> None:
+        """One optimizer step of every head; touches nothing but tensors on the device."""
+        at = self.clock * self.size + self.lane  # (B,)
+        rows = self.rows.index_select(1, at)  # (U, B)
+        real = self._each(self.real.index_select(1, at))
+        give_noise(self.drops, self._each(self.noise.index_select(1, at % (BLOCK * self.size))))
+        out = self.net(self._streams(rows))
+        loss = head_loss(out, self._each(self.emotion[rows]), self._each(self.valence[rows]), real)  # (M,)
+        gradients = torch.autograd.grad(loss.sum(), list(self.net.parameters()))
+        with torch.no_grad():
+            for optimizer in self.optimizers:
+                optimizer.step(gradients)
+            self.total += loss * real.sum(dim=1)
+            self.clock += 1
+
+    @torch.no_grad()
+    def _outputs(self) -> list[Outputs]:
+        """What every head says of its validation clips."""
+        self.net.eval()
+        length = max(map(len, self.vals))
+        rows = torch.from_numpy(np.stack([np.resize(val, length) for val in self.vals])).to(self.device)  # (U, V)
+        some = max(1, EVAL_VALUES // (len(self.heads) * sum(tensor.shape[1] for tensor in self.data)))
+        outs = [self.net(self._streams(part)) for part in rows.split(some, dim=1)]
+        logits = torch.cat([out.logits for out in outs], dim=1).double().cpu().numpy()  # (M, V, C)
+        valence = None
+        if outs[0].valence is not None:
+            valence = torch.cat([out.valence for out in outs], dim=1).squeeze(2).double().cpu().numpy()  # (M, V)
+        lengths = [len(part.val) for part in self.parts]
+        return [Outputs(logits[m, :n], None if valence is None else valence[m, :n]) for m, n in enumerate(lengths)]
+
+    def _streams(self, rows: Tensor) -> list[Tensor]:
+        """Inputs of every head `(M, B, D)`, from rows `(U, B)`."""
+        streams = [tensor[rows] for tensor in self.data]
+        if self.scaling is not None:
+            streams = [(x - mean) / std for x, (mean, std) in zip(streams, self.scaling, strict=True)]
+        return [self._each(x) for x in streams]
+
+    def _each(self, x: Tensor) -> Tensor:
+        """`(U, ...)` as `(M, ...)`."""
+        if len(self.seeds) == 1:
+            return x.expand(len(self.heads), *x.shape[1:])
+        return x.index_select(0, self.of)
+
+    def _scaling(self) -> list[tuple[Tensor, Tensor]]:
+        """Mean and deviation of every stream over each kind's training clips, `(U, 1, D)`."""
+        pairs = [[scaling_of(tensor, None, train) for train in self.trains] for tensor in self.data]
+        return [
+            (torch.stack([mean for mean, _ in each])[:, None], torch.stack([std for _, std in each])[:, None])
+            for each in pairs
+        ]
+
+    def _stacked(self) -> Any:
+        """One network that holds the weights of all heads, matrices as `(M, in, out)`, and their dropout."""
+        net = copy.deepcopy(self.heads[0].net)
+        states = [dict(head.net.named_parameters()) for head in self.heads]
+        for name, parameter in net.named_parameters():
+            each = torch.stack([state[name].data for state in states])
+            # Gradients of matrices come in this order, and the fused optimizer wants all strides alike.
+            parameter.data = each.mT.clone(memory_format=torch.contiguous_format) if each.dim() == 3 else each
+        for place, drop in enumerate(drops_of(net)):
+            each = [drops_of(head.net)[place] for head in self.heads]
+            shape = {"device": self.device, "dtype": torch.int16}
+            drop.threshold = torch.tensor([d.threshold for d in each], **shape)[:, None, None]
+            drop.scale = torch.tensor([d.scale for d in each], device=self.device)[:, None, None]
+        return net
+
+    def _give_back(self) -> None:
+        """Every head gets the weights of its best epoch."""
+        for m, head in enumerate(self.heads):
+            for parameter, kept in zip(head.net.parameters(), self.best, strict=True):
+                parameter.data.copy_(kept[m].mT if parameter.dim() == 2 else kept[m])
+            if self.scaling is not None:
+                u = int(self.of[m])
+                head.scaling = [(mean[u, 0].clone(), std[u, 0].clone()) for mean, std in self.scaling]
