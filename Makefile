@@ -9,6 +9,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test lint clean
+.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import
 
 install: $(STAMP)
 
@@ -29,6 +30,39 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Each writes its section of docs/benchmarks.md. Sizes follow the device: true ones on a GPU.
+BENCH := $(BIN)/python tests/benchmarks
+DATA  ?= ../shared/data
+
+bench-store: install
+	$(BENCH)/store.py
+
+bench-start: install
+	$(BENCH)/start.py
+
+bench-extract: install
+	$(BENCH)/one_pass.py
+
+bench-memory: install
+	$(BENCH)/memory.py
+
+bench-heads: install
+	$(BENCH)/heads.py
+
+bench-tune: install
+	$(BENCH)/tune.py
+	$(BENCH)/tune.py --quantise nf4
+
+bench-answers: install
+	$(BENCH)/answers.py
+
+bench-import: install
+	$(BENCH)/import_npy.py
+
+bench-real: install
+	$(BIN)/python -m pip install --quiet --editable ".[egemaps,text]"
+	$(BENCH)/real_rows.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

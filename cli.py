@@ -206,9 +206,12 @@ def extract(
         str | None, typer.Option(help="Who counts, of several people: prominent, largest, longest, central, talking.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips that are present.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads or processes that decode. Default: one per core.")
+    ] = None,
     commit_every: Annotated[int, typer.Option(min=1, help="Clips per commit (and at least every 30 s).")] = 200,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed for good.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write a timeline, for ui.perfetto.dev in a browser.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Json = False,
 ) -> None:
@@ -218,7 +221,7 @@ def extract(
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
     what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
     how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
-    request = Request(**what, **how, retry_failed=retry_failed, dry_run=dry_run)  # type: ignore[arg-type]
+    request = Request(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]
     _show(_extract(_workspace(), request), json)
 
 
@@ -239,6 +242,8 @@ def _extract(workspace: Any, request: Any) -> Any:
         _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store_path}")
     else:
         _say("nothing to do")
+    if words := session.job.trace.says():
+        _say(words)
     return outcome.page()
 
 
@@ -292,6 +297,9 @@ def train(
     run: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
     force: Annotated[list[str] | None, typer.Option(help="A difference to accept with --resume.")] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Of a head: draw N settings, train all, run the best six times.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -310,8 +318,8 @@ def train(
             raise typer.Exit(130)
         if not json:
             _draw(made)
-    going_on = {"resume": bool(resume), "force": order.force}
-    result = train_it(workspace, chosen, dataset, resume or run, device, _say, **going_on)
+    how = {"resume": bool(resume), "force": order.force, "search": search}
+    result = train_it(workspace, chosen, dataset, resume or run, device, _say, **how)
     if result is None:  # one of several processes, of which the first speaks
         return
     _show(run_page(result), json)
