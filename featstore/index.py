@@ -282,10 +282,14 @@ def by_segment(records: Array, numbers: Array) -> Iterator[tuple[int, Array]]:
 
 def _numbered(keys: Sequence[str], known: dict[str, int], in_order: list[str]) -> Array:
     """Number of each key; new ones are appended."""
+    before = len(known)
+    if known.keys().isdisjoint(keys) and len(set(keys)) == len(keys):  # the common case, without a step per key
+        known.update(zip(keys, range(before, before + len(keys)), strict=True))
+        in_order += keys
+        return np.arange(before, before + len(keys))
     try:
         return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
     except KeyError:
-        before = len(known)
         for key in keys:
             known.setdefault(key, len(known))
         in_order += [*islice(reversed(known), len(known) - before)][::-1]

@@ -310,6 +310,8 @@ def report(
         + ", ".join(f"{name} {value:.5f}" for name, value in near.items())
         + ".",
     ]
+    slow = f"finding and following faces is {mean['faces'] / mean['decode']:.0%} of the workers' time"
+    words.append(f"What limits it now: the workers; {slow}.")
     if cuda:
         clips_s = ours.clips / statistics.median(times["emo"])
         device = next(share for row, share in mean.items() if row.startswith("device"))
