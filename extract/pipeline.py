@@ -29,7 +29,7 @@ from emo.extract.lane import Lane, Ready, put
 from emo.extract.plan import Job, left
 from emo.extract.texts import LANGUAGES, hash_spec, hash_text, text_of
 from emo.extract.trace import Trace
-from emo.extract.workers import DecodePool
+from emo.extract.workers import TRIM_EVERY, DecodePool, trim
 from emo.featstore.clip import Clip, MediaId, hash_media
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.spec import EncoderSpec
@@ -340,6 +340,8 @@ class Pass:
         if ready.pending == 0:
             self.progress.done += 1
             self.progress.media_s += ready.decoded.duration_s
+            if self.progress.done % TRIM_EVERY == 0:
+                trim()
 
     def _fail(self, error: BaseException) -> None:
         """Remember the first error and wake everyone who waits on a queue."""

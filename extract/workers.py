@@ -6,6 +6,8 @@ and shares that memory. A worker that dies (a decoder that crashes) costs the cl
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import signal
 import threading
@@ -21,7 +23,9 @@ from emo.extract.decode import ClipDecoder, Decoded
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
+TRIM_EVERY = 100  # clips
 _decoder: ClipDecoder | None = None  # of this worker process
+_decoded = 0
 
 
 class DecodePool:
@@ -89,6 +93,16 @@ def _begin(decoder: ClipDecoder) -> None:
     _decoder = decoder
 
 
+def trim() -> None:
+    """Give memory back that malloc keeps: clips of many sizes leave holes, which add up over a long pass (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _decode(clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
+    global _decoded
     assert _decoder is not None
+    _decoded += 1
+    if _decoded % TRIM_EVERY == 0:
+        trim()
     return _decoder.decode(clip, path, names)

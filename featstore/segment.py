@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,36 @@ class SegmentWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Readers:
+    """Readers that are kept for the next question, the latest ones: each that maps holds a file open, and a process may
+    hold few (1,024 on most systems).
+
+    Args:
+        folder: The store's `features.zarr`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._kept = folder, dict[str, SegmentReader]()
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = 4096 if most == resource.RLIM_INFINITY else min(max(16, most // 4), 4096)
+
+    def get(self, key: str, segment: Segment) -> SegmentReader:
+        """The reader of a segment of the feature with this key."""
+        reader = self._kept.pop(segment.name, None) or SegmentReader(self._folder / key / segment.name, segment)
+        self._kept[segment.name] = reader  # now the latest
+        if len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+        return reader
+
+    def once(self, key: str, segment: Segment) -> SegmentReader:
+        """The same for a caller who reads the whole segment and does not come back."""
+        return self._kept.get(segment.name) or SegmentReader(self._folder / key / segment.name, segment)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
 
 
 class SegmentReader:

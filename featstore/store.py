@@ -30,7 +30,7 @@ from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import FeatureMissing, StoreCorrupt, StoreError, UsageError
 from emo.featstore.index import NO_MEDIA, Array, Index, Table, by_segment
 from emo.featstore.maintain import CompactReport, GcReport, Problem
-from emo.featstore.segment import SegmentGone, SegmentReader, group_document
+from emo.featstore.segment import Readers, SegmentGone, group_document
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.writer import Writer
 
@@ -119,7 +119,7 @@ class Store:
         self.id: str = meta["id"]
         self._index: Index | None = None
         self._lock = threading.RLock()
-        self._readers: dict[str, SegmentReader] = {}
+        self._readers = Readers(path / "features.zarr")
         self._matrices: dict[str, _Matrix] = {}  # by fingerprint
         self._named: dict[str, EncoderSpec] = {}  # what names meant since the last commit
         self._by_path: tuple[Index, int, dict[str, int]] | None = None
@@ -505,16 +505,8 @@ class Store:
         return FeatureMissing(text, "Run `emo extract`, or leave these clips out.")
 
     def _record(self, segment: int, start: int, rows: int, crc: int) -> Array:
-        return self._reader(segment).record(start, rows, crc)
-
-    def _reader(self, number: int) -> SegmentReader:
-        segment = self.index.segments[number]
-        reader = self._readers.get(segment.name)
-        if reader is None:
-            key = self.index.tables[segment.feature].spec.key
-            reader = SegmentReader(self.path / "features.zarr" / key / segment.name, segment)
-            self._readers[segment.name] = reader
-        return reader
+        found = self.index.segments[segment]
+        return self._readers.get(self.index.tables[found.feature].spec.key, found).record(start, rows, crc)
 
     def _matrix(self, table: Table) -> _Matrix:
         """All utterance vectors of a feature, read when records were added since."""
@@ -531,7 +523,8 @@ class Store:
             done = 0
             for number, mine in by_segment(table.records, live):
                 of_record[mine] = np.arange(done, done + len(mine))
-                rows[done : done + len(mine)] = self._reader(number).rows(table.records[mine])
+                reader = self._readers.once(table.spec.key, index.segments[number])
+                rows[done : done + len(mine)] = reader.rows(table.records[mine])
                 done += len(mine)
         found = self._records(table, index.clip_names)
         of_clip = np.where(found >= 0, of_record[found], len(rows)) if len(of_record) else np.zeros(len(found), "i8")

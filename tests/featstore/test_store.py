@@ -6,6 +6,8 @@ import os
 import pickle
 import shutil
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,20 @@ def test_read_into_fills_the_callers_buffer_in_the_order_asked_for(lab: Any, sto
         store.read_into("eva_g_448", ["c0"] * 4, np.empty((4, 5, 7)))
     with pytest.raises(UsageError, match="differ in length"):
         store.read_into("HL-FRA", ["c0", "c1", "c2"], np.empty((3, 1, 4)))
+
+
+def test_a_store_of_many_segments_needs_few_open_files(lab: Any, store: Store) -> None:
+    lab.fill(store, range(60), commit_every=1)  # 60 segments of each feature
+    script = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+from emo.featstore.store import Store
+store = Store.open(sys.argv[1])
+ids = [f"c{i}" for i in range(60)]
+print(store.utterances("HL-UTT", ids).shape, sum(len(store.get("eva_g_448", i).array) for i in ids), store.verify())
+"""
+    said = subprocess.run([sys.executable, "-c", script, str(store.path)], capture_output=True, text=True)
+    assert said.stdout.split("\n")[0] == "(60, 8) 300 []", said.stderr
 
 
 def test_missing_clips_are_an_error_that_lists_them_unless_a_policy_is_named(lab: Any, store: Store) -> None:
