@@ -401,8 +401,8 @@ def grow_section(given: argparse.Namespace, work: Path) -> None:
         + ("met." if not over else f"missed by {', '.join(over)}."),
         "What limits it now: deciding, a system call per media file and the names of a million clips as Python "
         "strings; writing, listing the journal folder once per commit, which grows with the number of commits since "
-        "the last `emo store compact`; verifying small vectors, one call per record; loading, memory: the vectors of "
-        "1,000 clips fit into the processor's cache, those of 100,000 do not.",
+        "the last `emo store compact`; verifying small vectors, one call per record; loading a "
+        "million, gigabytes of memory that are touched for the first time.",
     ]
     record("P8, P9 Stores of many clips", typed(), [header, *rows], words, given.page)
     _print([header, *rows], words)
