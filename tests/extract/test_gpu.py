@@ -34,11 +34,8 @@ def test_features(name: str, dtype: str, most: float) -> None:
         )
         for size in sizes
     ]
-    for mine, theirs in zip(
-        gpu.encode([gpu.prepare(each) for each in clips]),
-        cpu.encode([cpu.prepare(each) for each in clips]),
-        strict=True,
-    ):
+    there, here = (each.encode([each.prepare(clip) for clip in clips]) for each in (gpu, cpu))
+    for mine, theirs in zip(there, here, strict=True):
         for level in cpu.levels:
             a, b = mine[level].array, theirs[level].array
             assert np.abs(a - b).max() <= most * np.abs(b).max(), level
