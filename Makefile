@@ -43,6 +43,7 @@ bench-start: install
 
 bench-extract: install
 	$(BENCH)/one_pass.py
+	$(BENCH)/half.py
 
 bench-memory: install
 	$(BENCH)/memory.py

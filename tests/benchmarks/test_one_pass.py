@@ -32,3 +32,10 @@ def test_memory_of_a_pass_is_watched(tmp_path: Path) -> None:
     found = run("memory.py", "--clips 6 --drawn 3", tmp_path / "page.md")
     assert "over 6 generated clips" in found
     assert "| last quarter of the time |" in found
+
+
+def test_the_cost_of_half_precision_is_near_nothing_at_toy_sizes(tmp_path: Path) -> None:
+    found = run("half.py", "--profile tiny --dtypes float16,bfloat16", tmp_path / "page.md")
+    assert "Tiny networks" in found
+    for feature in ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"):
+        assert f"| {feature} | float16 | " in found
