@@ -124,6 +124,7 @@ class DetectionServer:
         self._model = FaceNet().to(device).eval()
         self._replays: dict[tuple[int, int], Replay] = {}
         self._pool: Any = None
+        self._closing = False
         self._asked: queue.Queue[tuple[np.ndarray, Future[np.ndarray]] | None] = queue.Queue()
         self._folder = tempfile.TemporaryDirectory(prefix="emo-")
         self._key = secrets.token_bytes(16)
@@ -136,8 +137,10 @@ class DetectionServer:
 
     def __exit__(self, *error: object) -> None:
         self._asked.put(None)
-        with contextlib.suppress(OSError):
-            self._listener.close()
+        self._closing = True
+        with contextlib.suppress(OSError, EOFError):  # who waits for guests does not notice that the door is closed
+            Client(self._listener.address, "AF_UNIX", authkey=self._key).close()
+        self._listener.close()
         self._folder.cleanup()
 
     def begin(self, small: np.ndarray) -> Callable[[], np.ndarray]:
@@ -161,6 +164,9 @@ class DetectionServer:
                 return  # closed
             except Exception:  # noqa: BLE001 - somebody else knocked
                 continue
+            if self._closing:
+                connection.close()
+                return
             threading.Thread(target=self._serve, args=(connection,), name="faces guest", daemon=True).start()
 
     def _serve(self, connection: Connection) -> None:

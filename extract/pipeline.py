@@ -246,8 +246,8 @@ class Pass:
 
     def _draw(self, ready: Ready, start_s: float) -> None:
         """What the time of a decode went into, one after the other, though frames and faces take turns."""
+        row = threading.current_thread().name
         for what, spent_s in ready.decoded.spent_s.items():
-            row = threading.current_thread().name
             self.trace.add(what, row, start_s, start_s + spent_s)
             start_s += spent_s
 
@@ -327,9 +327,7 @@ class Pass:
             self.progress.failed[result.kind] += 1
         elif ready.file is not None:
             writer.add(spec, ready.file.media, result.array, result.t0_s, result.hop_s)
-            if (
-                LANGUAGES in spec.recipe
-            ):  # after the feature, so that a pass that is cut off between them makes it again
+            if LANGUAGES in spec.recipe:  # after the feature: cut off between the two, a pass makes it again
                 text = text_of(ready.clip.transcripts, spec.recipe[LANGUAGES])
                 writer.add(hash_spec(spec), ready.file.media, hash_text(text))
             self.progress.stored += 1

@@ -75,7 +75,8 @@ class Trace:
             events: list[dict[str, Any]] = []
             if row not in self._rows:
                 self._rows[row] = len(self._rows)
-                events.append({"ph": "M", "name": "thread_name", "pid": 0, "tid": self._rows[row]} | _named(row))
+                named = {"ph": "M", "name": "thread_name", "pid": 0, "tid": self._rows[row], "args": {"name": row}}
+                events.append(named)
             event = {"ph": "X", "name": name, "pid": 0, "tid": self._rows[row], "args": words}
             events.append(event | {"ts": _us(start_s - self._start_s), "dur": _us(end_s - start_s)})
             try:
@@ -90,10 +91,6 @@ class Trace:
                 with suppress(OSError), self._file as file:
                     file.write('{"ph": "M", "name": "process_name", "pid": 0, "args": {"name": "emo extract"}}\n]\n')
                 self._file = None
-
-
-def _named(row: str) -> dict[str, Any]:
-    return {"args": {"name": row}}
 
 
 def _us(seconds: float) -> int:

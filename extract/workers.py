@@ -39,7 +39,7 @@ class DecodePool:
     def __init__(self, decoder: ClipDecoder, processes: int) -> None:
         self._decoder, self._processes = decoder, processes
         self._lock = threading.Lock()
-        self._pool = self._start() if processes else None
+        self._pool = self._start(processes) if processes else None
 
     def __enter__(self) -> DecodePool:
         return self
@@ -51,27 +51,28 @@ class DecodePool:
     def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
         """`ClipDecoder.decode`; may be called from several threads at once.
 
-        A clip whose process dies is tried again alone with the next pool; when that dies too, the clip is its fault.
+        When a process dies, all clips under way are lost with it. Each is tried again alone, in a process of its own;
+        when that dies too, the clip is its fault.
         """
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             return self._decoder.decode(clip, path, names)
-        for _ in range(2):
-            pool = self._pool
-            try:
-                return pool.submit(_decode, clip, path, names).result()
-            except BrokenProcessPool:
-                with self._lock:
-                    if self._pool is pool:
-                        pool.shutdown(wait=False)
-                        self._pool = self._start()
+        with contextlib.suppress(BrokenProcessPool):
+            return pool.submit(_decode, clip, path, names).result()
+        with self._lock:
+            if self._pool is pool:
+                pool.shutdown(wait=False)
+                self._pool = self._start(self._processes)
+            with contextlib.suppress(BrokenProcessPool), self._start(1) as alone:
+                return alone.submit(_decode, clip, path, names).result()
         sentence = f"{path.name} made the decoding process die twice."
         failure = MediaError("crash", sentence, "Look for lack of memory (dmesg), or re-encode the clip.", retry=True)
         return Decoded(failed=dict.fromkeys(names, failure))
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _start(self, processes: int) -> ProcessPoolExecutor:
         prepare_processes()
         context = multiprocessing.get_context("forkserver")
-        return ProcessPoolExecutor(self._processes, context, initializer=_begin, initargs=(self._decoder,))
+        return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(self._decoder,))
 
 
 def processes_work() -> bool:

@@ -153,7 +153,7 @@ def test_a_decoding_process_that_dies_costs_its_clip_alone(
     (tmp_path / "deadly.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
     folder = workspace(tmp_path / "w", clips)
-    run = session(folder, workers=1, encoders=("HL-UTT",))
+    run = session(folder, workers=3, encoders=("HL-UTT",))
     run.job.options = replace(run.job.options, processes=True)
     run.job.encoders["HL-UTT"].prepare = importlib.import_module("deadly").Deadly(  # type: ignore[method-assign]
         run.job.encoders["HL-UTT"]
