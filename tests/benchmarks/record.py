@@ -54,7 +54,8 @@ def typed() -> str:
             if not value:
                 next(values)
             continue
-        words.append(Path(word).name if os.path.isabs(word) else word)
+        value = value or word
+        words.append(word.removesuffix(value) + Path(value).name if os.path.isabs(value) else word)
     return shlex.join(["python", f"tests/benchmarks/{Path(sys.argv[0]).name}", *words])
 
 

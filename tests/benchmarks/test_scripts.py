@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
 
-
-def run(script: str, *words: str, page: Path) -> str:
-    command = [sys.executable, str(HERE / script), *words, "--page", str(page)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return page.read_text(encoding="utf-8")
-
-
-def test_text_only_writes_its_row_and_replaces_it(shared: Path, tmp_path: Path) -> None:
+def test_text_only_writes_its_row_and_replaces_it(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Benchmarks\n\nWords.\n\n## Another\n\nkept\n")
     toy = ("llm=tiny", "epochs=1", "steps_per_epoch=2", "validation.limit=8", "lora.targets=[q_proj]", "max_txt_len=64")
     words = ["--data", str(shared / "data" / "mer2023"), "--work", str(tmp_path / "work")]
     words += [word for pair in toy for word in ("--set", pair)]
-    first = run("text_only.py", *words, page=page)
+    first = measure("text_only.py", *words, page=page)
     assert first.startswith("# Benchmarks\n\nWords.\n\n## Another\n\nkept\n\n## Text only: MER2023 test3")
     for part in ("--set llm=tiny", "834 clips", "Text only", "| MacBERT |", "0.4632", "Python 3."):
         assert part in first
-    again = run("text_only.py", *words, page=page)  # nothing is trained twice, and nothing stands there twice
+    again = measure("text_only.py", *words, page=page)  # nothing is trained twice, and nothing stands there twice
     assert again == first
