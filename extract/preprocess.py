@@ -57,6 +57,8 @@ def resize(pixels: Tensor, size: int, resample: str) -> Tensor:
     Returns:
         (N, size, size, 3) uint8.
     """
+    if pixels.shape[1:3] == (size, size):
+        return pixels
     if pixels.device.type == "cpu":
         return torch.from_numpy(np.stack([resize_square(each, size, resample) for each in pixels.numpy()]))
     return resample_exactly(pixels, size, resample)

@@ -251,6 +251,14 @@ class Encoder(ABC):
         out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=self.device.type == "cuda")
         return torch.cat(list(tensors), out=out)
 
+    def pad(self, rows: Sequence[Tensor], groups: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Of each group of rows (L,): the rows (B, L) with zeros to the right, and their lengths (B,); see `join`."""
+        tensors: list[Tensor] = []
+        for group in groups:
+            some = [rows[i] for i in group]
+            tensors += [nn.utils.rnn.pad_sequence(some, batch_first=True), torch.tensor([len(each) for each in some])]
+        return [tensor.pin_memory() for tensor in tensors] if self.device.type == "cuda" else tensors
+
     def pool(self, rows: Sequence[Tensor], levels: Sequence[str]) -> dict[str, Tensor | Sequence[Tensor]]:
         """Rows by level, still on the device: `utt` is the mean, summed in float64, (B, 1, D)."""
         pooled: dict[str, Tensor | Sequence[Tensor]] = {level: rows for level in levels if level != "utt"}
@@ -347,7 +355,6 @@ class ViTEncoder(Encoder):
     prefixes: ClassVar[str] = r"^module\."  # taken off the names in a file
     mean: Sequence[float] | None = None  # of the pixels in [0, 1], by channel; `None`: they stay as they are
     std: Sequence[float] | None = None
-    filter = "bilinear"  # with which the device resizes images of another size
 
     def configure(self, config: ViTConfig | None) -> ViTConfig:
         return config or (self.small if self.profile == "tiny" else self.paper)
@@ -369,7 +376,7 @@ class ViTEncoder(Encoder):
     def pixels(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         """What `collate` made, as the model takes it: (sum of n, 3, S, S) float32, the clips in their order."""
         groups = _by_size(batch)
-        images = [to_float(resize(t, self.config.img, self.filter), self.mean, self.std) for t in tensors]
+        images = [to_float(resize(t, self.config.img, "bilinear"), self.mean, self.std) for t in tensors]
         if len(groups) == 1:
             return images[0]
         parts = {

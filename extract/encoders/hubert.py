@@ -153,16 +153,7 @@ class _Hubert(Encoder):
 
     def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
         """Samples (B, N) of each group of segments, padded with zeros to the right, and their lengths (B,)."""
-        segments = [segment for item in batch for segment in item.payload]
-        tensors = []
-        for group in self.groups(batch):
-            lengths = torch.tensor([len(segments[i]) for i in group])
-            pinned = self.device.type == "cuda"
-            padded = torch.zeros(len(group), int(lengths.max()), pin_memory=pinned)
-            for row, i in zip(padded, group, strict=True):
-                row[: len(segments[i])] = segments[i]
-            tensors += [padded, lengths.pin_memory() if pinned else lengths]
-        return tensors
+        return self.pad([segment for item in batch for segment in item.payload], self.groups(batch))
 
     def groups(self, batch: Sequence[Prepared]) -> list[list[int]]:
         """Which segments share a forward pass: numbers of the batch's segments, short ones first."""

@@ -141,12 +141,7 @@ class MiniLM(Encoder):
 
     def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
         """Ids (B, L) of each group of texts, padded with zeros to the right, and their lengths (B,)."""
-        tensors: list[Tensor] = []
-        for group in self.groups(batch):
-            ids = [batch[i].payload for i in group]
-            lengths = torch.tensor([len(each) for each in ids])
-            tensors += [nn.utils.rnn.pad_sequence(ids, batch_first=True), lengths]
-        return [tensor.pin_memory() if self.device.type == "cuda" else tensor for tensor in tensors]
+        return self.pad([item.payload for item in batch], self.groups(batch))
 
     def groups(self, batch: Sequence[Prepared]) -> list[list[int]]:
         """Which texts share a forward pass, by their numbers in the batch."""
