@@ -13,9 +13,9 @@ _HOMES = {
     "Label": "emo.featstore.clip",
     "EmoError": "emo.featstore.errors",
     "EncoderSpec": "emo.featstore.spec",
-    "Feature": "emo.featstore.store",
-    "Store": "emo.featstore.store",
-    "open_store": "emo.featstore.store",
+    "Feature": "emo.featstore.storage.store",
+    "Store": "emo.featstore.storage.store",
+    "open_store": "emo.featstore.storage.store",
     "load_workspace": "emo.featstore.workspace",
     "open_dataset": "emo.featstore.datasets",
     "Encoder": "emo.extract.encoders.base",
@@ -25,7 +25,7 @@ _HOMES = {
     "open_session": "emo.extract.session",
     "fit_head": "emo.train.heads.fit",
     "load_recipe": "emo.train.heads.base",
-    "score": "emo.train.score",
+    "score": "emo.train.metrics.labels",
 }
 __all__ = list(_HOMES)
 

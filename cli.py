@@ -160,7 +160,7 @@ def _workspace(needed: bool = True) -> Any:
 
 
 def _store() -> Any:
-    from emo.featstore.store import open_store
+    from emo.featstore.storage.store import open_store
 
     return open_store(_workspace().store_path)
 
@@ -348,7 +348,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Score predictions against labels by the published definitions."""
-    from emo.train.scores.choose import Wanted, scored_page
+    from emo.train.metrics.choose import Wanted, scored_page
 
     options = {"wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache, "language": language}
     options |= {"repeats": repeats, "test_clips": self_test}
@@ -370,8 +370,8 @@ def predict(
 ) -> None:
     """Ask a trained run about clips; what they lack is extracted first."""
     from emo.featstore.datasets.lookup import find_clips
-    from emo.train.ask import answers as ask
-    from emo.train.ask import answers_page, check_question, find_run, lacking
+    from emo.train.predictor import answers as ask
+    from emo.train.predictor import answers_page, check_question, find_run, lacking
 
     workspace = _workspace()
     asked, model = find_clips(workspace, clips, transcript), find_run(workspace, run)
@@ -397,7 +397,7 @@ def demo(
     clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes."""
-    from emo.extract.generate import generate_workspace
+    from emo.extract.demo import generate_workspace
     from emo.extract.session import Request
     from emo.train.heads.base import load_recipe
     from emo.train.session import train as train_it
@@ -428,7 +428,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "ls": ("emo.featstore.cards:store_list", "emo store ls HL-UTT"),
         "import": ("emo.featstore.interop.pages:import_command", "emo store import features --layout mertools"),
         "export": ("emo.featstore.interop.pages:export_command", "emo store export tree --layout emotion-llama"),
-        "compare": ("emo.extract.compare:compare_command", "emo store compare mine.emo theirs/HL-UTT --feature HL-UTT"),
+        "compare": (
+            "emo.extract.compare.verdict:compare_command",
+            "emo store compare mine.emo theirs/HL-UTT --feature HL-UTT",
+        ),
         "search": ("emo.featstore.search:search_page", "emo store search sample_00000338 --feature HL-UTT"),
         "verify": ("emo.featstore.cards:store_health", "emo store verify"),
         "gc": ("emo.featstore.cards:store_cleaned", "emo store gc"),
@@ -438,9 +441,9 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "list": ("emo.featstore.cards:known_datasets", "emo data list"),
         "check": ("emo.featstore.cards:data_check", "emo data check MER2023-SEMI"),
         "counts": ("emo.featstore.datasets.counts:counts_page", "emo data counts MER2023-SEMI"),
-        "leaks": ("emo.featstore.leaks:leaks_command", "emo data leaks --list MERR_fine_grained.json"),
+        "leaks": ("emo.featstore.datasets.leaks:leaks_command", "emo data leaks --list MERR_fine_grained.json"),
         "ledger": (
-            "emo.train.scores.ledger:ledger_page",
+            "emo.train.metrics.ledger:ledger_page",
             "emo data ledger reproduction.md --run emotion-llama-avt=report",
         ),
     },

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emo.extract.headers import gb
 from emo.extract.pull import check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
 from emo.featstore.page import Page, Table
+from emo.featstore.sources.headers import gb
 from emo.featstore.workspace import FILE_NAME, Workspace
 
 # Bytes that one clip takes in the store: (T, D) of the published features, float32 for utt and float16 for tokens.
@@ -248,7 +248,7 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _store(workspace: Workspace) -> Iterator[Finding]:
-    from emo.featstore.store import open_store
+    from emo.featstore.storage.store import open_store
 
     path = workspace.store_path
     if not path.exists():

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from emo.extract.headers import Inspection, gb, inspect
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
 from emo.featstore.page import Flag, Page, Table, Word, seldom, size_text
+from emo.featstore.sources.headers import Inspection, gb, inspect
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 if TYPE_CHECKING:

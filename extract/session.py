@@ -15,20 +15,20 @@ from typing import Any
 import torch
 
 from emo.extract.encoders.base import Encoder, find_encoder, load_encoder
-from emo.extract.faces import OPENFACE_RECIPE, FaceConfig
-from emo.extract.media import DECODER
-from emo.extract.pipeline import Pass, PassOptions, Progress
-from emo.extract.plan import Plan, plan
+from emo.extract.media.container import DECODER
+from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.pull import local_path
-from emo.extract.trace import Trace
-from emo.extract.workers import prepare_processes, processes_work
+from emo.extract.run.pipeline import Pass, PassOptions, Progress
+from emo.extract.run.plan import Plan, plan
+from emo.extract.run.trace import Trace
+from emo.extract.run.workers import prepare_processes, processes_work
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.tables import read_frames
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
-from emo.featstore.store import Failure, open_store
-from emo.featstore.tables import read_frames
+from emo.featstore.storage.store import Failure, open_store
 from emo.featstore.workspace import Workspace
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes

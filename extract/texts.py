@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emo.featstore.clip import Clip, MediaId
 from emo.featstore.errors import FeatureMissing
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from emo.featstore.page import Flag, Page, Table, Word, size_text
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
 
 # ---- the store ------------------------------------------------------------------------------------------------------

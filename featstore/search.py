@@ -20,11 +20,11 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.featstore.index import Array
-from emo.featstore.maintain import BESIDE
 from emo.featstore.page import Flag, Page, Table, Word
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store, open_store
+from emo.featstore.storage.index import Array
+from emo.featstore.storage.maintain import BESIDE
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
 
 TEXT_DIM = 1024  # columns that words and letter groups are hashed into

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from emo.cli import PAGES, app
-from emo.featstore.store import open_store
+from emo.featstore.storage.store import open_store
 
 Demo = tuple[Path, subprocess.CompletedProcess[str]]
 Emo = Callable[..., subprocess.CompletedProcess[str]]

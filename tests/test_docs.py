@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import emo
-from emo.train.scores.ledger import write_ledger
+from emo.train.metrics.ledger import write_ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

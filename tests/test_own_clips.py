@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from emo.featstore.store import open_store
+from emo.featstore.storage.store import open_store
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "your-own-clips.md"
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # third field of a name

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from emo.featstore.store import open_store
+from emo.featstore.storage.store import open_store
 
 EMO = [sys.executable, "-m", "emo.cli"]
 FEATURES = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")

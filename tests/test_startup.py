@@ -10,7 +10,7 @@ import pytest
 
 from emo.featstore.clip import FileId
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 LEARNING = {"torch", "transformers", "peft", "sklearn", "scipy", "pandas", "onnxruntime", "faiss"}
 FORMATS = {"zarr", "h5py", "pyarrow", "safetensors", "av", "PIL", "matplotlib", "yaml"}
@@ -32,7 +32,7 @@ def command(*words: str) -> str:
 
 def test_help_loads_no_library_of_numbers(tmp_path: Path) -> None:
     modules = loaded(command("--help"), tmp_path)
-    assert not modules & (LEARNING | FORMATS | OURS | {"numpy", "rich", "pydantic", "emo.featstore.store"})
+    assert not modules & (LEARNING | FORMATS | OURS | {"numpy", "rich", "pydantic", "emo.featstore.storage.store"})
 
 
 def test_store_info_loads_what_reads_a_journal_and_nothing_that_reads_features_or_datasets(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_store_info_loads_what_reads_a_journal_and_nothing_that_reads_features_o
     assert not modules & (LEARNING | FORMATS | OURS | {"numpy.ma"})
 
 
-@pytest.mark.parametrize("module", ["emo.featstore.store", "emo.extract.plan"])
+@pytest.mark.parametrize("module", ["emo.featstore.storage.store", "emo.extract.run.plan"])
 def test_the_store_and_the_plan_of_a_pass_need_no_torch(module: str, tmp_path: Path) -> None:
     modules = loaded(f"import {module}", tmp_path)
     assert module in modules

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.errors import UsageError
-from emo.featstore.tables import (
+from emo.featstore.datasets.tables import (
     EMOTION_COLUMNS,
     VALENCE_COLUMNS,
     by_clip,
@@ -19,6 +18,7 @@ from emo.featstore.tables import (
     read_text,
     rows_by_name,
 )
+from emo.featstore.errors import UsageError
 
 ANSWER_COLUMNS = ("prediction", "answer", *EMOTION_COLUMNS)
 

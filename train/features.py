@@ -17,7 +17,7 @@ Pool = Literal["none", "mean"]
 
 
 class FeatureSource(Protocol):
-    """What training needs of a store; `emo.featstore.store.Store` has it."""
+    """What training needs of a store; `emo.featstore.storage.store.Store` has it."""
 
     path: Any
 

@@ -16,13 +16,13 @@ from emo.featstore.errors import UsageError
 from emo.featstore.names import ALIASES, describe
 from emo.featstore.page import Flag, Page, Word, seldom
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store, open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
 from emo.train.heads.base import load_recipe
 from emo.train.heads.search import average_parts, check_search, search_parts
-from emo.train.report import score_page
+from emo.train.metrics.labels import Score
+from emo.train.metrics.report import score_page
 from emo.train.runs import Run, load_run, new_run
-from emo.train.score import Score
 
 Say = Callable[[str], None]
 
@@ -161,8 +161,8 @@ def train(
     if search:
         check_search(recipe)
     if tuning:
-        import emo.train.llama.tune  # noqa: F401 - takes seconds, and no run folder should wait half made for it
-        from emo.train.llama.world import World
+        import emo.train.llm.tune  # noqa: F401 - takes seconds, and no run folder should wait half made for it
+        from emo.train.llm.world import World
 
         with World.join(device) as world:
             if world.rank:
@@ -252,7 +252,7 @@ def _tune(
     resume: bool,
     force: Sequence[str],
 ) -> Trained:
-    from emo.train.llama.tune import Progress, tune
+    from emo.train.llm.tune import Progress, tune
 
     tell = seldom(say)
 
@@ -304,7 +304,7 @@ def imported_page(
         UsageError: The recipe is a head's, or the run's name is taken.
         EmoError: As `import_run`; no run folder is left then.
     """
-    from emo.train.llama.exchange import import_page, import_run
+    from emo.train.llm.emotion_llama.exchange import import_page, import_run
 
     chosen = load_recipe(recipe, ["layout=official_eval", *(set_ or [])])
     if getattr(chosen, "kind", "head") != "tune":
@@ -333,7 +333,7 @@ def exported_page(
     Raises:
         EmoError: As `export_run`.
     """
-    from emo.train.llama.exchange import export_run
+    from emo.train.llm.emotion_llama.exchange import export_run
 
     found = load_run(workspace.root / "runs" / run)
     store = open_store(workspace.store_path) if found.info.get("features") else None

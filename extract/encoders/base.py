@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emo.extract.media import AUDIO_RATE
-from emo.extract.preprocess import resize, to_float
+from emo.extract.encoders.vit import ViT, ViTConfig
+from emo.extract.media.container import AUDIO_RATE
+from emo.extract.media.preprocess import resize, to_float
 from emo.extract.texts import LANGUAGES
-from emo.extract.vit import ViT, ViTConfig
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.names import ALIASES, AMBIGUOUS
@@ -348,7 +348,7 @@ class Encoder(ABC):
 
 
 class ViTEncoder(Encoder):
-    """An encoder whose model is `emo.extract.vit.ViT`."""
+    """An encoder whose model is `emo.extract.encoders.vit.ViT`."""
 
     paper: ClassVar[ViTConfig]
     small: ClassVar[ViTConfig]

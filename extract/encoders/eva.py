@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import CLIP_MEAN, CLIP_STD, resize_square
-from emo.extract.vit import ViT, ViTConfig, interpolate_positions
+from emo.extract.encoders.vit import ViT, ViTConfig, interpolate_positions
+from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, resize_square
 from emo.extract.weights import State
 
 MLP_RATIO = 4.3637

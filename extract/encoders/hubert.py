@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emo.extract.batching import alike
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
-from emo.extract.preprocess import normalise_audio
+from emo.extract.media.preprocess import normalise_audio
+from emo.extract.run.batching import alike
 from emo.extract.weights import State, rename
 from emo.featstore.errors import ModelError
 

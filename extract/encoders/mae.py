@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.vit import ViTConfig
+from emo.extract.encoders.vit import ViTConfig
 from emo.featstore.errors import UsageError
 
 # models_vit.vit_large_patch16 of facebookresearch/mae

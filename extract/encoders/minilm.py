@@ -17,8 +17,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from emo.extract.batching import alike
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
+from emo.extract.run.batching import alike
 from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
-from emo.extract.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize_crop, segment_indices, uniform_indices
-from emo.extract.vit import ViTConfig
+from emo.extract.encoders.vit import ViTConfig
+from emo.extract.media.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize_crop, segment_indices, uniform_indices
 from emo.featstore.errors import ModelError
 
 # modeling_finetune.vit_large_patch16_224 of MCG-NJU/VideoMAE; with use_mean_pooling its `norm` is the identity

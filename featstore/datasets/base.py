@@ -13,8 +13,8 @@ from typing import Protocol
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lists import Listed, add_rows, is_test, listed_table, some, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
+from emo.featstore.datasets.tables import split_name
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import split_name
 from emo.featstore.workspace import DataTable
 
 __all__ = ["Card", "Dataset", "DatasetCheck", "LabelledFolder", "ListFolder", "SplitCheck", "escapes", "transcript_csv"]

@@ -10,8 +10,8 @@ from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import NAME, Listed, add_rows, read_table, some
 from emo.featstore.datasets.media import MediaTree
+from emo.featstore.datasets.tables import rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import rows_by_name
 from emo.featstore.workspace import DataTable
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")  # labels 1..7

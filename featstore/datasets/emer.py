@@ -9,8 +9,8 @@ from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import NAME, Column, Listed, add_rows, listed_table, read_table, some
 from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.datasets.tables import rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import rows_by_name
 from emo.featstore.workspace import DataTable
 
 _GET = "The AffectGPT repository (EMER/dataset-v1, EMER/dataset-v2); the clips are those of MER2023."

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import Listed, listed_file, some, transcript_csv
+from emo.featstore.datasets.tables import without_suffix
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import without_suffix
 from emo.featstore.workspace import DataTable
 
 LABEL_FILES = ("labels.csv", "label.csv", "labels.jsonl", "label.jsonl")

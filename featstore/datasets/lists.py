@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from emo.featstore.clip import Label
-from emo.featstore.errors import UsageError
-from emo.featstore.tables import (
+from emo.featstore.datasets.tables import (
     EMOTION_COLUMNS,
     VALENCE_COLUMNS,
     CsvRow,
@@ -28,6 +27,7 @@ from emo.featstore.tables import (
     split_name,
     without_suffix,
 )
+from emo.featstore.errors import UsageError
 
 Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, of which the first is the key
 

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from emo.featstore.clip import Clip, hash_media
 from emo.featstore.datasets import find_labels, open_dataset
+from emo.featstore.datasets.tables import (
+    AUDIO_SUFFIXES,
+    MEDIA_SUFFIXES,
+    normal_name,
+    read_labels,
+    read_names,
+    without_suffix,
+)
 from emo.featstore.errors import UsageError
-from emo.featstore.store import open_store
-from emo.featstore.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name, read_labels, read_names, without_suffix
+from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
 
 LISTS = (".csv", ".txt", ".npz")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from emo.featstore.datasets.lists import some
+from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name
 from emo.featstore.errors import UsageError
-from emo.featstore.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name
 
 _RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES))}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import Listed, add_rows, listed_file, some
-from emo.featstore.tables import split_name
+from emo.featstore.datasets.tables import split_name
 from emo.featstore.workspace import DataTable
 
 # Index order of MERBench, toolkit/globals.py.

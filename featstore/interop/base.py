@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.index import Array
 from emo.featstore.spec import LEVELS, EncoderSpec
-from emo.featstore.store import Store
-from emo.featstore.tables import normal_name
+from emo.featstore.storage.index import Array
+from emo.featstore.storage.store import Store
 
 FLOATS = {np.dtype(name): name for name in ("float16", "float32", "float64")}  # dtype.name is slow
 _NO_NAME = re.compile(r"[/\\\x00-\x1f]")

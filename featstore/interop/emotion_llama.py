@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.tables import read_list
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.base import Found, Layout, Outgoing, Rejected, Shipment, Source
 from emo.featstore.interop.npy import list_npy, read_npy, write_npy
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.tables import read_list
 
 WIDTH = 1024  # columns that its projections take
 MODALITY = {"mae_340_UTT": "face", "maeV_399_UTT": "face", "HL-UTT": "audio"}

@@ -15,8 +15,8 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.base import Layout, Outgoing, Shipment, plain_name
-from emo.featstore.maintain import BESIDE
-from emo.featstore.store import Store
+from emo.featstore.storage.maintain import BESIDE
+from emo.featstore.storage.store import Store
 
 DTYPES = ("float16", "float32", "float64")
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import UsageError
-from emo.featstore.index import Array
 from emo.featstore.interop.base import (
     Found,
     Layout,
@@ -33,6 +32,7 @@ from emo.featstore.interop.base import (
     told_by,
     told_of,
 )
+from emo.featstore.storage.index import Array
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5")

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.index import NO_MEDIA, Array
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
-from emo.featstore.writer import Writer
+from emo.featstore.storage.index import NO_MEDIA, Array
+from emo.featstore.storage.store import Store
+from emo.featstore.storage.writer import Writer
 
 SAMPLE = 32  # records that are looked at to learn the width of a feature
 COMMIT_CLIPS = 20_000

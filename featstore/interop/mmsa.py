@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.tables import NumpyOnly, split_name
 from emo.featstore.errors import UsageError
-from emo.featstore.index import Array
 from emo.featstore.interop.base import (
     Found,
     Layout,
@@ -36,7 +36,7 @@ from emo.featstore.interop.base import (
     told_of,
 )
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.tables import NumpyOnly, split_name
+from emo.featstore.storage.index import Array
 
 SUFFIXES = (".pkl", ".pickle")
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emo.featstore.index import Array
 from emo.featstore.interop.base import FLOATS, Outgoing, Record, Rejected, bad, sort_places
+from emo.featstore.storage.index import Array
 
 MAX_HEADER = 10_000  # bytes, as in numpy
 BLOCK = 1 << 16  # most files of the field have 4 KB

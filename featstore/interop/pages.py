@@ -8,12 +8,12 @@ from typing import Annotated
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.tables import read_csv, rows_by_name
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Flag, Page, Table, Word
-from emo.featstore.store import open_store
-from emo.featstore.tables import read_csv, rows_by_name
+from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
 
 SHOWN = 5  # examples named; the JSON has all

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import UsageError
-from emo.featstore.index import Array
 from emo.featstore.interop.base import (
     Found,
     Layout,
@@ -33,6 +32,7 @@ from emo.featstore.interop.base import (
     told_by,
     told_of,
 )
+from emo.featstore.storage.index import Array
 
 SUFFIX = ".parquet"
 FILE = "data/train-00000-of-00001.parquet"

@@ -38,10 +38,10 @@ from record import PAGE, ratios, record, typed
 
 from emo.train.device import resolve_device
 from emo.train.heads.base import load_recipe
-from emo.train.llama.data import Example, Features
-from emo.train.llama.model import EmotionLlama
-from emo.train.llama.predict import make_prompt, predict, resolve_dtype, start_model
-from emo.train.llama.setup import flops_per_token
+from emo.train.llm.data import Example, Features
+from emo.train.llm.emotion_llama.model import EmotionLlama
+from emo.train.llm.predict import make_prompt, predict, resolve_dtype, start_model
+from emo.train.llm.setup import flops_per_token
 
 OFFICIAL, GREEDY, LIKELIHOOD = "official evaluation", "emo, greedy", "emo, likelihood of the six words"
 OFFICIAL_REASON, GREEDY_REASON = "official, captions", "emo, greedy, captions"
@@ -180,8 +180,8 @@ def make_words(seen: dict[str, Seen], bench: Bench, peak: float | None) -> list[
         f"{len(seen[OFFICIAL].seconds)} rounds, after one of two clips or one batch that is not counted.",
         "The official evaluation, written anew: one clip at a time, its first frame decoded and resized, EVA ViT-g in "
         "fp16 with plain attention, LLaMA in fp16 under autocast with eager attention, `generate` of transformers.",
-        "That answers do not depend on the batch is shown by tests/train/llama/test_model.py: the ids of ragged "
-        "prompts answered together are those of each one alone, and likelihoods with the shared prompt are within "
+        "That answers do not depend on the batch is shown by tests/train/llm/emotion_llama/test_model.py: the ids "
+        "of ragged prompts answered together are those of each one alone, and likelihoods with the shared prompt are within "
         "1e-4 of one whole pass for each word.",
     ]
     if peak is None:

@@ -22,17 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.eva import PAPER, TINY, EvaModel
-from emo.extract.generate import EMOTIONS, generate_clip
-from emo.extract.preprocess import CLIP_MEAN, CLIP_STD, resize_square, to_float
-from emo.extract.vit import Attention
+from emo.extract.encoders.vit import Attention
+from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, resize_square, to_float
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store, open_store
-from emo.train.captions import process_answer
+from emo.featstore.storage.store import Store, open_store
 from emo.train.heads.base import load_recipe
-from emo.train.llama.model import EmotionLlama
-from emo.train.llama.prompt import build_prompt, encode_answer, instruction
-from emo.train.llama.tokenizer import LlamaTokenizer
+from emo.train.llm.emotion_llama.captions import process_answer
+from emo.train.llm.emotion_llama.model import EmotionLlama
+from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
+from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
 
 STREAMS = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
 GIB = 2**30

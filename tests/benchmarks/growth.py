@@ -16,10 +16,10 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from emo.extract.plan import plan
+from emo.extract.run.plan import plan
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 FEATURES = 4
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from record import PAGE, record, typed
 
+from emo.extract.demo import generate_clip
 from emo.extract.encoders.base import ClipInputs, load_encoder
-from emo.extract.faces import FaceConfig, FaceTracker
-from emo.extract.generate import generate_clip
-from emo.extract.media import open_media
+from emo.extract.media.container import open_media
+from emo.extract.media.faces import FaceConfig, FaceTracker
 
 FEATURES = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")
 

@@ -26,7 +26,7 @@ from emo.train.heads.attention import Attention, Linear, merbench_attention, one
 from emo.train.heads.base import Part, Targets, load_recipe
 from emo.train.heads.fit import make_folds
 from emo.train.heads.search import Draw, draw
-from emo.train.score import weighted_f1
+from emo.train.metrics.labels import weighted_f1
 
 TITLE = "P5 Heads: 50 settings x 5 folds x 100 epochs"
 EPOCHS, CLASSES, STREAMS = 100, 6, 3

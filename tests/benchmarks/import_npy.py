@@ -15,7 +15,7 @@ import numpy as np
 from record import PAGE, alternate, ratios, record, typed
 
 from emo.featstore.interop.importer import import_features
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 TITLE = "Import of small .npy files"
 DIM = 1024

@@ -35,13 +35,13 @@ import numpy as np
 import torch
 from record import PAGE, alternate, ratios, record, typed
 
-from emo.extract import media
+from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.base import ClipInputs, Encoder, load_encoder
-from emo.extract.faces import FaceConfig, FaceTracker
-from emo.extract.generate import EMOTIONS, generate_clip
-from emo.extract.media import open_media
+from emo.extract.media import container as media
+from emo.extract.media.container import open_media
+from emo.extract.media.faces import FaceConfig, FaceTracker
 from emo.extract.session import Request, open_session
-from emo.featstore.store import open_store
+from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace
 
 FEATURES = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")

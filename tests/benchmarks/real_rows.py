@@ -27,7 +27,7 @@ from record import PAGE, record, typed
 from threadpoolctl import threadpool_limits
 
 from emo.cli import app
-from emo.featstore.store import open_store
+from emo.featstore.storage.store import open_store
 
 TITLE = "Real data: simple features and fusion heads"
 TESTS = ("test1", "test2", "test3")

@@ -17,7 +17,7 @@ from statistics import median
 from growth import extend, grown_clips, touch
 from record import PAGE, alternate, ratios, record, typed
 
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 NOTHING = "python -c pass"
 SHOWN = 5  # imports named per command

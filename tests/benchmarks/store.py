@@ -29,7 +29,7 @@ from growth import FEATURES, STEPS, clip_id, extend, grown_clips, media_id, spec
 from record import PAGE, alternate, ratios, record, typed
 
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 HERE = Path(__file__).resolve().parent
 Array = np.ndarray

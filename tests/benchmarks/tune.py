@@ -46,13 +46,13 @@ from torch import Tensor, nn
 
 from emo.train.device import resolve_device
 from emo.train.heads.base import load_recipe
-from emo.train.llama.model import Batch, EmotionLlama
-from emo.train.llama.optim import adamw, parameter_groups
-from emo.train.llama.predict import make_prompt, resolve_dtype
-from emo.train.llama.prompt import encode_answer
-from emo.train.llama.setup import MFU_DEFINITION, flops_per_token
-from emo.train.llama.tune import Training
-from emo.train.llama.world import World, ahead
+from emo.train.llm.emotion_llama.model import Batch, EmotionLlama
+from emo.train.llm.emotion_llama.prompt import encode_answer
+from emo.train.llm.optim import adamw, parameter_groups
+from emo.train.llm.predict import make_prompt, resolve_dtype
+from emo.train.llm.setup import MFU_DEFINITION, flops_per_token
+from emo.train.llm.tune import Training
+from emo.train.llm.world import World, ahead
 
 DATASHEET = 989e12  # FLOP/s in bf16, dense, of H100 SXM and H200 (NVIDIA's data sheets)
 CONTEXT_GIB = 0.7  # that CUDA itself takes on a card, beside torch's memory

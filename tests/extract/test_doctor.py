@@ -15,7 +15,7 @@ from emo.extract import doctor
 from emo.extract.doctor import Finding, clip_bytes, diagnose
 from emo.extract.encoders.minilm import MiniLM
 from emo.featstore.errors import UsageError
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 
 

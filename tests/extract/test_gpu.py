@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from emo.extract.detect import CenterFace, OnnxNetwork
+from emo.extract.demo import generate_clip
 from emo.extract.encoders.base import ClipInputs, load_encoder
-from emo.extract.facenet import DetectionServer
-from emo.extract.generate import generate_clip
-from emo.extract.media import open_media
-from emo.extract.preprocess import resample_exactly, resize
+from emo.extract.media.container import open_media
+from emo.extract.media.detect import CenterFace, OnnxNetwork
+from emo.extract.media.facenet import DetectionServer
+from emo.extract.media.preprocess import resample_exactly, resize
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch sees no CUDA device")
 

@@ -18,9 +18,9 @@ import pytest
 
 from emo.extract import pull as module
 from emo.extract.encoders.minilm import MiniLM
-from emo.extract.headers import inspect
 from emo.extract.pull import KNOWN, check_weights, choose_files, list_weights, pull, wanted, weights_check_page
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.sources.headers import inspect
 from emo.featstore.workspace import KNOWN_WEIGHTS, Workspace, load_workspace
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emo.extract.demo import generate_clip
 from emo.extract.encoders.base import ClipInputs, load_encoder
 from emo.extract.encoders.minilm import MAX_TOKENS, MiniLM
-from emo.extract.generate import generate_clip
 from emo.extract.session import Outcome, Request, Session, open_session
 from emo.extract.texts import hash_text, text_of
 from emo.featstore.errors import ModelError, WeightsMissing
-from emo.featstore.store import Store, open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
 NAME = "all-MiniLM-L6-v2-UTT"

@@ -18,7 +18,7 @@ from emo.extract.encoders.eva import TINY as EVA
 from emo.extract.encoders.eva import EvaModel
 from emo.extract.encoders.mae import TINY as MAE
 from emo.extract.encoders.videomae import MERBENCH, SMALL
-from emo.extract.vit import ViT
+from emo.extract.encoders.vit import ViT
 from emo.extract.weights import find_weights, fit, rename, vit_names
 from emo.featstore.errors import ModelError, WeightsMissing
 

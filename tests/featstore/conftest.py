@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emo.featstore import durable
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage import durable
+from emo.featstore.storage.store import Store
 
 
 def _spec(name: str, level: str, dim: int, rows: int | None, **recipe: Any) -> EncoderSpec:

@@ -12,7 +12,7 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.search import nearest, nearest_words, search_page
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store, open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
 SPEC = EncoderSpec("HL-UTT", "hubert", "audio", "utt", 16, 1, "tiny", "seed:0")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emo.extract.encoders.eva import Eva
-from emo.extract.vit import ViTConfig, interpolate_positions
+from emo.extract.encoders.vit import ViTConfig, interpolate_positions
 
 GOLDEN_CASES = ["case1_eva"]
 

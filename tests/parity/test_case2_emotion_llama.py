@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from emo.extract.encoders.eva import PAPER, Eva
-from emo.train.llama.build import build
-from emo.train.llama.checkpoint import export_official, import_official
-from emo.train.llama.model import Batch, EmotionLlama, LoraArgs, Widths
-from emo.train.llama.prompt import Prompt, answer_text, build_prompt, encode_answer
-from emo.train.llama.tokenizer import LlamaTokenizer
-from emo.train.score import parse_official
+from emo.train.llm.emotion_llama.build import build
+from emo.train.llm.emotion_llama.checkpoint import export_official, import_official
+from emo.train.llm.emotion_llama.model import Batch, EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.prompt import Prompt, answer_text, build_prompt, encode_answer
+from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.metrics.labels import parse_official
 
 GOLDEN_CASES = ["case2_emotion_llama"]
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.eva import PAPER, Eva
-from emo.extract.preprocess import to_float
-from emo.train.captions import process_answer
+from emo.extract.media.preprocess import to_float
+from emo.train.llm.emotion_llama.captions import process_answer
 
 GOLDEN_CASES = ["case3_processors"]
 PICTURES = {".png", ".bmp", ".jpg", ".jpeg"}

@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 
-from emo.train.llama.build import build
-from emo.train.llama.checkpoint import import_official
-from emo.train.llama.model import EmotionLlama, LoraArgs, Widths
-from emo.train.llama.optim import BETAS, EPS, WEIGHT_DECAY, Schedule, adamw, parameter_groups, set_lr
-from emo.train.llama.prompt import build_prompt, encode_answer
+from emo.train.llm.emotion_llama.build import build
+from emo.train.llm.emotion_llama.checkpoint import import_official
+from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer
+from emo.train.llm.optim import BETAS, EPS, WEIGHT_DECAY, Schedule, adamw, parameter_groups, set_lr
 
 GOLDEN_CASES = ["case4_optim"]
 

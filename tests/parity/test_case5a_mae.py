@@ -6,8 +6,8 @@ import pytest
 
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.mae import Mae
-from emo.extract.preprocess import resample_exactly, resize
-from emo.extract.vit import ViTConfig
+from emo.extract.encoders.vit import ViTConfig
+from emo.extract.media.preprocess import resample_exactly, resize
 
 GOLDEN_CASES = ["case5a_mae"]
 

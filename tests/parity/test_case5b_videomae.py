@@ -6,8 +6,8 @@ import pytest
 
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.videomae import VideoMaeAuthor
-from emo.extract.preprocess import resample_exactly, resize, segment_indices
-from emo.extract.vit import ViTConfig, sinusoid_table
+from emo.extract.encoders.vit import ViTConfig, sinusoid_table
+from emo.extract.media.preprocess import resample_exactly, resize, segment_indices
 
 GOLDEN_CASES = ["case5b_videomae_author"]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.videomae import VideoMaeMerbench
-from emo.extract.preprocess import to_float, uniform_indices, window_indices
+from emo.extract.media.preprocess import to_float, uniform_indices, window_indices
 
 GOLDEN_CASES = ["case5c_videomae_mertools"]
 

@@ -20,7 +20,7 @@ from emo.train.heads.attention import (
     mer2023_attention,
     merbench_attention,
 )
-from emo.train.score import combined_metric, read_labels, read_predictions, score, weighted_f1
+from emo.train.metrics.labels import combined_metric, read_labels, read_predictions, score, weighted_f1
 
 GOLDEN_CASES = ["case6_attention_head"]
 NOT_SCORED = -100  # what the reference writes for test3's valence error and combined metric

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emo.featstore.clip import Label
-from emo.train.score import Prediction, Score, read_labels, read_predictions, score
+from emo.train.metrics.labels import Prediction, Score, read_labels, read_predictions, score
 
 GOLDEN_CASES = ["case7_published"]
 FILES = ("predictions.csv", "raw_answers.json")

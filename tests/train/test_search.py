@@ -23,8 +23,8 @@ from emo.train.heads.base import Epoch, Head, HeadRecipe, Outputs, Part, Targets
 from emo.train.heads.fit import Progress, fit_head
 from emo.train.heads.noise import Drop, draw_noise
 from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
+from emo.train.metrics.labels import score
 from emo.train.runs import load_run
-from emo.train.score import score
 
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 CLASSES = 3

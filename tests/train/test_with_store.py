@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from emo.featstore.errors import FeatureMissing, MediaError
-from emo.featstore.store import Store, open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.train.heads.base import make_recipe
 from emo.train.heads.fit import fit_head, predict_run
+from emo.train.metrics.labels import Prediction, read_predictions, score
 from emo.train.runs import latest_run, new_run
-from emo.train.score import Prediction, read_predictions, score
 
 Fill = Callable[..., Any]
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")

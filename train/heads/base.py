@@ -24,7 +24,7 @@ HEADS = {
     "logistic": "emo.train.heads.logistic:Logistic",
     "knn": "emo.train.heads.knn:Knn",
 }
-TUNE = "emo.train.llama.recipe:TuneRecipe"  # recipes with `kind: tune`
+TUNE = "emo.train.llm.recipe:TuneRecipe"  # recipes with `kind: tune`
 TUNE_RECIPES = ("emotion-llama-stage1", "emotion-llama-stage2", "emotion-llama-pseudo", "mer2023-text-only", "tiny")
 Metric = Literal["auto", "combined", "f1_weighted", "accuracy"]
 

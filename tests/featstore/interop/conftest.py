@@ -10,7 +10,7 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 SPLITS = ("train_corpus", "train_corpus", "val_corpus", "test3", "test3", "test3", "test3")
 EMOTIONS = ("happy", "sad", "neutral", "angry", "worried", "surprise", "happy")

@@ -13,7 +13,7 @@ import pytest
 
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.importer import import_features
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 GOOD = np.arange(8, dtype=np.float32)
 

@@ -12,7 +12,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.interop import LAYOUTS, importer
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import import_features
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 

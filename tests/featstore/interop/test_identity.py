@@ -11,7 +11,7 @@ import pytest
 
 from emo.featstore.errors import StoreError
 from emo.featstore.interop.importer import import_features
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 A, B = np.full(8, 1.5, np.float32), np.full(8, 2.5, np.float32)
 

@@ -15,7 +15,7 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 GOOD = np.arange(8, dtype=np.float32)
 ROLES = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")

@@ -15,7 +15,7 @@ from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
 from emo.featstore.interop.pages import export_page, import_page
 from emo.featstore.page import Page, Table
-from emo.featstore.store import Store
+from emo.featstore.storage.store import Store
 
 GOOD = np.arange(8, dtype=np.float32)
 

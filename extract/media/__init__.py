@@ -1,0 +1,1 @@
+"""From a media file to frames, samples and faces."""

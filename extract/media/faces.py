@@ -1,0 +1,460 @@
+"""The face of a clip: detect in some frames, follow in between, choose one person, cut out aligned crops.
+
+`FaceTracker` takes frames as they are decoded. It looks for faces in every k-th frame and in the last one, links what
+it finds by overlap, and interpolates boxes and landmarks between two linked detections. It keeps at most k full frames,
+or a few times as many where results come later (`Detector.ahead`).
+Tracks end at a camera cut: after one, the same place may show somebody else.
+
+OpenFace output that a user already has is read by `read_openface` instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from emo.extract.media.align import TEMPLATE_MM, align_faces, similarity
+from emo.extract.media.container import Frame
+from emo.extract.media.detect import Detection, Detections, Detector, Network, iou, open_detector
+from emo.featstore.errors import MediaError, UsageError
+
+VERSION = 1  # raised when the same settings give other crops
+
+COLUMNS = (
+    *("frame", "time_s", "track", "chosen", "score", "left", "top", "right", "bottom"),
+    *("right_eye_x", "right_eye_y", "left_eye_x", "left_eye_y", "nose_x", "nose_y"),
+    *("mouth_right_x", "mouth_right_y", "mouth_left_x", "mouth_left_y"),
+)
+"""Columns of `FaceTracks.table`; right and left as the person sees it, so the right eye is left in the image."""
+
+OPENFACE_RECIPE = {"source": "openface", "version": VERSION}
+"""Face recipe of features whose crops come from `read_openface`."""
+
+
+@dataclass(frozen=True)
+class FaceConfig:
+    """How faces are found, followed, chosen and cut out.
+
+    Attributes:
+        detector: Name of the detector.
+        long_side: Longer side of the frame that the detector sees, in pixels.
+        every: Detect in each `every`-th frame of a shot and in its last one. 1: in all frames.
+        rule: Which track is taken where there are several: a name in `RULES`.
+        size: Side of the crops in pixels.
+        scale: Similarity scale of the crops, in pixels per millimetre of OpenFace's mean shape.
+        mask: Whether everything outside the face is black, as OpenFace does by default.
+        min_score: Weakest detection that starts a track.
+        keep_score: Weakest detection that continues one.
+        min_iou: Least overlap of two linked detections.
+        min_frames: Shorter tracks are dropped (unless the clip itself is shorter).
+        max_faces: Only so many faces of a frame are followed, the largest.
+        cut_level: Mean change of brightness from frame to frame, in [0, 1], that counts as a camera cut.
+
+    Raises:
+        UsageError: A value is out of range or a rule unknown.
+    """
+
+    detector: str = "centerface"
+    long_side: int = 480
+    every: int = 5
+    rule: str = "prominent"
+    size: int = 112
+    scale: float = 0.7
+    mask: bool = True
+    min_score: float = 0.5
+    keep_score: float = 0.3
+    min_iou: float = 0.3
+    min_frames: int = 3
+    max_faces: int = 4
+    cut_level: float = 0.1
+
+    def __post_init__(self) -> None:
+        _rule(self.rule)
+        for name in ("long_side", "every", "size", "min_frames", "max_faces"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"face setting {name} = {getattr(self, name)} must be at least 1.")
+        if not 0 < self.keep_score <= self.min_score < 1:
+            raise UsageError(
+                f"face settings must satisfy 0 < keep_score <= min_score < 1, not {self.keep_score}, {self.min_score}."
+            )
+
+    def open_detector(self, network: Network | None = None) -> Detector:
+        """The detector of these settings; one serves any number of clips and threads."""
+        return open_detector(self.detector, long_side=self.long_side, min_score=self.keep_score, network=network)
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that changes the crops, as plain JSON values, for a feature's fingerprint."""
+        return {"source": "emo", "version": VERSION, **asdict(self), "detector": _detector_recipe(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTrack:
+    """One person in one shot.
+
+    Attributes:
+        index: Frame numbers, `(T,)` int64, consecutive.
+        time_s: Presentation times, `(T,)` float64.
+        boxes: Left, top, right, bottom, `(T, 4)` float32.
+        landmarks: Five points per frame, `(T, 5, 2)` float32, in the order of `Detection`.
+        score: Confidence, `(T,)` float32; interpolated where the detector did not look.
+        crops: Aligned faces, RGB, `(T, size, size, 3)` uint8.
+    """
+
+    index: np.ndarray
+    time_s: np.ndarray
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    score: np.ndarray
+    crops: np.ndarray
+
+    @cached_property
+    def area(self) -> float:
+        """Mean area of the box in square pixels."""
+        return float(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1).mean())
+
+    @cached_property
+    def facing(self) -> float:
+        """How much the person faces the camera: near 1 in front view, about 0.3 in profile.
+
+        `1 / (1 + (r / 15 mm)^2)` with r the root mean square distance of the aligned landmarks from the mean shape.
+        """
+        marks = self.landmarks.astype(np.float64)
+        matrix = similarity(marks, TEMPLATE_MM)
+        miss = marks @ matrix[..., :2].transpose(0, 2, 1) + matrix[..., None, :, 2] - TEMPLATE_MM  # (T, 5, 2)
+        return float((1 / (1 + (miss**2).sum(axis=2).mean(axis=1) / 15**2)).mean())
+
+    @cached_property
+    def mouth_movement(self) -> float:
+        """Mean change of brightness per frame around the mouth beyond that around the nose, in [0, 1]."""
+        if len(self.crops) < 2:
+            return 0.0
+        size = self.crops.shape[1]
+
+        def change(top: float, bottom: float) -> float:
+            sides = slice(int(0.27 * size), int(0.73 * size))  # where the mean shape has mouth and cheeks
+            part = self.crops[:, int(top * size) : int(bottom * size), sides]
+            grey = part[..., 0].astype(np.int16) + part[..., 1] + part[..., 2]  # 0 to 765
+            return float(np.abs(np.diff(grey, axis=0)).mean()) / 765
+
+        return max(0.0, change(0.58, 0.84) - change(0.34, 0.52))
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTracks:
+    """All people found in a clip.
+
+    Attributes:
+        tracks: In order of appearance.
+        n_frames: Frames of the clip.
+        width: Columns of its frames.
+        height: Rows of its frames.
+        config: How they were found.
+        name: Name of the clip, for messages.
+    """
+
+    tracks: tuple[FaceTrack, ...]
+    n_frames: int
+    width: int
+    height: int
+    config: FaceConfig
+    name: str
+
+    def choose(self, rule: str | None = None) -> FaceTrack:
+        """The track of one person.
+
+        Args:
+            rule: A name in `RULES`; the one of the settings when `None`.
+
+        Raises:
+            MediaError: `no-face`.
+            UsageError: No such rule.
+        """
+        judge = _rule(rule or self.config.rule)
+        if not self.tracks:
+            raise MediaError("no-face", f"No face was found in the {self.n_frames} frames of {self.name}.")
+        longest = max(len(track.index) for track in self.tracks)
+        # Whatever the rule, somebody who is seen for less than half as long as another is a passer-by.
+        present = [track for track in self.tracks if len(track.index) * 2 >= longest]
+        return max(present, key=lambda track: judge(track, self))
+
+    def table(self, rule: str | None = None) -> np.ndarray:
+        """Boxes, landmarks and choice of all tracks, `(R, 19)` float32; the columns are `COLUMNS`."""
+        if not self.tracks:
+            return np.empty((0, len(COLUMNS)), np.float32)
+        chosen = self.choose(rule)
+        return np.concatenate(
+            [
+                np.column_stack(
+                    [
+                        track.index,
+                        track.time_s,
+                        np.full(len(track.index), number),
+                        np.full(len(track.index), track is chosen),
+                        track.score,
+                        track.boxes,
+                        track.landmarks.reshape(-1, 10),
+                    ]
+                ).astype(np.float32)
+                for number, track in enumerate(self.tracks)
+            ]
+        )
+
+
+def _prominent(track: FaceTrack, clip: FaceTracks) -> float:
+    """Size x length x facing the camera x mouth (1 still, up to 2 talking): who a viewer takes for the subject."""
+    size = track.area / (clip.width * clip.height)
+    seen = len(track.index) / clip.n_frames
+    # Talking faces of real clips move by 0.005 to 0.02: a mouth must not outweigh a face that is twice as large.
+    return size * seen * track.facing * (1 + min(1.0, 20 * track.mouth_movement))
+
+
+def _largest(track: FaceTrack, clip: FaceTracks) -> float:
+    """Mean area of the box."""
+    return track.area
+
+
+def _longest(track: FaceTrack, clip: FaceTracks) -> float:
+    """Number of frames; of equal ones the larger face."""
+    return len(track.index) + track.area / (clip.width * clip.height)
+
+
+def _central(track: FaceTrack, clip: FaceTracks) -> float:
+    """Nearness of the box to the middle of the frame."""
+    middle = (track.boxes[:, :2] + track.boxes[:, 2:]).mean(axis=0) / 2
+    return -math.dist(middle / (clip.width, clip.height), (0.5, 0.5))
+
+
+def _talking(track: FaceTrack, clip: FaceTracks) -> float:
+    """Mouth movement."""
+    return track.mouth_movement
+
+
+RULES: dict[str, Callable[[FaceTrack, FaceTracks], float]] = {
+    "prominent": _prominent,
+    "largest": _largest,
+    "longest": _longest,
+    "central": _central,
+    "talking": _talking,
+}
+"""Rules that choose one of several tracks, by name: the highest value wins."""
+
+
+def _rule(name: str) -> Callable[[FaceTrack, FaceTracks], float]:
+    if name not in RULES:
+        raise UsageError(f"There is no rule {name!r} for the choice of a face.", f"Known: {', '.join(RULES)}.")
+    return RULES[name]
+
+
+@lru_cache(maxsize=8)
+def _detector_recipe(config: FaceConfig) -> dict[str, Any]:
+    return config.open_detector().recipe()
+
+
+@dataclass
+class _Track:
+    """A track that is still growing."""
+
+    last: Detection
+    index: list[int] = field(default_factory=list)
+    time_s: list[float] = field(default_factory=list)
+    detections: list[Detection] = field(default_factory=list)
+    crops: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A frame that is being looked at, and those before it."""
+
+    between: list[Frame]
+    frame: Frame
+    found: Detections
+
+
+class FaceTracker:
+    """Finds and follows the faces of one clip, frame by frame.
+
+    Args:
+        detector: Shared between clips; see `FaceConfig.open_detector`.
+        config: Settings.
+        name: Name of the clip, for messages.
+    """
+
+    def __init__(self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip") -> None:
+        self._detector, self._config, self._name = detector, config or FaceConfig(), name
+        self._waiting: list[Frame] = []  # frames after the last one that is searched
+        self._begun: deque[_Search | None] = deque()  # searches whose results nobody has asked for; `None` ends a shot
+        self._growing: list[_Track] = []
+        self._tracks: list[_Track] = []
+        self._glance: np.ndarray | None = None
+        self._n_frames, self._width, self._height = 0, 0, 0
+
+    def feed(self, frame: Frame) -> None:
+        """Take the next frame of the clip."""
+        glance = _glance(frame.rgb)
+        changed = self._glance is None or np.abs(glance - self._glance).mean() > self._config.cut_level
+        if changed:
+            self._end_shot()
+        self._glance = glance
+        self._n_frames += 1
+        self._height, self._width = frame.rgb.shape[:2]
+        self._waiting.append(frame)
+        if changed or len(self._waiting) == self._config.every:
+            self._search()
+
+    def finish(self) -> FaceTracks:
+        """Search the last frame and hand out what was found."""
+        self._end_shot()
+        self._settle(0)
+        least = min(self._config.min_frames, self._n_frames)
+        tracks = tuple(_freeze(track) for track in self._tracks if len(track.index) >= least)
+        return FaceTracks(tracks, self._n_frames, self._width, self._height, self._config, self._name)
+
+    def _end_shot(self) -> None:
+        if self._waiting:
+            self._search()
+        self._begun.append(None)
+        self._settle(self._detector.ahead)
+
+    def _search(self) -> None:
+        """Begin to look for faces in the newest waiting frame."""
+        *between, frame = self._waiting
+        self._waiting = []
+        self._begun.append(_Search(between, frame, self._detector.begin(frame.rgb)))
+        self._settle(self._detector.ahead)
+
+    def _settle(self, left: int) -> None:
+        """Take the results of searches, oldest first, until so many are left."""
+        while len(self._begun) > left:
+            search = self._begun.popleft()
+            if search is None:
+                self._growing = []
+            else:
+                self._follow(search.between, search.frame, search.found())
+
+    def _follow(self, between: list[Frame], frame: Frame, found: list[Detection]) -> None:
+        """Link the faces of a frame to the tracks, and fill in the frames before it."""
+        found = sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2])))[: self._config.max_faces]
+        links = _link([track.last for track in self._growing], found, self._config.min_iou)
+        growing = []
+        for track, detection in ((self._growing[i], found[j]) for i, j in links):
+            shares = [step / (len(between) + 1) for step in range(1, len(between) + 1)]
+            self._add(track, [*between, frame], [*(_between(track.last, detection, x) for x in shares), detection])
+            track.last = detection
+            growing.append(track)
+        linked = {j for _, j in links}
+        for number, detection in enumerate(found):
+            if number not in linked and detection.score >= self._config.min_score:
+                track = _Track(last=detection)
+                self._add(track, [frame], [detection])
+                self._tracks.append(track)
+                growing.append(track)
+        self._growing = growing
+
+    def _add(self, track: _Track, frames: Sequence[Frame], detections: Sequence[Detection]) -> None:
+        config = self._config
+        track.index += [frame.index for frame in frames]
+        track.time_s += [frame.time_s for frame in frames]
+        track.detections += detections
+        landmarks = np.stack([detection.landmarks for detection in detections])
+        shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
+        track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
+
+
+def read_openface(folder: Path | str) -> np.ndarray:
+    """Aligned faces of one clip from an OpenFace run.
+
+    Args:
+        folder: A folder of bmp files, or one that holds `<clip>_aligned/` (OpenFace, MERTools' MER2023), taken in order
+            of their names; or a `.npy`, or a folder that holds one (MERBench: `(N, h, w, 3)` uint8 in BGR).
+
+    Returns:
+        `(T, h, w, 3)` uint8 RGB.
+
+    Raises:
+        MediaError: `no-face` where OpenFace found none; `bad-faces` where the files are not images or differ in size;
+            `unreadable` where the folder is not there.
+    """
+    folder = Path(folder)
+    try:
+        arrays = [folder] if folder.suffix == ".npy" else sorted(folder.glob("*.npy"))
+        if arrays:
+            return _read_npy(arrays[0])
+        images = sorted(folder.glob("*.bmp")) or sorted(folder.glob("*_aligned/*.bmp"))
+        if not images and not folder.is_dir():
+            raise FileNotFoundError(2, "No such folder")
+        crops = [np.asarray(Image.open(path).convert("RGB")) for path in images]
+    except (UnidentifiedImageError, ValueError, EOFError) as error:
+        raise MediaError(
+            "bad-faces", f"The faces in {folder} cannot be read: {error}.", "Run OpenFace again."
+        ) from error
+    except OSError as error:
+        if error.errno is None:  # Pillow's way to say that an image is cut off
+            raise MediaError(
+                "bad-faces", f"The faces in {folder} are damaged: {error}.", "Run OpenFace again."
+            ) from error
+        raise MediaError(
+            "unreadable", f"The faces in {folder} cannot be read ({error.strerror}).", "Check the folder.", retry=True
+        ) from error
+    if not crops:
+        raise MediaError("no-face", f"OpenFace left no faces in {folder}.")
+    if len({crop.shape for crop in crops}) > 1:
+        raise MediaError("bad-faces", f"The faces in {folder} are of different sizes.", "Run OpenFace again.")
+    return np.stack(crops)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    faces = np.load(path, allow_pickle=False)
+    if faces.size == 0:  # MERBench saves an empty list as (0,) float64
+        raise MediaError("no-face", f"OpenFace found no face: {path} is empty.")
+    if faces.ndim != 4 or faces.shape[3] != 3 or faces.dtype != np.uint8:
+        raise MediaError(
+            "bad-faces", f"{path} holds {faces.dtype} {faces.shape}, not uint8 (N, h, w, 3).", "Run OpenFace again."
+        )
+    return np.ascontiguousarray(faces[..., ::-1])
+
+
+def _glance(rgb: np.ndarray) -> np.ndarray:
+    """A grey thumbnail of about 32 x 18 in [0, 1], enough to see a cut; point samples, so that it costs nothing."""
+    step = max(1, min(rgb.shape[0] // 18, rgb.shape[1] // 32))
+    return rgb[step // 2 :: step, step // 2 :: step].mean(axis=2, dtype=np.float32) / 255
+
+
+def _link(old: list[Detection], new: list[Detection], least: float) -> list[tuple[int, int]]:
+    """Pairs of detections that show the same face: greedy, best overlap first."""
+    if not old or not new:
+        return []
+    overlap = iou(np.stack([d.box for d in old]), np.stack([d.box for d in new]))
+    pairs = []
+    while overlap.max() >= least:
+        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        pairs.append((int(i), int(j)))
+        overlap[i, :] = overlap[:, j] = -1
+    return pairs
+
+
+def _between(a: Detection, b: Detection, share: float) -> Detection:
+    """Linear interpolation."""
+    return Detection(
+        a.box + (b.box - a.box) * np.float32(share),
+        a.landmarks + (b.landmarks - a.landmarks) * np.float32(share),
+        a.score + (b.score - a.score) * share,
+    )
+
+
+def _freeze(track: _Track) -> FaceTrack:
+    return FaceTrack(
+        np.array(track.index, np.int64),
+        np.array(track.time_s, np.float64),
+        np.stack([d.box for d in track.detections]).astype(np.float32),
+        np.stack([d.landmarks for d in track.detections]).astype(np.float32),
+        np.array([d.score for d in track.detections], np.float32),
+        np.concatenate(track.crops),
+    )

@@ -1,0 +1,1 @@
+"""The one pass: plan, decode, batch, compute, write."""

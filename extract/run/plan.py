@@ -1,0 +1,139 @@
+"""What a pass has to do: wanted - there - failed for good, decided without reading media that the store remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emo.extract.texts import LANGUAGES, changed, text_of
+from emo.featstore.clip import Clip, FileId, MediaId
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.index import NO_MEDIA
+from emo.featstore.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to process.
+
+    Attributes:
+        clip: The clip.
+        path: Its media file; for messages alone, its id, where it has none.
+        file: `None` where the file has not been hashed yet; without a file, what the store knows the clip's id to mean.
+    """
+
+    clip: Clip
+    path: Path
+    file: FileId | None
+
+
+@dataclass
+class Plan:
+    """What a pass would do, decided without reading media that the store remembers.
+
+    Attributes:
+        total: Clips listed by the dataset.
+        absent: Clips whose media file is not there. What is made of transcripts can do without.
+        done: Clips that have every wanted feature.
+        hopeless: Clips that failed for good.
+        jobs: Clips to process, in the dataset's order. Those never hashed may turn out to be copies of others.
+        clips: Ids of all clips that were looked at, done or not.
+        other_text: Clips with the media of an earlier one, but another transcript: the earlier one's is used.
+    """
+
+    total: int = 0
+    absent: int = 0
+    done: int = 0
+    hopeless: int = 0
+    jobs: list[Job] = field(default_factory=list)
+    clips: list[str] = field(default_factory=list)
+    other_text: list[str] = field(default_factory=list)
+
+
+def plan(
+    store: Store | None,
+    clips: Iterable[Clip],
+    specs: Sequence[EncoderSpec],
+    *,
+    retry_failed: bool = False,
+    limit: int | None = None,
+) -> Plan:
+    """Decide what is left: wanted - ok - failed for good.
+
+    Args:
+        store: The store; `None` where there is none yet.
+        clips: Clips of a dataset.
+        specs: Features wanted of each clip; of one without media, those that are made of transcripts.
+        retry_failed: Try again what failed for good.
+        limit: Take the first so many clips that are present.
+    """
+    result = Plan()
+    texts = [spec for spec in specs if LANGUAGES in spec.recipe]
+    present: list[Clip] = []
+    files: list[FileId | None] = []
+    for clip in clips:
+        result.total += 1
+        result.absent += clip.media is None
+        if (clip.media is not None or texts) and (limit is None or len(present) < limit):
+            present.append(clip)
+            files.append(_file(clip, store))
+    result.clips = [clip.id for clip in present]
+    known = [(clip, file.media) for clip, file in zip(present, files, strict=True) if file is not None]
+    result.other_text = _other_texts(texts, known)
+    todo, lacking = set[MediaId](), set[MediaId]()
+    if store is not None:
+        lacking.update(*left(store, specs, known, True).values())
+        known = [each for each in known if each[1] in lacking]
+        todo = lacking if retry_failed else todo.union(*left(store, specs, known, False).values())
+    for clip, file in zip(present, files, strict=True):
+        if store is None or file is None or file.media in todo:
+            result.jobs.append(Job(clip, clip.media or Path(clip.id), file))
+        elif file.media in lacking:
+            result.hopeless += 1
+        else:
+            result.done += 1
+    return result
+
+
+def left(
+    store: Store, specs: Iterable[EncoderSpec], clips: Sequence[tuple[Clip, MediaId]], retry_failed: bool
+) -> dict[str, set[MediaId]]:
+    """`Store.work`, and what was made of another transcript than the clip has now.
+
+    Args:
+        store: The store.
+        specs: Wanted features; of a clip without a media file, those that are made of transcripts.
+        clips: Wanted clips, each with its media.
+        retry_failed: Also try again what failed for good.
+
+    Returns:
+        Media by feature key.
+    """
+    specs = list(specs)
+    texts = [spec for spec in specs if LANGUAGES in spec.recipe]
+    others = [spec for spec in specs if LANGUAGES not in spec.recipe]
+    found = store.work(others, [(clip.id, media) for clip, media in clips if clip.media is not None], retry_failed)
+    if texts:
+        found |= store.work(texts, [(clip.id, media) for clip, media in clips], retry_failed)
+    for spec in texts:
+        found[spec.key] |= changed(store, spec, [each for each in clips if each[1] not in found[spec.key]])
+    return found
+
+
+def _other_texts(specs: Sequence[EncoderSpec], clips: Iterable[tuple[Clip, MediaId]]) -> list[str]:
+    first: dict[tuple[str, MediaId], str] = {}
+    found: dict[str, None] = {}
+    for clip, media in clips if specs else ():
+        for spec in specs:
+            text = text_of(clip.transcripts, spec.recipe[LANGUAGES])
+            if first.setdefault((spec.key, media), text) != text:
+                found[clip.id] = None
+    return list(found)
+
+
+def _file(clip: Clip, store: Store | None) -> FileId | None:
+    if clip.media is not None:
+        return None if store is None else store.file_of(clip.media)
+    row = None if store is None else store.clip_row(clip.id)  # its file may have been there once
+    return FileId(NO_MEDIA + clip.id if row is None else row[0], -1, -1)

@@ -1,0 +1,1 @@
+"""Where weights and replies come from, and how files are looked into."""

@@ -1,0 +1,316 @@
+"""What the journal says, in memory: columns of numbers, no Python object per row.
+
+Body lines of a commit (each column is a list, or one value where all are equal; this file writes and reads them):
+
+    {"features": {fingerprint: spec, ...}}
+    {"clips": {"clip": [...], "media": [...], "path": ..., "size": ..., "mtime_ns": ...}}
+    {"segment": name, "feature": fingerprint, "dtype": ..., "dim": D, "rows": rows in all, "size": bytes of the file,
+     "n": records, "records": {"media": ..., "rows": ..., "start": ..., "t0": ..., "hop": ..., "crc": ...}}
+    {"failed": {"n": ..., "feature": ..., "clip": ..., "media": ..., "kind": ..., "message": ..., "retry": ...}}
+    {"environments": [...]}                          those of the commits that a base replaces
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice, repeat
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from emo.featstore.errors import StoreCorrupt
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.journal import HINT, Commit
+
+Array: TypeAlias = npt.NDArray[Any]
+Line: TypeAlias = dict[str, Any]
+
+RECORD = np.dtype(
+    [("media", "i8"), ("segment", "i4"), ("start", "i8"), ("rows", "i4"), ("crc", "u4"), ("t0", "f8"), ("hop", "f8")]
+)
+# A clip without a file at hand has no content to hash: its failures, and features imported for it, are kept under this
+# and its id. No content hash looks like it.
+NO_MEDIA = "clip:"
+NONE = np.iinfo("i8").max  # in place of a number
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One immutable array of one writer.
+
+    Attributes:
+        name: `<writer>-<n>`.
+        feature: Fingerprint of its spec.
+        dtype: `float16` or `float32`.
+        dim: Columns.
+        rows: Rows of all records together.
+        size_bytes: Size of the data file.
+    """
+
+    name: str
+    feature: str
+    dtype: str
+    dim: int
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a clip has no feature."""
+
+    clip: str | None
+    kind: str
+    message: str
+    retry: bool
+
+
+class Table:
+    """All records and failures of one feature."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        self.spec = spec
+        self.count = 0
+        self.failed: dict[int, Failed] = {}  # by media; a record of the same media overrides it
+        self._records = np.empty(0, RECORD)
+        self._latest = np.empty(0, "i8")  # media -> record, -1: none
+
+    @property
+    def records(self) -> Array:
+        """All records in the order of their commits, overridden ones included."""
+        return self._records[: self.count]
+
+    def add(self, block: Array) -> None:
+        """Appends records; a later one of the same media wins."""
+        end = self.count + len(block)
+        self._records = _grown(self._records, end, 0)
+        self._records[self.count : end] = block
+        self._latest = _grown(self._latest, int(block["media"].max(initial=-1)) + 1, -1)
+        self._latest[block["media"]] = np.arange(self.count, end)
+        self.count = end
+
+    def drop(self, records: Array) -> None:
+        """Forgets the given record numbers, so that their media count as missing."""
+        media = self._records["media"][records]
+        hit = self._latest[media] == records
+        self._latest[media[hit]] = -1
+
+    def latest(self, media: Array) -> Array:
+        """Record number of each media number, -1 where there is none."""
+        found = np.full(len(media), -1, "i8")
+        known = (media >= 0) & (media < len(self._latest))
+        found[known] = self._latest[media[known]]
+        return found
+
+    def live(self) -> Array:
+        """Record numbers in use, ascending."""
+        return np.sort(self._latest[self._latest >= 0])
+
+
+class Index:
+    """State of the store after a commit."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.base = 0  # number of the base it starts from
+        self.time: str | None = None  # of the newest commit
+        self.media: dict[str, int] = {}
+        self.media_names: list[str] = []
+        self.clips: dict[str, int] = {}
+        self.clip_names: list[str] = []
+        self.clip_media = np.empty(0, "i8")
+        self._media_clip = np.empty(0, "i8")  # media -> the first of the clips that ever named it, NONE: no clip
+        self.sizes = np.empty(0, "i8")  # bytes, -1: no file
+        self.mtimes_ns = np.empty(0, "i8")
+        self.paths: list[str | None] = []
+        self.tables: dict[str, Table] = {}  # by fingerprint
+        self.segments: list[Segment] = []
+        self.environments: list[dict[str, Any]] = []
+        self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
+
+    def apply(self, commit: Commit) -> None:
+        """Adds what a commit says.
+
+        Raises:
+            StoreCorrupt: It says what no emo writes.
+        """
+        number = commit.header["number"]
+        try:
+            for line in commit.body:
+                if "features" in line:
+                    self._apply_features(line["features"])
+                elif "clips" in line:
+                    self._apply_clips(line["clips"])
+                elif "segment" in line:
+                    self._apply_segment(line)
+                elif "failed" in line:
+                    self._apply_failed(line["failed"])
+                else:
+                    for environment in line["environments"]:
+                        self._see(environment)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreCorrupt(f"Journal commit {number} does not make sense: {error!r}.", HINT) from error
+        self._see(commit.header.get("environment"))
+        self.number, self.time = number, commit.header.get("time")
+        self.base = number if commit.header.get("base") else self.base
+
+    def media_of_clips(self, clip_ids: Iterable[str]) -> Array:
+        """Media number of each clip id, -1 where the id is unknown."""
+        rows = np.fromiter(map(self.clips.get, clip_ids, repeat(-1)), "i8")
+        return np.where(rows >= 0, self.clip_media[rows], -1) if len(self.clips) else rows
+
+    def media_of(self, clip_or_media: str) -> int:
+        """Media number of a clip id or a media id, -1 where unknown."""
+        row = self.clips.get(clip_or_media)
+        if row is not None:
+            return int(self.clip_media[row])
+        return self.media.get(clip_or_media, self.media.get(NO_MEDIA + clip_or_media, -1))
+
+    def clip_of(self, media: str) -> str | None:
+        """The first clip id that names the media."""
+        number = self.media.get(media, -1)
+        row = self._media_clip[number] if 0 <= number < len(self._media_clip) else NONE
+        if row != NONE and self.clip_media[row] != number:  # that clip means other content now
+            rows = np.flatnonzero(self.clip_media[: len(self.clips)] == number)
+            row = rows[0] if len(rows) else NONE
+        return None if row == NONE else self.clip_names[row]
+
+    def failures(self, table: Table) -> list[tuple[int, Failed]]:
+        """Failures that still hold: no record since, and the clip still means the same content."""
+        media = np.fromiter(table.failed, "i8")
+        open_ = media[table.latest(media) < 0]
+        held = [(int(each), table.failed[int(each)]) for each in open_]
+        return [(m, why) for m, why in held if why.clip is None or self.media_of(why.clip) == m]
+
+    def _see(self, environment: dict[str, Any] | None) -> None:
+        if environment and environment not in self.environments:
+            self.environments.append(environment)
+
+    def _intern(self, media: Sequence[str]) -> Array:
+        if media != self._interned[0]:  # the features of a commit mostly speak of the same media
+            self._interned = (media, _numbered(media, self.media, self.media_names))
+        return self._interned[1]
+
+    def _apply_features(self, features: Mapping[str, Line]) -> None:
+        for fingerprint, fields in features.items():
+            if fingerprint not in self.tables:
+                spec = EncoderSpec(**fields)
+                if spec.fingerprint != fingerprint:
+                    raise ValueError(f"spec {spec.key} under fingerprint {fingerprint}")
+                self.tables[fingerprint] = Table(spec)
+
+    def _apply_clips(self, columns: Line) -> None:
+        rows = _numbered(columns["clip"], self.clips, self.clip_names)
+        n, known = len(rows), len(self.clips)
+        self.clip_media = _grown(self.clip_media, known, -1)
+        self.sizes = _grown(self.sizes, known, -1)
+        self.mtimes_ns = _grown(self.mtimes_ns, known, -1)
+        media = self.clip_media[rows] = self._intern(_column(columns["media"], n))
+        self._media_clip = _grown(self._media_clip, len(self.media), NONE)
+        np.minimum.at(self._media_clip, media, rows)
+        self.sizes[rows] = columns["size"]
+        self.mtimes_ns[rows] = columns["mtime_ns"]
+        self.paths.extend([None] * (known - len(self.paths)))
+        for row, path in zip(rows.tolist(), _column(columns["path"], n), strict=True):
+            self.paths[row] = path
+
+    def _apply_segment(self, line: Line) -> None:
+        table, n, columns = self.tables[line["feature"]], line["n"], line["records"]
+        block = np.empty(n, RECORD)
+        block["media"] = self._intern(_column(columns["media"], n))
+        block["segment"] = len(self.segments)
+        for name in ("rows", "crc", "t0"):
+            block[name] = columns[name]
+        hop = columns["hop"]
+        block["hop"] = np.array(hop, "f8")  # None becomes NaN
+        block["start"] = columns["start"] if "start" in columns else np.cumsum(block["rows"]) - block["rows"]
+        name, feature, dtype, dim = line["segment"], line["feature"], line["dtype"], line["dim"]
+        self.segments.append(Segment(name, feature, dtype, dim, line["rows"], line["size"]))
+        table.add(block)
+
+    def _apply_failed(self, columns: Line) -> None:
+        n = columns["n"]
+        names = ("feature", "media", "clip", "kind", "message", "retry")
+        feature, media, *why = (_column(columns[name], n) for name in names)
+        for table, number, each in zip(feature, self._intern(media), zip(*why, strict=True), strict=True):
+            self.tables[table].failed[int(number)] = Failed(*each)
+
+
+def features_line(specs: Iterable[EncoderSpec]) -> Line:
+    """Body line that names the recipes a commit speaks of."""
+    return {"features": {spec.fingerprint: asdict(spec) for spec in specs}}
+
+
+def clips_line(clips: Mapping[str, tuple[str, str | None, int, int]]) -> Line:
+    """Body line of clips: id -> (media, path, size in bytes, mtime in ns)."""
+    media, path, size, mtime_ns = (_packed(column) for column in zip(*clips.values(), strict=True))
+    return {"clips": {"clip": list(clips), "media": media, "path": path, "size": size, "mtime_ns": mtime_ns}}
+
+
+def segment_line(segment: Segment, records: Mapping[str, Sequence[Any]]) -> Line:
+    """Body line of a segment and its records; without `start` they follow each other from row 0."""
+    head = {"segment": segment.name, "feature": segment.feature, "dtype": segment.dtype, "dim": segment.dim}
+    columns = {name: _packed(column) for name, column in records.items()}
+    return head | {"rows": segment.rows, "size": segment.size_bytes, "n": len(records["media"]), "records": columns}
+
+
+def failed_line(failed: Iterable[tuple[str, str, Failed]]) -> Line:
+    """Body line of failures: (fingerprint, media, why)."""
+    rows = [(feature, media, why.clip, why.kind, why.message, why.retry) for feature, media, why in failed]
+    names = ("feature", "media", "clip", "kind", "message", "retry")
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    return {"failed": {"n": len(rows)} | {name: _packed(column) for name, column in columns}}
+
+
+def record_columns(records: Array, media_names: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns for `segment_line` of the given records (an array of `RECORD`)."""
+    hop = [None if np.isnan(each) else each for each in records["hop"].tolist()]
+    columns = {name: records[name].tolist() for name in ("rows", "start", "t0", "crc")}
+    return {"media": [media_names[each] for each in records["media"]], **columns, "hop": hop}
+
+
+def by_segment(records: Array, numbers: Array) -> Iterator[tuple[int, Array]]:
+    """Segments of the given record numbers, each with its own in the order they lie on disk."""
+    if len(numbers):
+        mine = records[numbers]
+        order = np.lexsort((mine["start"], mine["segment"]))
+        segments, first = np.unique(mine["segment"][order], return_index=True)
+        yield from zip(segments.tolist(), np.split(numbers[order], first[1:]), strict=True)
+
+
+def _numbered(keys: Sequence[str], known: dict[str, int], in_order: list[str]) -> Array:
+    """Number of each key; new ones are appended."""
+    before = len(known)
+    if known.keys().isdisjoint(keys) and len(set(keys)) == len(keys):  # the common case, without a step per key
+        known.update(zip(keys, range(before, before + len(keys)), strict=True))
+        in_order += keys
+        return np.arange(before, before + len(keys))
+    try:
+        return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
+    except KeyError:
+        for key in keys:
+            known.setdefault(key, len(known))
+        in_order += [*islice(reversed(known), len(known) - before)][::-1]
+        return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
+
+
+def _packed(column: Sequence[Any]) -> Any:
+    first = column[0]
+    return first if all(each == first for each in column) else list(column)
+
+
+def _column(packed: Any, n: int) -> Sequence[Any]:
+    return packed if isinstance(packed, list) else [packed] * n
+
+
+def _grown(array: Array, length: int, fill: int) -> Array:
+    """The array with room for `length`, at least doubled when it must grow."""
+    if length <= len(array):
+        return array
+    grown = np.empty(max(length, 2 * len(array)), array.dtype)
+    grown[: len(array)] = array
+    if array.dtype.names is None:
+        grown[len(array) :] = fill
+    return grown

@@ -1,0 +1,293 @@
+"""One immutable Zarr v3 segment: a matrix of rows, one writer, never edited.
+
+`c/0/0` is one shard: the row matrix, then the shard's index (offset and length of every inner chunk) and its CRC-32C.
+All inner chunks are present, uncompressed and in order, so the file can be mapped; the last one is padded with zeros.
+Plain zarr reads the same numbers. Anything that is not laid out so (compressed, rechunked by other tools) is read
+through zarr, checked by the same record checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo.featstore.errors import StoreCorrupt
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage import durable
+from emo.featstore.storage.index import Array, Segment
+
+CHUNK_ROWS = 1024  # of an inner chunk, where records are single rows or of varying length
+HINT = "Run `emo store verify`: it lists what is lost; with --repair those clips can be extracted again."
+
+
+class SegmentGone(StoreCorrupt):
+    """The journal names a segment that is not there; it may have been merged by `compact` meanwhile."""
+
+
+def group_document(attributes: dict[str, Any]) -> bytes:
+    """A Zarr v3 group's `zarr.json`."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(document, indent=2).encode()
+
+
+def group_attributes(spec: EncoderSpec) -> dict[str, Any]:
+    """Attributes of a feature's group: the whole recipe."""
+    return {"fingerprint": spec.fingerprint, "spec": asdict(spec)}
+
+
+def array_document(rows: int, dim: int, dtype: str, chunk_rows: int) -> dict[str, Any]:
+    """A segment's `zarr.json`: one uncompressed shard over all rows."""
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    sharding = {
+        "chunk_shape": [chunk_rows, dim],
+        "codecs": [little],
+        "index_codecs": [little, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    shard_rows = -(-rows // chunk_rows) * chunk_rows
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, dim],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_rows, dim]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0.0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "storage_transformers": [],
+    }
+
+
+def shard_index(rows: int, dim: int, dtype: str, chunk_rows: int) -> bytes:
+    """Offsets and lengths of the inner chunks, and their checksum."""
+    length = chunk_rows * dim * np.dtype(dtype).itemsize
+    entries = np.empty((-(-rows // chunk_rows), 2), "<u8")
+    entries[:, 0] = np.arange(len(entries)) * length
+    entries[:, 1] = length
+    data = entries.tobytes()
+    return data + durable.crc32c(data).to_bytes(4, "little")
+
+
+class SegmentWriter:
+    """Streams records into a new segment folder.
+
+    Args:
+        folder: Does not exist yet.
+        dim: Columns.
+        dtype: `float16` or `float32`.
+        record_rows: Rows of every record where fixed; such a record becomes one inner chunk.
+    """
+
+    def __init__(self, folder: Path, dim: int, dtype: str, record_rows: int | None) -> None:
+        self.folder, self.dim, self.dtype, self.record_rows = folder, dim, dtype, record_rows
+        self.rows = 0
+        self.row_bytes = dim * np.dtype(dtype).itemsize
+        data = folder / "c" / "0" / "0"
+        data.parent.mkdir(parents=True)
+        self._fd = os.open(data, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        durable.reached("segment-opened")
+
+    def append(self, rows: Array) -> int:
+        """Writes one record `(T, D)` of the segment's dtype and returns the CRC-32C of its stored bytes."""
+        stored = np.ascontiguousarray(rows, np.dtype(self.dtype).newbyteorder("<"))
+        durable.write_all(self._fd, stored.data)
+        self.rows += len(stored)
+        durable.reached("record-written")
+        return durable.crc32c(stored)
+
+    def finish(self) -> int:
+        """Brings the segment to the disk and returns the size of its data file in bytes."""
+        fixed = self.record_rows or 1
+        chunk_rows = fixed if fixed > 1 else min(self.rows, CHUNK_ROWS)
+        padding = -self.rows % chunk_rows
+        durable.write_all(self._fd, bytes(padding * self.row_bytes))
+        durable.write_all(self._fd, shard_index(self.rows, self.dim, self.dtype, chunk_rows))
+        durable.reached("segment-index-written")
+        os.fsync(self._fd)
+        durable.reached("segment-data-synced")
+        size_bytes = os.fstat(self._fd).st_size
+        self.close()
+        document = array_document(self.rows, self.dim, self.dtype, chunk_rows)
+        durable.write_file(self.folder / "zarr.json", json.dumps(document, indent=2).encode())
+        durable.reached("segment-document-synced")
+        for folder in (self.folder / "c" / "0", self.folder / "c", self.folder):
+            durable.sync_folder(folder)
+        durable.reached("segment-folders-synced")
+        return size_bytes
+
+    def close(self) -> None:
+        """Closes the data file, finished or not."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Readers:
+    """Readers that are kept for the next question, the latest ones: each that maps holds a file open, and a process may
+    hold few (1,024 on most systems).
+
+    Args:
+        folder: The store's `features.zarr`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._kept = folder, dict[str, SegmentReader]()
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = 4096 if most == resource.RLIM_INFINITY else min(max(16, most // 4), 4096)
+
+    def get(self, key: str, segment: Segment) -> SegmentReader:
+        """The reader of a segment of the feature with this key."""
+        reader = self._kept.pop(segment.name, None) or SegmentReader(self._folder / key / segment.name, segment)
+        self._kept[segment.name] = reader  # now the latest
+        if len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+        return reader
+
+    def once(self, key: str, segment: Segment) -> SegmentReader:
+        """The same for a caller who reads the whole segment and does not come back."""
+        return self._kept.get(segment.name) or SegmentReader(self._folder / key / segment.name, segment)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+
+class SegmentReader:
+    """Rows of a committed segment, checked.
+
+    The checksum of a mapped record is computed when this reader first hands it out: from then on the system's page
+    cache is trusted as memory is. Rows that are read through zarr are decoded and checked every time. What is mapped
+    must not be truncated by others while it is read: the system ends a process that touches what is gone.
+
+    Args:
+        folder: The segment's folder.
+        segment: What the journal says of it.
+
+    Attributes:
+        mapped: Whether the rows are read by `np.memmap`, and not through zarr.
+
+    Raises:
+        SegmentGone: There is no such segment.
+        StoreCorrupt: It is not what the journal says.
+    """
+
+    def __init__(self, folder: Path, segment: Segment) -> None:
+        self.folder, self.segment = folder, segment
+        try:
+            document = json.loads((folder / "zarr.json").read_bytes())
+            chunk_rows = _plain_chunk_rows(document, segment)
+            self.mapped = chunk_rows is not None
+            self._rows = self._zarr() if chunk_rows is None else self._map(chunk_rows)
+            self._checked = np.zeros(segment.rows if self.mapped else 0, bool)  # by a record's first row
+        except FileNotFoundError as error:
+            raise SegmentGone(f"Segment {folder} is missing.", HINT) from error
+        except ValueError as error:
+            raise self._corrupt(f"its zarr.json is not readable ({error})") from error
+
+    def record(self, start: int, rows: int, crc: int) -> Array:
+        """One record `(T, D)`, read-only and in the stored dtype.
+
+        Raises:
+            StoreCorrupt: Its bytes are not the committed ones.
+        """
+        found = self._read(start, rows)
+        if self.mapped and start < len(self._checked) and self._checked[start]:
+            return found
+        if found.shape != (rows, self.segment.dim) or durable.crc32c(found) != crc:
+            raise self._corrupt(f"the checksum of rows {start} to {start + rows} does not fit")
+        if self.mapped:
+            self._checked[start] = True
+        return found
+
+    def rows(self, records: Array) -> Array:
+        """All given one-row records at once `(N, D)`, each checked.
+
+        Raises:
+            StoreCorrupt: The bytes of one of them are not the committed ones.
+        """
+        whole, start = self._read(0, self.segment.rows), records["start"]
+        if (bad := _crcs(whole, records) != records["crc"]).any():
+            raise self._corrupt(f"the checksum of row {start[bad][0]} does not fit")
+        together = (np.diff(start) == 1).all()
+        found: Array = whole[start[0] : start[0] + len(start)] if together else whole[start]
+        return found
+
+    def check(self, records: Array) -> Array:
+        """Which of the given records (an array of `RECORD`) do not have the committed bytes: bool, one per record."""
+        if self.mapped:
+            wrong: Array = _crcs(self._rows, records) != records["crc"]
+            return wrong
+        bad = np.zeros(len(records), bool)
+        for i, (start, rows, crc) in enumerate(
+            zip(*(records[n].tolist() for n in ("start", "rows", "crc")), strict=True)
+        ):
+            try:
+                self.record(start, rows, crc)
+            except StoreCorrupt:
+                bad[i] = True
+        return bad
+
+    def _read(self, start: int, rows: int) -> Array:
+        try:
+            return np.ascontiguousarray(self._rows[start : start + rows])
+        except Exception as error:  # zarr raises all kinds of things when a chunk is damaged
+            raise self._corrupt(f"rows {start} to {start + rows} cannot be decoded ({error})") from error
+
+    def _map(self, chunk_rows: int) -> Array:
+        segment = self.segment
+        index = shard_index(segment.rows, segment.dim, segment.dtype, chunk_rows)
+        with open(self.folder / "c" / "0" / "0", "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != segment.size_bytes:
+                raise self._corrupt(f"its data file has {size} bytes, not {segment.size_bytes}")
+            file.seek(max(0, size - len(index)))
+            if file.read() != index:
+                raise self._corrupt("its shard index is damaged")
+            dtype = np.dtype(segment.dtype).newbyteorder("<")
+            return np.memmap(file, dtype, "r", shape=(segment.rows, segment.dim)).view(np.ndarray)
+
+    def _zarr(self) -> Any:
+        import zarr  # only here: 0.3 s that most readers never need
+
+        try:
+            array = zarr.open_array(self.folder, mode="r")
+        except Exception as error:  # zarr raises all kinds of things on damaged metadata
+            raise self._corrupt(f"zarr cannot open it ({error})") from error
+        segment = self.segment
+        if array.shape != (segment.rows, segment.dim) or array.dtype != np.dtype(segment.dtype):
+            raise self._corrupt(
+                f"it holds {array.dtype} {array.shape}, not {segment.dtype} {segment.rows, segment.dim}"
+            )
+        return array
+
+    def _corrupt(self, what: str) -> StoreCorrupt:
+        if not self.folder.exists():
+            return SegmentGone(f"Segment {self.folder} is missing.", HINT)
+        return StoreCorrupt(f"Segment {self.folder} is damaged: {what}.", HINT)
+
+
+def _crcs(rows: Array, records: Array) -> Array:
+    """CRC-32C of each of the given records (an array of `RECORD`) in a segment's rows `(R, D)`."""
+    width = rows.shape[1] * rows.itemsize
+    data = rows.reshape(-1).view("u1")
+    first, length = records["start"] * width, records["rows"].astype("i8") * width
+    ends = (first + length).tolist()
+    parts = (durable.crc32c(data[a:b]) for a, b in zip(first.tolist(), ends, strict=True))
+    return np.fromiter(parts, "u4", len(records))
+
+
+def _plain_chunk_rows(document: Any, segment: Segment) -> int | None:
+    """Rows of an inner chunk when the array is laid out as `SegmentWriter` does; `None` for any other layout."""
+    try:
+        chunk_rows = int(document["codecs"][0]["configuration"]["chunk_shape"][0])
+        found = {key: value for key, value in document.items() if key != "attributes"}
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return None
+    plain = chunk_rows > 0 and found == array_document(segment.rows, segment.dim, segment.dtype, chunk_rows)
+    return chunk_rows if plain else None

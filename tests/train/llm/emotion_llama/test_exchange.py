@@ -1,0 +1,121 @@
+"""Official checkpoints become runs that can be asked, and runs become files that the official loader reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emo.featstore.errors import FeatureMissing, ModelError, UsageError, WeightsMissing
+from emo.train.llm.emotion_llama.checkpoint import import_official, open_adapter
+from emo.train.llm.emotion_llama.exchange import export_run, import_page, import_run
+from emo.train.llm.predict import load_tuned, predict_run
+from emo.train.llm.tune import tune
+from emo.train.runs import Run, load_run
+
+Make = Callable[..., Any]
+SHORT = ("validation.holdout=0", "steps_per_epoch=2")
+
+
+@pytest.fixture
+def tuned(corpus: Make, recipe: Make, tmp_path: Path) -> tuple[Any, Run]:
+    made = corpus(n=8)
+    return made, tune(made.store, made.clips, recipe(*SHORT), tmp_path / "runs" / "first", "cpu").run
+
+
+@pytest.fixture
+def official(tuned: tuple[Any, Run], tmp_path: Path) -> Path:
+    """A checkpoint in the official layout, with what real ones hold beside it."""
+    made, run = tuned
+    export_run(made.store, run, tmp_path / "official.pth", "official")
+    content = torch.load(tmp_path / "official.pth", weights_only=True)
+    content["model"]["attention.fc_att.weight"] = torch.zeros(7, 128)
+    torch.save(content, tmp_path / "official.pth")
+    return tmp_path / "official.pth"
+
+
+def test_an_official_checkpoint_answers_in_the_official_layout(
+    tuned: tuple[Any, Run], official: Path, recipe: Make, tmp_path: Path
+) -> None:
+    made, run = tuned
+    chosen = recipe("layout=official_eval")
+    imported = import_run(made.store, official, chosen, tmp_path / "runs" / "imported", "cpu")
+    assert load_run(imported.path).info == imported.info
+    assert (imported.finished, imported.info["layout"]) == (True, "official_eval")
+    assert "Prompt layout: official_eval." in imported.info["notes"]
+    assert "trained elsewhere" in " ".join(imported.info["notes"])
+    theirs = predict_run(made.store, imported, made.clips, "likelihood", "cpu")
+    ours = predict_run(made.store, run, made.clips, "likelihood", "cpu", layout="official_eval")
+    assert theirs == ours
+    assert theirs != predict_run(made.store, run, made.clips, "likelihood", "cpu")  # layouts are told apart
+    page = import_page(imported)
+    assert any("ignored: 1 (attention.fc_att.weight" in str(part) for part in page.parts)
+    assert any("consumed: 18 tensors" in str(part) for part in page.parts)
+
+
+def test_what_does_not_fit_is_refused_by_name(
+    tuned: tuple[Any, Run], official: Path, recipe: Make, tmp_path: Path
+) -> None:
+    made, _ = tuned
+    folder = tmp_path / "runs" / "x"
+    with pytest.raises(ModelError, match=r"lora_A\.weight"):
+        import_run(made.store, official, recipe("lora.r=8"), folder, "cpu")
+    with pytest.raises(ModelError, match=r"lora_alpha 16 instead of 4"):
+        import_run(made.store, official, recipe("lora.alpha=4"), folder, "cpu")
+    with pytest.raises(WeightsMissing, match="no checkpoint"):
+        import_run(made.store, tmp_path / "nowhere.pth", recipe(), folder, "cpu")
+    with pytest.raises(FeatureMissing):
+        import_run(made.store, official, recipe("features.streams=[eva_g_999]"), folder, "cpu")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    with pytest.raises(ModelError, match=r"text.pth is no checkpoint"):
+        import_run(made.store, tmp_path / "text.pth", recipe(), folder, "cpu")
+    assert not folder.exists()
+
+
+def test_settings_of_the_checkpoint_that_differ_are_told(
+    tuned: tuple[Any, Run], official: Path, recipe: Make, tmp_path: Path
+) -> None:
+    made, _ = tuned
+    run = import_run(made.store, official, recipe("max_txt_len=99"), tmp_path / "runs" / "x", "cpu")
+    assert "The checkpoint was trained with max_txt_len 64, the recipe has max_txt_len 99." in run.info["notes"]
+    assert run.info["imported"]["settings"]["lora_r"] == 4
+
+
+def test_every_form_of_export_can_be_read_again(tuned: tuple[Any, Run], tmp_path: Path) -> None:
+    made, run = tuned
+    model, _, _ = load_tuned(made.store, run, (), "cpu")
+    expected = dict(model.trainable())
+
+    page = export_run(made.store, run, tmp_path / "a.pth", "official")
+    assert page.value["size_bytes"] == (tmp_path / "a.pth").stat().st_size
+    with torch.no_grad():
+        for parameter in expected.values():
+            parameter.fill_(0)
+    import_official(tmp_path / "a.pth", model)
+    again, _, _ = load_tuned(made.store, run, (), "cpu")
+    for name, parameter in again.trainable():
+        assert torch.equal(parameter, expected[name]), name
+
+    export_run(made.store, run, tmp_path / "adapter", "adapter")
+    opened = dict(open_adapter(tmp_path / "adapter").trainable())
+    assert all(torch.equal(opened[name], parameter) for name, parameter in again.trainable())
+    assert json.loads((tmp_path / "adapter" / "manifest.json").read_text())["extra"]["run"] == "first"
+
+    export_run(made.store, run, tmp_path / "merged", "merged")
+    assert {"config.json", "manifest.json", "projections.safetensors"} <= {
+        path.name for path in (tmp_path / "merged").iterdir()
+    }
+
+
+def test_an_export_overwrites_nothing(tuned: tuple[Any, Run], tmp_path: Path) -> None:
+    made, run = tuned
+    (tmp_path / "taken").write_text("something of value")
+    with pytest.raises(UsageError, match="taken exists already"):
+        export_run(made.store, run, tmp_path / "taken", "official")
+    with pytest.raises(UsageError, match="no form 'onnx'") as caught:
+        export_run(made.store, run, tmp_path / "b", "onnx")
+    assert "official (a .pth file" in caught.value.hint

@@ -1,0 +1,305 @@
+"""Annotations become samples; their order is a pure function; features come from the store as they are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emo.featstore.clip import Clip, Label
+from emo.featstore.errors import FeatureMissing, UsageError
+from emo.train.heads.base import load_recipe
+from emo.train.llm.data import Example, Features, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
+from emo.train.llm.recipe import EMOTIONS, FeatureKeys
+
+Make = Callable[..., Any]
+
+
+def write(path: Path, text: Any) -> Path:
+    path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return path
+
+
+# ---- annotation files -----------------------------------------------------------------------------------------------
+
+
+def test_merr_fine_loads_whole(shared: Path) -> None:
+    notes = read_merr_json(shared / "data/merr/MERR_fine_grained.json", "smp_reason_caption", EMOTIONS)
+    assert len(notes) == 4487
+    assert notes["sample_00000047"].transcript == "Oh my."
+    assert Counter(note.label for note in notes.values())["contempt"] == 41
+
+
+def test_every_wrong_entry_of_a_json_is_counted_and_named(tmp_path: Path) -> None:
+    good = {"caption": "He smiles.", "pseu_emotion": "happy"}
+    entries = {"a": good, "b": {"caption": " "}, "c": [1], "d": good | {"pseu_emotion": "hungry"}, "e": {}}
+    path = write(tmp_path / "coarse.json", entries)
+    with pytest.raises(UsageError) as caught:
+        read_merr_json(path, "caption", EMOTIONS)
+    assert "of 5 entries 2 have no caption: b, e; 1 are no objects: c; 1 have the unknown emotion 'hungry': d" in str(
+        caught.value
+    )
+    write(path, '{"a": {"caption": "x"}, "a": {"caption": "y"}}')
+    with pytest.raises(UsageError, match="1 come twice: a"):
+        read_merr_json(path, "caption", EMOTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "is not JSON"), ("[1]", "not a JSON object"), ("{}", "holds no annotation")]
+)
+def test_what_is_no_table_of_annotations_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_merr_json(write(tmp_path / "x.json", text), "caption", EMOTIONS)
+
+
+def test_a_list_with_an_unknown_emotion_names_word_and_clip(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.txt", "a 35 angry -1.17\nb 125 sad -10\nc 3 hangry 0\n")
+    with pytest.raises(UsageError, match="'hangry' of c"):
+        read_emotions(path, EMOTIONS)
+    path.write_text("a 35 angry -1.17\nb 125 sad -10\n")
+    assert read_emotions(path, EMOTIONS) == {"a": "angry", "b": "sad"}
+
+
+# ---- examples -------------------------------------------------------------------------------------------------------
+
+CLIPS = [
+    Clip("a", split="train", label=Label("happy"), transcripts={"english": "Fine.", "chinese": "好"}),
+    Clip("b", split="train", label=Label("sad")),
+    Clip("t", split="test3", label=Label("angry"), transcripts={"english": "No."}),
+]
+
+
+def examples(tmp_path: Path, *overrides: str, clips: list[Clip] = CLIPS) -> Any:
+    recipe = load_recipe("tiny", ["validation.holdout=0", *overrides])
+    return load_examples(clips, recipe, lambda name: tmp_path / name)
+
+
+def test_labels_of_the_clips_become_answers_and_test_clips_stay_out(tmp_path: Path) -> None:
+    found = examples(tmp_path)
+    assert [(e.name, e.transcript, e.answers) for e in found.train] == [
+        ("a", "Fine.", {"emotion": "happy"}),
+        ("b", "", {"emotion": "sad"}),
+    ]
+    assert found.left_out == {"split test3": ("t",)}
+    assert found.silent == ("b",)
+    assert "1 clips have no transcript" in found.notes[0]
+    assert examples(tmp_path, "data.language=chinese").train[0].transcript == "好"
+    assert [e.name for e in examples(tmp_path, "train_splits=[test3]").train] == ["t"]
+
+
+def test_a_missing_transcript_is_never_the_word_nan(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="1 clips have no english transcript: b"):
+        examples(tmp_path, "missing_transcript=error")
+    found = examples(tmp_path, "missing_transcript=skip")
+    assert [e.name for e in found.train] == ["a"]
+    assert found.left_out["no transcript"] == ("b",)
+
+
+def test_annotated_clips_that_the_dataset_does_not_list_are_trained_on(tmp_path: Path) -> None:
+    write(
+        tmp_path / "fine.json",
+        {
+            "new": {"smp_reason_caption": 'He frowns. "No!"', "text": "I was\n quiet.", "pseu_emotion": "Angry"},
+            "t": {"smp_reason_caption": "She smiles.", "pseu_emotion": "happy"},
+        },
+    )
+    sets = ["tasks={reason_v2: 1}", "prompts={emotion: [E], reason_v2: [R]}", "data={reason_v2: [fine.json]}"]
+    found = examples(tmp_path, *sets, f"labels=[{', '.join(EMOTIONS)}]")
+    assert found.train == (Example("new", "I was quiet.", "angry", {"reason_v2": "he frowns no"}),)
+    assert found.left_out == {"split test3": ("t",)}  # a pseudo label does not bring a test clip into training
+
+
+def test_two_sources_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "pseudo.txt", "a 1 happy 0\nb 1 angry 0\n")
+    with pytest.raises(UsageError, match=r"pseudo.txt contradicts a source before it on b"):
+        examples(tmp_path, "data.emotion=[clips, pseudo.txt]")
+    (tmp_path / "pseudo.txt").write_text("a 1 happy 0\nz 1 angry 0\n")
+    assert [e.name for e in examples(tmp_path, "data.emotion=[clips, pseudo.txt]").train] == ["a", "b", "z"]
+
+
+def test_transcripts_come_from_a_csv_where_the_dataset_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "transcription_en_all.csv", "name,sentence\nb,So what\n")
+    found = examples(tmp_path, "data.transcripts=[transcription_en_all.csv]")
+    assert [e.transcript for e in found.train] == ["Fine.", "So what"]
+
+
+def test_labels_outside_the_set_and_names_that_come_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="outside the label set: smug"):
+        examples(tmp_path, clips=[Clip("a", label=Label("smug"))])
+    with pytest.raises(UsageError, match="come more than once: a"):
+        examples(tmp_path, clips=[CLIPS[0], CLIPS[0]])
+    with pytest.raises(UsageError, match=r"No clip is left to train on: 1 left out \(split test3\)"):
+        examples(tmp_path, clips=CLIPS[2:])
+
+
+def many(split: str = "train", n: int = 60) -> list[Clip]:
+    return [Clip(f"c{i:02d}", split=split, label=Label(EMOTIONS[i % 6])) for i in range(n)]
+
+
+def test_the_holdout_is_even_over_emotions_and_never_trained_on(tmp_path: Path) -> None:
+    found = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many())
+    held = {e.name for e in found.validation}
+    assert Counter(e.label for e in found.validation) == dict.fromkeys(EMOTIONS[:6], 2)
+    assert held.isdisjoint(e.name for e in found.train)
+    assert len(held) + len(found.train) == 60
+    again = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many()[::-1])
+    assert {e.name for e in again.validation} == held  # the order of the clips does not matter
+    other = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", "seed=1", clips=many())
+    assert {e.name for e in other.validation} != held
+    few = examples(tmp_path, "validation.holdout=0.2", "validation.limit=4", clips=many())
+    assert len(few.validation) == 4
+    assert len(few.train) == 56
+
+
+def test_choosing_on_a_test_split_is_said(tmp_path: Path) -> None:
+    found = examples(tmp_path, "validation.split=test3")
+    assert [e.name for e in found.validation] == ["t"]
+    assert "chosen on split test3, a test list" in found.notes[-1]
+    quiet = examples(tmp_path, "validation.split=dev", clips=[*CLIPS, replace(CLIPS[0], id="d", split="dev")])
+    assert [e.name for e in quiet.validation] == ["d"]
+    assert [e.name for e in quiet.train] == ["a", "b"]
+    few = examples(tmp_path, "validation.split=dev", "validation.limit=12", clips=[*CLIPS, *many("dev")])
+    assert Counter(e.label for e in few.validation) == dict.fromkeys(EMOTIONS[:6], 2)
+    assert [e.name for e in few.train] == ["a", "b"]  # what is beyond the limit is not trained on either
+    assert "test list" not in " ".join(quiet.notes)
+    with pytest.raises(UsageError, match=r"validation.split: nowhere has no clip with a label"):
+        examples(tmp_path, "validation.split=nowhere")
+
+
+def test_the_digest_follows_everything_that_is_learned(tmp_path: Path) -> None:
+    digest = examples(tmp_path).digest
+    assert examples(tmp_path).digest == digest
+    for changed in (replace(CLIPS[0], label=Label("sad")), replace(CLIPS[0], transcripts={"english": "Fine!"})):
+        assert examples(tmp_path, clips=[changed, *CLIPS[1:]]).digest != digest
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_is_a_permutation_and_a_pure_function() -> None:
+    assert sorted(order(1, 0, 100)) == list(range(100))
+    np.testing.assert_array_equal(order(1, 0, 100), order(1, 0, 100))
+    for other in (order(2, 0, 100), order(1, 1, 100)):
+        assert (order(1, 0, 100) != other).any()
+    assert order(42, 3, 6).tolist() == [3, 5, 0, 1, 4, 2]  # also on other machines: checkpoints rely on it
+
+
+BOTH = {"emotion": "happy", "reason": "he smiles"}
+
+
+def test_the_mix_follows_its_weights_and_asks_only_what_has_an_answer() -> None:
+    mix = TaskMix({"emotion": 3.0, "reason": 1.0}, {"emotion": ["E"], "reason": ["R1", "R2"]})
+    drawn = [mix.draw(0, 0, i, Example("a", answers=BOTH)) for i in range(2000)]
+    assert Counter(s.task for s in drawn)["emotion"] == pytest.approx(1500, abs=80)
+    assert {s.text for s in drawn} == {"E", "R1", "R2"}
+    assert drawn[:50] == [mix.draw(0, 0, i, Example("a", answers=BOTH)) for i in range(50)]
+    assert drawn[:50] != [mix.draw(0, 1, i, Example("a", answers=BOTH)) for i in range(50)]
+    assert {mix.draw(0, 0, i, Example("a", answers={"reason": "x"})).task for i in range(50)} == {"reason"}
+    none = TaskMix({"emotion": 0.0, "reason": 1.0}, {"reason": ["R"]})
+    assert {none.draw(0, 0, i, Example("a", answers=BOTH)).task for i in range(50)} == {"reason"}
+
+
+def sampler(n: int = 10, batch_size: int = 2, accumulate: int = 2, by_length: bool = False) -> Sampler:
+    mix = TaskMix({"emotion": 1.0}, {"emotion": ["E"]})
+    items = [Example(f"c{i}", "word " * (i * 7 % n), answers={"emotion": "sad"}) for i in range(n)]
+    return Sampler(items, mix, 0, batch_size, accumulate, by_length)
+
+
+def names(batches: list[Any]) -> list[str]:
+    return [sample.name for batch in batches for sample in batch]
+
+
+def test_every_pass_takes_every_sample_once_and_the_position_is_a_function_of_the_step() -> None:
+    s = sampler()
+    assert s.steps_per_pass == 3
+    assert [s.position(step) for step in range(5)] == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 4)]
+    for start in (0, 3):
+        taken = [name for step in range(start, start + 3) for name in names(s.batches(step))]
+        assert sorted(taken) == sorted(f"c{i}" for i in range(10))
+    assert [len(batch) for batch in s.batches(2)] == [2]  # the rest of a pass is not dropped
+    assert names(s.batches(0)) != names(s.batches(3))
+    assert s.batches(4) == sampler().batches(4)  # no state
+
+
+def test_sorting_and_batch_size_leave_the_samples_of_a_step_alone() -> None:
+    plain = sampler().batches(0)
+    by_length = sampler(by_length=True).batches(0)
+    assert sorted(names(plain)) == sorted(names(by_length))
+    sizes = [sample.size for batch in by_length for sample in batch]
+    assert sizes == sorted(sizes)
+    assert names(sampler(batch_size=1, accumulate=4).batches(0)) == names(
+        sampler(batch_size=4, accumulate=1).batches(0)
+    )
+
+
+def test_pooled_windows_hold_like_lengths_and_still_every_sample_once() -> None:
+    mix = TaskMix({"emotion": 1.0}, {"emotion": ["E"]})
+    items = [Example(f"c{i:02d}", "w" * (i * 37 % 64), answers={"emotion": "sad"}) for i in range(64)]
+    pooled = Sampler(items, mix, 0, 4, 1, True, 8)
+    steps = [pooled.batches(step) for step in range(16)]
+    assert sorted(name for step in steps for name in names(step)) == [f"c{i:02d}" for i in range(64)]
+    spread = [max(s.size for b in step for s in b) - min(s.size for b in step for s in b) for step in steps]
+    alone = [Sampler(items, mix, 0, 4).batches(step)[0] for step in range(16)]
+    assert sum(spread) < 0.4 * sum(max(s.size for s in batch) - min(s.size for s in batch) for batch in alone)
+    longest = [max(s.size for b in step for s in b) for step in steps[:8]]
+    assert longest != sorted(longest)
+
+
+# ---- features -------------------------------------------------------------------------------------------------------
+
+KEYS = FeatureKeys()
+
+
+def test_a_batch_is_what_the_store_holds_in_the_order_asked_for(corpus: Make) -> None:
+    made = corpus()
+    features = Features(made.store, KEYS, [clip.id for clip in made.clips], "error")
+    asked = ["clip_007", "clip_002", "clip_007"]
+    tokens, streams = features.batch(asked)
+    assert tokens is not None
+    assert tokens.shape == (3, 9, 8)
+    assert tokens.dtype == np.float16
+    np.testing.assert_array_equal(tokens, np.stack([made.memory["eva_g_448"][name] for name in asked]))
+    for name, stream in zip(KEYS.streams, streams, strict=True):
+        np.testing.assert_array_equal(stream, np.concatenate([made.memory[name][clip] for clip in asked]))
+
+
+def test_token_records_that_overflow_float16_are_read_as_float32(corpus: Make) -> None:
+    made = corpus(n=2, scale=1e6)
+    tokens, _ = Features(made.store, KEYS, ["clip_000"], "error").batch(["clip_000"])
+    assert tokens is not None
+    assert tokens.dtype == np.float32
+    np.testing.assert_array_equal(tokens[0], made.memory["eva_g_448"]["clip_000"])
+
+
+def test_clips_without_features_follow_the_policy(corpus: Make) -> None:
+    made = corpus(without="clip_004")
+    ids = ["clip_003", "clip_004", "clip_005", "nobody"]
+    with pytest.raises(FeatureMissing, match=r"2 of 4 clips lack features.*mae_340_UTT: clip_004 \(no-face\), nobody"):
+        Features(made.store, KEYS, ids, "error")
+    skip = Features(made.store, KEYS, ids, "skip")
+    assert skip.names == ("clip_003", "clip_005")
+    assert skip.skipped == ("clip_004", "nobody")
+    zeros = Features(made.store, KEYS, ids, "zeros")
+    assert zeros.zeroed == ("clip_004", "nobody")
+    tokens, streams = zeros.batch(["nobody", "clip_004", "clip_003"])
+    assert tokens is not None
+    assert (not tokens[0].any(), not tokens[1].any()) == (True, False)
+    assert [bool(stream[1].any()) for stream in streams] == [False, True, True]
+    np.testing.assert_array_equal(streams[0][2], made.memory["mae_340_UTT"]["clip_003"][0])
+
+
+def test_a_feature_in_the_wrong_place_is_refused(corpus: Make) -> None:
+    made = corpus(n=1)
+    with pytest.raises(UsageError, match=r"features.tokens: HL-UTT is of level utt"):
+        Features(made.store, FeatureKeys(tokens="HL-UTT"), ["clip_000"], "error")
+    with pytest.raises(UsageError, match=r"features.streams: eva_g_448"):
+        Features(made.store, FeatureKeys(streams=("eva_g_448",)), ["clip_000"], "error")
+    with pytest.raises(FeatureMissing, match="there is no store"):
+        Features(None, KEYS, ["clip_000"], "error")
+    assert Features(None, FeatureKeys(tokens=None, streams=()), ["x"], "error").batch(["x"]) == (None, [])

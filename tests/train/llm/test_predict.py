@@ -1,0 +1,162 @@
+"""Answers of a tuned run from cached features: policies, order, what is missing, what is kept in the run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.train.answers import Prediction, read_predictions
+from emo.train.llm.data import Example
+from emo.train.llm.predict import load_tuned, predict, predict_run, predictions_path
+from emo.train.llm.tune import tune
+from emo.train.metrics.labels import score
+from emo.train.runs import Run, load_run, write_json
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def tuned(corpus: Make, recipe: Make, tmp_path: Path) -> tuple[Any, Run]:
+    """A run of three steps over 12 clips; one of the test clips has no face."""
+    made = corpus(n=12, without="clip_013")
+    chosen = recipe("steps_per_epoch=3", "validation.holdout=0", "decode.batch_size=4", "missing=error")
+    with_face = [clip for clip in made.clips if clip.id != "clip_013"]
+    return replace(made, clips=with_face), tune(made.store, with_face, chosen, tmp_path / "runs" / "run", "cpu").run
+
+
+def loaded(tuned: tuple[Any, Run]) -> tuple[Any, Any, Any, list[Example]]:
+    made, run = tuned
+    names = [clip.id for clip in made.clips]
+    model, features, recipe = load_tuned(made.store, run, names, "cpu")
+    return model, features, recipe, [Example(clip.id, clip.transcripts.get("english", "")) for clip in made.clips]
+
+
+def test_answers_come_in_the_order_of_the_clips_and_batches_do_not_matter(tuned: tuple[Any, Run]) -> None:
+    model, features, recipe, clips = loaded(tuned)
+    seen: list[tuple[int, int]] = []
+    rows = predict(model, features, clips, recipe, on_progress=lambda done, of: seen.append((done, of)))
+    assert [row["name"] for row in rows] == [clip.name for clip in clips]
+    assert seen == [(4, 17), (8, 17), (12, 17), (16, 17), (17, 17)]
+    alone = [predict(model, features, [clip], recipe)[0] for clip in clips]
+    assert [row["answer"] for row in rows] == [row["answer"] for row in alone]
+
+
+def test_likelihood_gives_every_label_a_probability(tuned: tuple[Any, Run]) -> None:
+    model, features, recipe, clips = loaded(tuned)
+    rows = predict(model, features, clips, recipe, "likelihood")
+    for row in rows:
+        assert tuple(row["probabilities"]) == recipe.scored
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+        assert row["answer"] == max(row["probabilities"], key=row["probabilities"].get)
+    alone = [predict(model, features, [clip], recipe, "likelihood")[0] for clip in clips]
+    for row, single in zip(rows, alone, strict=True):
+        assert row["probabilities"] == pytest.approx(single["probabilities"], abs=1e-5)
+    assert len({tuple(row["probabilities"].values()) for row in rows}) > 1
+
+
+def test_what_is_not_known_is_refused(tuned: tuple[Any, Run]) -> None:
+    model, features, recipe, clips = loaded(tuned)
+    for options, says in [
+        ({"policy": "guess"}, "Unknown policy 'guess'"),
+        ({"task": "humour"}, "Unknown task 'humour'"),
+        ({"layout": "best"}, "Unknown layout 'best'"),
+        ({"policy": "likelihood", "task": "reason"}, "task reason has none"),
+        ({"task": "description"}, "no instruction for task description"),
+    ]:
+        with pytest.raises(UsageError, match=says):
+            predict(model, features, clips, recipe, **options)
+    assert predict(model, features, clips[:1], recipe, task="reason")[0]["name"] == clips[0].name
+
+
+def test_new_answers_are_added_to_the_run_and_asked_once(
+    tuned: tuple[Any, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run = tuned
+    path = predictions_path(run, "official")
+    assert not path.exists()  # there was no validation
+    first = predict_run(made.store, run.path, made.clips[:5], "official", "cpu")
+    assert read_predictions(path) == first
+    both = predict_run(made.store, run, made.clips, "strict", "cpu")
+    assert {name: both[name] for name in first} == first
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 17
+    assert [row["name"] for row in rows[:5]] == [clip.id for clip in made.clips[:5]]
+    trained = {clip.id for clip in made.clips if clip.split == "train"}
+    assert {row["name"] for row in rows if row["trained"]} == trained
+
+    from emo.train.llm import predict as module
+
+    monkeypatch.setattr(module, "build", None)  # nothing is loaded where everything is known
+    assert predict_run(made.store, run, made.clips, "nearest", "cpu") == both
+
+
+def test_likelihoods_and_other_layouts_have_files_of_their_own(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    predict_run(made.store, run, made.clips, "likelihood", "cpu")
+    predict_run(made.store, run, made.clips[:2], "official", "cpu", layout="official_eval")
+    predict_run(made.store, run, made.clips[:2], "official", "cpu", layout="train_consistent")
+    found = sorted(path.name for path in run.path.glob("predictions*"))
+    assert found == ["predictions-likelihood.jsonl", "predictions-official_eval.jsonl", "predictions.jsonl"]
+    known = read_predictions(run.path / "predictions-likelihood.jsonl")
+    truth = {clip.id: clip.label for clip in made.clips}
+    assert score(truth, known, "likelihood").confusion == score(truth, known, "official").confusion
+
+
+def test_a_clip_without_features_is_named_and_left_out_only_on_request(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    clips = [*made.clips, replace(made.clips[0], id="clip_013"), replace(made.clips[0], id="stranger")]
+    with pytest.raises(FeatureMissing, match=r"mae_340_UTT: clip_013 \(no-face\), stranger \(not extracted\)"):
+        predict_run(made.store, run, clips, "official", "cpu")
+    skip = predict_run(made.store, run, clips, "official", "cpu", missing="skip")
+    assert set(skip) == {clip.id for clip in made.clips}
+    zeros = predict_run(made.store, run, clips, "likelihood", "cpu", missing="zeros")
+    assert isinstance(zeros["stranger"], Prediction)
+    rows = [json.loads(line) for line in predictions_path(run, "likelihood").read_text().splitlines()]
+    assert {row["name"] for row in rows if row.get("zeros")} == {"clip_013", "stranger"}
+    assert (
+        predict_run(made.store, run, clips[-1:], "likelihood", "cpu", missing="skip") == {}
+    )  # zeros are not kept for it
+
+
+def test_a_run_that_is_not_finished_or_no_language_model_is_refused(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    write_json(run.path / "run.json", run.info | {"status": "failed"})
+    with pytest.raises(UsageError, match="is failed, not finished"):
+        predict_run(made.store, run.path, made.clips)
+    write_json(run.path / "run.json", run.info | {"kind": "head"})
+    with pytest.raises(UsageError, match="is of kind head, not a tuned language model"):
+        predict_run(made.store, run.path, made.clips)
+    with pytest.raises(FeatureMissing, match="there is no store"):
+        predict_run(None, run, made.clips, device="cpu")
+    features = [feature | {"fingerprint": "0" * 32} for feature in run.info["features"]]
+    other = Run(run.path, run.info | {"features": features})
+    with pytest.raises(TrainError, match="is not the feature that run run was trained on"):
+        predict_run(made.store, other, made.clips, device="cpu")
+
+
+def test_transcripts_reach_the_prompt(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    silent = [replace(made.clips[0], transcripts={})]
+    said = predict_run(made.store, run, made.clips[:1], "likelihood", "cpu")
+    predictions_path(run, "likelihood").unlink()
+    assert predict_run(made.store, run, silent, "likelihood", "cpu") != said
+
+
+def test_the_answers_are_those_of_the_best_checkpoint(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    """What validation has said while training is said again from the files."""
+    made = corpus()
+    run = tune(made.store, made.clips, recipe("validation.every=2"), tmp_path / "run", "cpu").run
+    kept = predictions_path(run, "likelihood")
+    known = read_predictions(kept)
+    assert len(known) == 4
+    kept.unlink()
+    clips = [clip for clip in made.clips if clip.id in known]
+    again = predict_run(made.store, load_run(run.path), clips, "likelihood", "cpu")
+    for name, row in known.items():
+        assert again[name].probabilities == pytest.approx(row.probabilities, abs=1e-6)

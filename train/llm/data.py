@@ -1,0 +1,520 @@
+"""What to ask about which clip, what the right answer is, and in which order: annotations as training samples.
+
+Order and choice of task are pure functions of (seed, pass, index), so a training that was stopped goes on from a step
+number alone. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.base import transcript_csv
+from emo.featstore.datasets.tables import normal_name, read_labels, read_text, split_name
+from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store
+from emo.train.answers import some_of
+from emo.train.features import Missing, find_present
+from emo.train.heads.fit import make_folds
+from emo.train.llm.emotion_llama.captions import process_answer
+from emo.train.llm.recipe import CLIPS, FIELDS, FeatureKeys, SourceKeys, Task, TuneRecipe
+
+Find = Callable[[str], Path]
+_ORDER, _TASK, _POOL = 1, 2, 4  # streams of random numbers that must differ; tune.py has 3
+
+# ---- annotation files -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One entry of a MERR file: the answer asked for, and what else it says of the clip."""
+
+    answer: str
+    label: str | None = None
+    transcript: str | None = None
+
+
+def read_merr_json(path: Path, field: str, labels: Sequence[str]) -> dict[str, Annotation]:
+    """Read MERR's annotations, coarse (`field` is `caption`) or fine (`smp_reason_caption`): `{name: {field: ...}}`.
+
+    `pseu_emotion` and `text` are read too, where an entry has them.
+
+    Raises:
+        UsageError: Not such a file; all entries that cannot be used are counted, and the first are named.
+    """
+    try:
+        pairs = json.loads(read_text(path), object_pairs_hook=_pairs)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+    if not isinstance(pairs, _Pairs):
+        raise UsageError(f"{path} is not a JSON object of clip names.")
+    found: dict[str, Annotation] = {}
+    problems: dict[str, list[str]] = {}
+    for given, entry in pairs:
+        name = normal_name(given)
+        values = dict(entry) if isinstance(entry, _Pairs) else {}
+        answer, emotion, text = values.get(field), values.get("pseu_emotion"), values.get("text")
+        emotion = emotion.strip().lower() if isinstance(emotion, str) else emotion
+        if not isinstance(entry, _Pairs):
+            problems.setdefault("are no objects", []).append(name)
+        elif not isinstance(answer, str) or not answer.strip():
+            problems.setdefault(f"have no {field}", []).append(name)
+        elif emotion is not None and emotion not in labels:
+            problems.setdefault(f"have the unknown emotion {emotion!r}", []).append(name)
+        elif name in found:
+            problems.setdefault("come twice", []).append(name)
+        else:
+            found[name] = Annotation(answer, emotion, text if isinstance(text, str) else None)
+    if problems:
+        said = "; ".join(f"{len(names)} {what}: {some_of(names, 3)}" for what, names in problems.items())
+        raise UsageError(f"{path}: of {len(pairs)} entries {said}.", f"Known emotions: {', '.join(labels)}.")
+    if not found:
+        raise UsageError(f"{path} holds no annotation.")
+    return found
+
+
+def read_emotions(path: Path, labels: Sequence[str]) -> dict[str, str]:
+    """Read emotion words by clip from a TXT list, csv or npz; entries without one are left out.
+
+    Raises:
+        UsageError: Not readable as labels, or words outside `labels`, which are named with their clips.
+    """
+    emotions = {name: label.emotion for name, label in read_labels(path).items() if label.emotion}
+    strange: dict[str, list[str]] = {}
+    for name, emotion in emotions.items():
+        if emotion not in labels:
+            strange.setdefault(emotion, []).append(name)
+    if strange:
+        said = "; ".join(f"{word!r} of {some_of(names, 3)}" for word, names in strange.items())
+        raise UsageError(f"{path} has emotions outside the label set: {said}.", f"It is: {', '.join(labels)}.")
+    if not emotions:
+        raise UsageError(f"{path} names no emotion.")
+    return emotions
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object whose names may come twice."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> _Pairs:
+    return _Pairs(pairs)
+
+
+# ---- examples -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip as training has it.
+
+    Attributes:
+        name: Clip id.
+        transcript: What the person says; empty where nobody wrote it down.
+        label: Emotion word, where one is known.
+        answers: By task, as `process_answer` leaves them.
+    """
+
+    name: str
+    transcript: str = ""
+    label: str | None = None
+    answers: Mapping[Task, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All that a recipe trains and validates on, and what was left out of it.
+
+    Attributes:
+        train: In the order of their names.
+        validation: Clips that choose the checkpoint; they are not trained on.
+        silent: Names of clips without a transcript.
+        left_out: By reason, clips that have annotations and are not trained on.
+        notes: Sentences that must stand beside the score.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    silent: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything in here that changes the training."""
+        content = [
+            [(e.name, e.transcript, e.label, dict(e.answers)) for e in part] for part in (self.train, self.validation)
+        ]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def tasks(self) -> dict[str, int]:
+        """Clips to train on by task."""
+        return dict(Counter(task for example in self.train for task in example.answers))
+
+
+def transcript_of(clip: Clip | None, language: str) -> str:
+    """A clip's transcript in a language, or in none that is stated; empty where there is none."""
+    given = clip.transcripts if clip else {}
+    return (given.get(language) or given.get("text") or "").strip()
+
+
+def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Examples:
+    """Bring clips and annotation files together.
+
+    A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
+    is not trained on (by default every split whose name begins with `test`). Annotated names that the dataset does not
+    list are trained on: pseudo-labelled clips are in no split.
+
+    Args:
+        clips: The dataset's; names must differ.
+        recipe: Names the files.
+        find: Turns a file name of the recipe into a path.
+
+    Raises:
+        UsageError: A file is wrong, two sources contradict each other, or nothing is left to train on.
+    """
+    by_id = {clip.id: clip for clip in clips}
+    if len(by_id) < len(clips):
+        twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+        raise UsageError(f"{len(twice)} clip names come more than once: {some_of(twice)}.")
+    answers, labels, texts = _annotations(clips, recipe, find)
+    for clip in clips:
+        if clip.label and clip.label.emotion:
+            labels[clip.id] = clip.label.emotion
+
+    def transcript(name: str) -> str:
+        said = transcript_of(by_id.get(name), recipe.data.language)
+        return said or " ".join(texts.get(name, "").split())
+
+    left_out: dict[str, list[str]] = {}
+    silent: list[str] = []
+    names = sorted(set().union(*answers.values()))
+    chosen_validation = _split_clips(clips, recipe)
+    train: list[Example] = []
+    for name in names:
+        example = Example(
+            name,
+            transcript(name),
+            labels.get(name),
+            {task: found[name] for task, found in answers.items() if name in found},
+        )
+        clip = by_id.get(name)
+        if clip is not None and not _trains(clip, recipe.train_splits):
+            left_out.setdefault(f"split {clip.split}", []).append(name)
+        elif name in chosen_validation:
+            left_out.setdefault("validation", []).append(name)
+        elif not example.transcript and recipe.missing_transcript == "skip":
+            left_out.setdefault("no transcript", []).append(name)
+        else:
+            train.append(example)
+    validation = [Example(name, transcript(name), label) for name, label in chosen_validation.items()]
+    if recipe.validation.split is None and recipe.validation.holdout:
+        train, validation = _hold_out(train, recipe)
+    elif recipe.validation.limit and len(validation) > recipe.validation.limit:
+        chosen = _pick([example.label for example in validation], recipe.validation.limit, recipe)
+        validation = [validation[i] for i in chosen]
+    if not train:
+        why = "; ".join(f"{len(names)} left out ({reason})" for reason, names in left_out.items())
+        raise UsageError(
+            f"No clip is left to train on{f': {why}' if why else ''}.",
+            f"Tasks: {', '.join(recipe.active)}; the dataset has {len(clips)} clips.",
+        )
+    silent = [example.name for example in (*train, *validation) if not example.transcript]
+    if silent and recipe.missing_transcript == "error":
+        raise UsageError(
+            f"{len(silent)} clips have no {recipe.data.language} transcript: {some_of(silent)}.",
+            "Train them with an empty sentence (missing_transcript: empty), or leave them out (skip).",
+        )
+    notes = []
+    if silent:
+        notes.append(f"{len(silent)} clips have no transcript; their prompts hold an empty sentence.")
+    for reason, lost in left_out.items():
+        notes.append(f"{len(lost)} annotated clips are not trained on ({reason}).")
+    split = recipe.validation.split
+    if split is not None and split_name(split).startswith("test"):
+        notes.append(
+            f"The checkpoint was chosen on split {split}, a test list: a score on that list is too good and is not "
+            "comparable with one that never saw it."
+        )
+    frozen = {reason: tuple(lost) for reason, lost in left_out.items()}
+    return Examples(tuple(train), tuple(validation), tuple(silent), frozen, tuple(notes))
+
+
+def _annotations(
+    clips: Sequence[Clip], recipe: TuneRecipe, find: Find
+) -> tuple[dict[Task, dict[str, str]], dict[str, str], dict[str, str]]:
+    """Answers by task and clip; labels by clip; transcripts by clip."""
+    answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
+    labels: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for task in recipe.active:
+        for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
+            differ = []
+            for name, note in _read(source, task, clips, recipe.labels, find).items():
+                answer = process_answer(note.answer)
+                if answers[task].setdefault(name, answer) != answer:
+                    differ.append(name)
+                if note.label:
+                    labels.setdefault(name, note.label)
+                if note.transcript:
+                    texts.setdefault(name, note.transcript)
+            if differ:
+                raise UsageError(
+                    f"data.{task}: {source.file} contradicts a source before it on {some_of(differ, 3)}.",
+                    "Keep one answer per clip and task.",
+                )
+    for file in recipe.data.transcripts:
+        for name, said in transcript_csv(find(file)).items():
+            text = said.get(recipe.data.language) or said.get("text")
+            if text:
+                texts[name] = text
+    return answers, labels, texts
+
+
+def _read(
+    source: SourceKeys, task: Task, clips: Sequence[Clip], labels: Sequence[str], find: Find
+) -> dict[str, Annotation]:
+    if source.file == CLIPS:
+        given = {clip.id: clip.label.emotion for clip in clips if clip.label and clip.label.emotion}
+        if strange := sorted(set(given.values()) - set(labels)):
+            raise UsageError(
+                f"Clips carry labels outside the label set: {', '.join(strange)}.", f"It is: {', '.join(labels)}."
+            )
+        return {name: Annotation(emotion, emotion) for name, emotion in given.items()}
+    path = find(source.file)
+    if path.suffix.lower() == ".json":
+        return read_merr_json(path, source.field or FIELDS[task], labels)
+    return {name: Annotation(emotion, emotion) for name, emotion in read_emotions(path, labels).items()}
+
+
+def _trains(clip: Clip, splits: Sequence[str] | None) -> bool:
+    split = split_name(clip.split)
+    return split in map(split_name, splits) if splits is not None else not split.startswith("test")
+
+
+def _split_clips(clips: Sequence[Clip], recipe: TuneRecipe) -> dict[str, str]:
+    """Labels of the validation split's clips, where the recipe names a split."""
+    if recipe.validation.split is None:
+        return {}
+    split = split_name(recipe.validation.split)
+    inside = [clip for clip in clips if split_name(clip.split) == split]
+    found = {c.id: c.label.emotion for c in inside if c.label and c.label.emotion in recipe.scored}
+    if not found:
+        known = sorted({clip.split or "(none)" for clip in clips})
+        raise UsageError(
+            f"validation.split: {recipe.validation.split} has no clip with a label to score.",
+            f"Splits: {', '.join(known)}.",
+        )
+    return cast(dict[str, str], found)
+
+
+def _hold_out(examples: list[Example], recipe: TuneRecipe) -> tuple[list[Example], list[Example]]:
+    """Set a part of the labelled examples aside."""
+    labelled = [i for i, example in enumerate(examples) if example.label in recipe.scored]
+    size = math.floor(len(labelled) * recipe.validation.holdout)
+    size = min(size, recipe.validation.limit or size)
+    if size == 0:
+        return examples, []
+    held = {labelled[i] for i in _pick([examples[i].label for i in labelled], size, recipe)}
+    return (
+        [example for i, example in enumerate(examples) if i not in held],
+        [example for i, example in enumerate(examples) if i in held],
+    )
+
+
+def _pick(labels: Sequence[str | None], size: int, recipe: TuneRecipe) -> list[int]:
+    """About `size` positions and never more, evenly over the emotions, as a function of the seed."""
+    index = {label: i for i, label in enumerate(recipe.scored)}
+    emotion = np.array([index[cast(str, label)] for label in labels])
+    return cast(list[int], make_folds(emotion, math.ceil(len(labels) / size), recipe.seed)[-1].tolist())
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one clip: `text` is an instruction of the task's pool, `answer` what to learn."""
+
+    name: str
+    task: Task
+    text: str
+    transcript: str
+    answer: str
+    label: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters, a cheap stand-in for its length in tokens."""
+        return len(self.text) + len(self.transcript) + len(self.answer)
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """Runs of at most `size`, in order."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """A permutation of `0..n-1`: a pure function, the same on every machine."""
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(n)
+
+
+@dataclass(frozen=True)
+class TaskMix:
+    """Which task an example is asked, and in which words: drawn by weight among the tasks that it has an answer for."""
+
+    weights: Mapping[Task, float]
+    prompts: Mapping[Task, Sequence[str]]
+
+    def draw(self, seed: int, epoch: int, index: int, example: Example) -> Sample:
+        """The question of example `index` in pass `epoch`: a pure function."""
+        tasks = [task for task, weight in self.weights.items() if weight and task in example.answers]
+        weights = np.array([self.weights[task] for task in tasks])
+        rng = np.random.default_rng([seed, _TASK, epoch, index])
+        task = tasks[int(rng.choice(len(tasks), p=weights / weights.sum()))]
+        text = self.prompts[task][int(rng.integers(len(self.prompts[task])))]
+        return Sample(example.name, task, text, example.transcript, example.answers[task], example.label)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which samples each optimizer step takes: passes over the data, cut into windows of `batch_size * accumulate`.
+
+    The last window of a pass may be smaller; no sample is dropped. Where the position (pass, offset) is needed it is a
+    function of the step, and so is everything else.
+
+    Attributes:
+        by_length: Sort a window by length before it is cut into batches. The samples of a step stay the same.
+        pool: Windows that are sorted together, and then taken in a random order: less padding where a window is one
+            batch, but which samples share a step depends on their lengths.
+    """
+
+    examples: Sequence[Example]
+    mix: TaskMix
+    seed: int
+    batch_size: int
+    accumulate: int = 1
+    by_length: bool = True
+    pool: int = 1
+
+    @property
+    def window(self) -> int:
+        """Samples per optimizer step."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Optimizer steps in one pass over the data."""
+        return -(-len(self.examples) // self.window)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """Pass, and the offset in it, at which `step` (from 0) begins."""
+        number, window = divmod(step, self.steps_per_pass)
+        return number, window * self.window
+
+    def batches(self, step: int) -> list[list[Sample]]:
+        """The samples of one optimizer step, in batches of at most `batch_size`."""
+        number, window = divmod(step, self.steps_per_pass)
+        pool, place = divmod(window, self.pool)
+        first, size = pool * self.pool * self.window, self.pool * self.window
+        chosen = order(self.seed, number, len(self.examples))[first : first + size]
+        samples = [self.mix.draw(self.seed, number, int(i), self.examples[int(i)]) for i in chosen]
+        if self.by_length:
+            samples.sort(key=lambda sample: (sample.size, sample.name))
+        windows = list(chunks(samples, self.window))
+        if self.by_length and self.pool > 1:
+            place = int(np.random.default_rng([self.seed, _POOL, number, pool]).permutation(len(windows))[place])
+        return [list(batch) for batch in chunks(windows[place], self.batch_size)]
+
+
+# ---- features -------------------------------------------------------------------------------------------------------
+
+
+class Features:
+    """The cached features of clips, batch by batch: utterance vectors from memory, token records from the store.
+
+    Attributes:
+        tokens: Spec of the token feature, or `None`.
+        streams: Specs of the utterance features, in recipe order.
+        names: Clips that can be read, in the order given.
+        skipped, zeroed: Clips that lack a feature, as the policy has it.
+    """
+
+    def __init__(self, store: Store | None, keys: FeatureKeys, names: Sequence[str], missing: Missing) -> None:
+        """Look everything up, and load the utterance vectors.
+
+        Raises:
+            FeatureMissing: A feature is not in the store, or clips lack one and the policy is `error`.
+            UsageError: A feature is not of the level that its place needs.
+        """
+        self.tokens: EncoderSpec | None = None
+        self.streams: tuple[EncoderSpec, ...] = ()
+        self.names, self.skipped, self.zeroed = tuple(names), (), ()  # type: tuple[str, ...], tuple[str, ...], tuple[str, ...]
+        self._store, self._lock = store, threading.Lock()
+        if keys.tokens is None and not keys.streams:
+            return
+        if store is None:
+            raise FeatureMissing("The recipe names features, and there is no store.", "Run emo extract first.")
+        if keys.tokens is not None:
+            self.tokens = store.resolve(keys.tokens)
+            if self.tokens.level != "tokens" or self.tokens.rows is None:
+                raise UsageError(f"features.tokens: {keys.tokens} is of level {self.tokens.level}, not tokens.")
+        self.streams = tuple(store.resolve(name) for name in keys.streams)
+        if wrong := [spec.name for spec in self.streams if spec.level != "utt"]:
+            raise UsageError(f"features.streams: {', '.join(wrong)} have more than one row per clip.", "Use level utt.")
+        present, lacking = find_present(store, self.specs, names, missing)
+        if lacking and missing == "skip":
+            self.skipped, gone = lacking, set(lacking)
+            keep = [i for i, name in enumerate(names) if name not in gone]
+            self.names, present = tuple(names[i] for i in keep), present[:, keep]
+        elif lacking:
+            self.zeroed = lacking
+        self._row = {name: i for i, name in enumerate(self.names)}
+        self._has_tokens = present[0] if self.tokens else np.zeros(0, bool)
+        policy: Missing = "zeros" if self.zeroed else "error"
+        self._matrices = [store.utterances(spec.key, self.names, policy) for spec in self.streams] if self.names else []
+        self._dtype = np.dtype(np.float16)
+
+    @property
+    def specs(self) -> tuple[EncoderSpec, ...]:
+        """All features, tokens first."""
+        return (*([self.tokens] if self.tokens else []), *self.streams)
+
+    def batch(self, names: Sequence[str]) -> tuple[np.ndarray | None, list[np.ndarray]]:
+        """Token records `(B, R, D)` in float16 (float32 where that overflows), and one `(B, D)` float32 per stream."""
+        if not self.specs:
+            return None, []
+        rows = np.array([self._row[name] for name in names])
+        streams = [matrix[rows] for matrix in self._matrices]
+        if self.tokens is None:
+            return None, streams
+        with self._lock:
+            try:
+                with np.errstate(over="raise"):
+                    return self._records(names, rows), streams
+            except FloatingPointError:  # a segment that was kept as float32 because it does not fit into float16
+                self._dtype = np.dtype(np.float32)
+                return self._records(names, rows), streams
+
+    def _records(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        assert self._store is not None
+        assert self.tokens is not None
+        out = np.zeros((len(names), self.tokens.rows or 1, self.tokens.dim), self._dtype)
+        has = self._has_tokens[rows]
+        if has.all():
+            self._store.read_into(self.tokens.key, list(names), out)
+            return out
+        for i in np.flatnonzero(has).tolist():
+            self._store.read_into(self.tokens.key, [names[i]], out[i : i + 1])
+        return out

@@ -1,0 +1,1 @@
+"""Emotion-LLaMA: frozen features, trainable projections, LoRA on LLaMA-2."""

@@ -1,0 +1,314 @@
+"""Answers from cached features: free text by greedy generation, or the likelihood of every label word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.base import transcript_csv
+from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store
+from emo.train.answers import Prediction, read_predictions
+from emo.train.device import resolve_device
+from emo.train.features import Missing
+from emo.train.heads.base import load_recipe
+from emo.train.llm.data import Example, Features, chunks, transcript_of
+from emo.train.llm.emotion_llama import checkpoint
+from emo.train.llm.emotion_llama.build import build
+from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, build_prompt, encode_answer, instruction
+from emo.train.llm.recipe import TASKS, FeatureKeys, TuneRecipe
+from emo.train.llm.world import ahead
+from emo.train.metrics.labels import POLICIES
+from emo.train.runs import Run, load_run, write_jsonl
+
+DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
+OnAnswer = Callable[[int, int], None]  # answered, of how many
+Inputs = tuple[torch.Tensor | None, list[torch.Tensor]]  # image tokens, streams
+
+
+def make_prompt(model: EmotionLlama, recipe: TuneRecipe, task: str, text: str, transcript: str, layout: str) -> Prompt:
+    """The prompt of one question; training and answering both come through here."""
+    words = instruction(task, text, transcript, media=not recipe.text_only)
+    return build_prompt(layout, words, model.tokenizer, template=recipe.template)
+
+
+def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
+    """What a clip is asked, all words of it, as a hash: an answer to another question is no answer to this one."""
+    words = instruction(task, recipe.prompts[task][0], transcript, media=not recipe.text_only)  # type: ignore[index]
+    return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
+
+
+def make_inputs(features: Features, names: Sequence[str]) -> Inputs:
+    """Cached features of clips as tensors on the CPU: tokens `(B, R, D)` and one `(B, D)` per stream."""
+    tokens, streams = features.batch(names)
+    return None if tokens is None else torch.from_numpy(tokens), [torch.from_numpy(each) for each in streams]
+
+
+def predict(
+    model: EmotionLlama,
+    features: Features,
+    clips: Sequence[Example],
+    recipe: TuneRecipe,
+    policy: str = "official",
+    task: str = "emotion",
+    layout: str | None = None,
+    on_progress: OnAnswer | None = None,
+) -> list[dict[str, Any]]:
+    """Ask about clips, with the first instruction of the task's pool.
+
+    Args:
+        model: On its device.
+        features: That hold all these clips.
+        clips: Name and transcript of each are used, nothing else.
+        recipe: Prompts, labels and decoding limits.
+        policy: `likelihood` gives the probability of every label of `recipe.scored`; all others generate greedily and
+            keep the text as it came.
+        task: What is asked.
+        layout: Of the prompt; default the recipe's.
+        on_progress: Called after every batch.
+
+    Returns:
+        `{"name", "asked", "answer", "probabilities"?}` in the order of `clips`; `asked` is the `question`.
+
+    Raises:
+        UsageError: Unknown policy, task or layout.
+    """
+    layout = layout or recipe.layout
+    task = check_question(recipe, policy, task, layout)
+    text = recipe.prompts[task][0]  # type: ignore[index]
+    prompts = [make_prompt(model, recipe, task, text, clip.transcript, layout) for clip in clips]
+    by_length = sorted(range(len(clips)), key=lambda i: (-model.length(prompts[i]), clips[i].name))
+    rows: dict[int, dict[str, Any]] = {}
+    parts = list(chunks(by_length, recipe.decode.batch_size))
+
+    def load(number: int) -> Inputs:
+        tokens, streams = make_inputs(features, [clips[i].name for i in parts[number]])
+        if model.device.type != "cuda":
+            return tokens, streams
+        return None if tokens is None else tokens.pin_memory(), [each.pin_memory() for each in streams]
+
+    with ahead(load, 0, len(parts)) as loaded:
+        for number, inputs in loaded:
+            part = parts[number]
+            for i, row in zip(part, _answers(model, [prompts[i] for i in part], inputs, recipe, policy), strict=True):
+                rows[i] = {"name": clips[i].name, "asked": question(recipe, task, clips[i].transcript, layout)} | row
+            if on_progress is not None:
+                on_progress(len(rows), len(clips))
+    return [rows[i] for i in range(len(clips))]
+
+
+def _answers(
+    model: EmotionLlama, prompts: Sequence[Prompt], inputs: Inputs, recipe: TuneRecipe, policy: str
+) -> Iterator[dict[str, Any]]:
+    tokens, streams = inputs
+    if policy != "likelihood":
+        for ids in model.generate(prompts, tokens, streams, recipe.decode.max_new_tokens):
+            yield {"answer": answer_text(ids, model.tokenizer)}
+        return
+    words = [encode_answer(label, model.tokenizer, recipe.max_txt_len, recipe.end_sym) for label in recipe.scored]
+    logprobs = model.label_logprobs(prompts, tokens, streams, words)  # (B, L)
+    for row in torch.softmax(logprobs.double(), dim=1).tolist():
+        best = max(range(len(row)), key=row.__getitem__)
+        yield {"answer": recipe.scored[best], "probabilities": dict(zip(recipe.scored, row, strict=True))}
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def resolve_dtype(name: str, device: str) -> str:
+    """`auto` is bf16 on a GPU that has it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def start_model(source: str, features: Features, recipe: TuneRecipe, device: str) -> EmotionLlama:
+    """The language model with fresh adapter and projections, fitted to the features in the store.
+
+    Args:
+        source: Folder, id or .gguf file of the language model; `tiny` or `random` for a model of that profile.
+        features: Their specs give the widths.
+        recipe: With `dtype` resolved.
+        device: Torch device.
+    """
+    widths = Widths.from_specs(features.tokens, features.streams)
+    lora = LoraArgs(recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout, recipe.lora.targets)
+    dtype = {"bf16": "bfloat16", "fp32": "float32"}[recipe.dtype]
+    if source in DRAWN:
+        return build(None, widths, lora, dtype, device, source, recipe.seed, recipe.quantise)
+    return build(source, widths, lora, dtype, device, "paper", recipe.seed, recipe.quantise)
+
+
+def load_tuned(
+    store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto", missing: Missing | None = None
+) -> tuple[EmotionLlama, Features, TuneRecipe]:
+    """A finished run's model, and the features of the clips to ask about, found by the run's own fingerprints.
+
+    Raises:
+        UsageError: The run is not finished, or is no tuned language model.
+        FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+        ModelError: The language model or the adapter cannot be loaded.
+    """
+    run = load_run(run) if isinstance(run, Path) else run
+    features, recipe = _run_features(store, run, names, missing)
+    return _run_model(run, features, recipe, device), features, recipe
+
+
+def _run_features(
+    store: Store | None, run: Run, names: Sequence[str], missing: Missing | None
+) -> tuple[Features, TuneRecipe]:
+    _check_run(run)
+    recipe: TuneRecipe = load_recipe(run.path / "recipe.yaml")
+    specs = [(feature["role"], _spec(store, run, feature)) for feature in run.info["features"]]
+    tokens = next((spec.key for role, spec in specs if role == "tokens"), None)
+    keys = FeatureKeys(tokens=tokens, streams=tuple(spec.key for role, spec in specs if role == "stream"))
+    return Features(store, keys, names, missing or recipe.missing), recipe
+
+
+def _run_model(run: Run, features: Features, recipe: TuneRecipe, device: str) -> EmotionLlama:
+    model = start_model(run.info["llm"]["source"], features, recipe, resolve_device(device))
+    checkpoint.load_adapter(model, run.path / run.info["checkpoint"])
+    return model
+
+
+def predictions_path(run: Run, policy: str, layout: str | None = None, task: str = "emotion") -> Path:
+    """Where a run keeps its answers: generated text and likelihoods apart, other tasks and layouts than its own too."""
+    name = "predictions" + ("" if task == "emotion" else f"-{task}") + ("-likelihood" if policy == "likelihood" else "")
+    return run.path / (name + (f"-{layout}" if layout and layout != run.info["layout"] else "") + ".jsonl")
+
+
+def predict_run(
+    store: Store | None,
+    run: Run | Path,
+    clips: Sequence[Clip],
+    policy: str = "official",
+    device: str = "auto",
+    on_progress: OnAnswer | None = None,
+    layout: str | None = None,
+    missing: Missing | None = None,
+    task: str = "emotion",
+    keep: bool = True,
+) -> dict[str, Prediction]:
+    """What a finished run says of clips, from cached features; new answers are added to the run folder.
+
+    Args:
+        store: May be `None` for a text-only run.
+        run: A finished run of `tune`.
+        clips: Names and transcripts are used.
+        policy: See `predict`. All but `likelihood` share the same generated text.
+        device: Torch device.
+        on_progress: Called after every batch.
+        layout: Of the prompt; default the run's own.
+        missing: What to do about clips without features; default as the recipe says. With `skip` they are absent from
+            the result.
+        task: What is asked. `reason` means `reason_v2` to a run that was tuned on that and not on `reason`.
+        keep: Take answers that the run has given before, and add the new ones to them. Not for clips whose transcript
+            is another than their dataset's.
+
+    Raises:
+        UsageError: The run is not finished, or the policy, layout or task is unknown.
+        FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+    """
+    run = load_run(run) if isinstance(run, Path) else run
+    _check_run(run)
+    recipe: TuneRecipe = load_recipe(run.path / "recipe.yaml")
+    task = check_question(recipe, policy, task, layout)
+    path = predictions_path(run, policy, layout, task)
+    texts = _transcripts(run, recipe)
+    said = {clip.id: transcript_of(clip, recipe.data.language) or texts.get(clip.id, "") for clip in clips}
+    kept = _rows(path) if keep else {}
+    known = {
+        name
+        for name, words in said.items()
+        if name in kept
+        and kept[name].get("asked") == question(recipe, task, words, layout or recipe.layout)
+        and not kept[name].get("zeros")  # features may be there by now
+    }
+    new = [clip for clip in clips if clip.id not in known]
+    rows: list[dict[str, Any]] = []
+    if new:
+        features, _ = _run_features(store, run, [clip.id for clip in new], missing)
+        readable = set(features.names)
+        asked = [Example(clip.id, said[clip.id]) for clip in new if clip.id in readable]
+        if asked:
+            model = _run_model(run, features, recipe, device)
+            rows = predict(model, features, asked, recipe, policy, task, layout, on_progress)
+    if rows:
+        trained = set(json.loads((run.path / "clips.json").read_text(encoding="utf-8"))["train"])
+        for row in rows:
+            row["trained"] = row["name"] in trained
+            if row["name"] in features.zeroed:
+                row["zeros"] = True
+            kept[row["name"]] = row
+            known.add(row["name"])
+        if keep:
+            write_jsonl(path, list(kept.values()))
+    found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
+    return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
+
+
+def check_question(recipe: TuneRecipe, policy: str, task: str, layout: str | None = None) -> str:
+    """The task that is meant: `reason` was called `reason_v2` in the second stage, which a user need not know.
+
+    Raises:
+        UsageError: Unknown policy, task or layout, or ones that do not go together.
+    """
+    layout = layout or recipe.layout
+    for what, value, known in (("policy", policy, POLICIES), ("task", task, TASKS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise UsageError(f"Unknown {what} {value!r}.", f"Known: {', '.join(known)}.")
+    if policy == "likelihood" and task != "emotion":
+        raise UsageError(f"Policy likelihood chooses among labels, and task {task} has none.", "Use policy official.")
+    if task == "reason" and "reason" not in recipe.active and "reason_v2" in recipe.active:
+        task = "reason_v2"
+    if not recipe.prompts.get(task):  # type: ignore[call-overload]
+        raise UsageError(f"The recipe has no instruction for task {task}.", f"It has: {', '.join(recipe.prompts)}.")
+    return task
+
+
+def zeroed(run: Run, policy: str, names: Sequence[str]) -> list[str]:
+    """Of these clips those whose kept answers were given with zeros for features that they lack."""
+    rows = _rows(predictions_path(run, policy))
+    return [name for name in names if rows.get(name, {}).get("zeros")]
+
+
+def _rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a predictions file as they are, by name; nothing where there is none."""
+    if not path.exists():
+        return {}
+    read_predictions(path)  # says what is wrong with it
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return {row["name"]: row for row in map(json.loads, filter(None, lines))}
+
+
+def _check_run(run: Run) -> None:
+    if run.info.get("kind") != "tune":
+        raise UsageError(f"Run {run.name} is of kind {run.info.get('kind')}, not a tuned language model.")
+    if not run.finished:
+        raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", "Go on with it: --resume.")
+
+
+def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderSpec:
+    if store is None:
+        raise FeatureMissing(f"Run {run.name} needs {feature['key']}, and there is no store.", "Run emo extract.")
+    spec = store.resolve(feature["key"])
+    if spec.fingerprint != feature["fingerprint"]:
+        raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")
+    return spec
+
+
+def _transcripts(run: Run, recipe: TuneRecipe) -> dict[str, str]:
+    """Transcripts of the files that the recipe names, where they still are."""
+    found: dict[str, str] = {}
+    for file in set(recipe.data.transcripts) & set(run.info["files"]):  # an imported run may do without
+        for name, said in transcript_csv(Path(run.info["files"][file])).items():
+            found[name] = said.get(recipe.data.language) or said.get("text") or ""
+    return found
