@@ -181,8 +181,8 @@ def make_words(seen: dict[str, Seen], bench: Bench, peak: float | None) -> list[
         "The official evaluation, written anew: one clip at a time, its first frame decoded and resized, EVA ViT-g in "
         "fp16 with plain attention, LLaMA in fp16 under autocast with eager attention, `generate` of transformers.",
         "That answers do not depend on the batch is shown by tests/train/llm/emotion_llama/test_model.py: the ids "
-        "of ragged prompts answered together are those of each one alone, and likelihoods with the shared prompt are within "
-        "1e-4 of one whole pass for each word.",
+        "of ragged prompts answered together are those of each one alone, and likelihoods with the shared prompt are "
+        "within 1e-4 of one whole pass for each word.",
     ]
     if peak is None:
         return [*words, "Toy sizes on a CPU: overhead, and that every row runs; it says nothing of the goals."]
