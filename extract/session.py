@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_frames
 from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.files import digest
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.store import Failure, open_store
@@ -351,4 +351,4 @@ def _frame_recipe(choice: str | dict[str, int]) -> str:
     """How the frame is chosen, for the fingerprint: a table of indices counts by its content."""
     if isinstance(choice, str):
         return choice
-    return "table:" + hashlib.blake2b(repr(sorted(choice.items())).encode(), digest_size=16).hexdigest()
+    return "table:" + digest(repr(sorted(choice.items())).encode())

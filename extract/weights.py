@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -26,6 +25,8 @@ from torch import Tensor
 
 from emo.extract.pull import pull
 from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.files import digest, file_digest, write_json
+from emo.featstore.text import some_of
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES
 
 State = dict[str, Tensor]
@@ -84,11 +85,9 @@ class Weights:
         """32 hex digits of BLAKE2b over the file, or over names and hashes of a folder's weights and config files."""
         if not self.path.is_dir():
             return _hash_file(self.path)
-        digest = hashlib.blake2b(digest_size=16)
         named = [self.path / name for name in CONFIGS if (self.path / name).is_file()]
-        for file in sorted({*self.files, *named}):
-            digest.update(f"{file.relative_to(self.path).as_posix()}\0{_hash_file(file)}\n".encode())
-        return digest.hexdigest()
+        parts = [(each.relative_to(self.path).as_posix(), _hash_file(each)) for each in sorted({*self.files, *named})]
+        return digest("".join(f"{name}\0{hash_}\n" for name, hash_ in parts).encode())
 
     def tensors(self) -> State:
         """All tensors; values stay on disk until they are used, where the format allows it.
@@ -175,12 +174,10 @@ def _hash_file(path: Path) -> str:
             _hashes.update(json.loads(memory.read_text(encoding="utf-8")))
     if key not in _hashes:
         with open(path, "rb") as file:
-            _hashes[key] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            _hashes[key] = file_digest(file)
         with contextlib.suppress(OSError):  # a home that cannot be written costs time, nothing else
             memory.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(_hashes, indent=0), encoding="utf-8")
-            temporary.replace(memory)
+            write_json(memory, _hashes)
     return _hashes[key]
 
 
@@ -225,14 +222,14 @@ def _unnest(content: Any, path: Path) -> State:
             f"{path} holds no state dict.", "Expected tensors by name, or those under `model` or `module`."
         )
     if odd := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
-        raise ModelError(f"{path} mixes tensors with other values: {_some(odd)}.", "Save the state dict alone.")
+        raise ModelError(f"{path} mixes tensors with other values: {some_of(odd, 4)}.", "Save the state dict alone.")
     return dict(content)
 
 
 def _merge(state: State, more: Mapping[str, Tensor], where: object) -> None:
     """Add tensors, and refuse a second one of the same name."""
     if twice := sorted(state.keys() & more.keys()):
-        raise ModelError(f"{where} holds {_some(twice)} twice, under different spellings.", "One of them must go.")
+        raise ModelError(f"{where} holds {some_of(twice, 4)} twice, under different spellings.", "One of them must go.")
     state.update(more)
 
 
@@ -335,7 +332,7 @@ def fit(
     if missing or shapes or unexpected:
         mismatched = [f"{name} is {a} instead of {b}" for name, (a, b) in shapes.items()]
         parts = [("lacks", missing), ("has other shapes:", mismatched), ("holds unexpected", unexpected)]
-        message = "; ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+        message = "; ".join(f"{verb} {some_of(names, 4)}" for verb, names in parts if names)
         raise ModelError(f"{where} does not fit the encoder: it {message}.", _cause(expected, found, missing, shapes))
     state = {name: found[name].detach().to(torch.float32) for name in expected}
     return state, LoadReport(tuple(expected), ignored)
@@ -352,7 +349,7 @@ def _cause(
         if len(a) == len(b) == 1 and a[0] in WIDTHS and b[0] in WIDTHS:
             return f"This is a {WIDTHS[a[0]]}-size checkpoint ({a[0]}), expected {WIDTHS[b[0]]} ({b[0]})."
     if len(missing) > 0.9 * len(expected):
-        return f"Hardly a name fits; the file begins with {_some(list(found), 3)}. It belongs to another model."
+        return f"Hardly a name fits; the file begins with {some_of(found, 3)}. It belongs to another model."
     if list(shapes) == ["pos_embed"]:
         a, b = shapes["pos_embed"]
         return f"Its position table has {a[1]} rows, the encoder needs {b[1]}: it was trained at another image size."
@@ -384,8 +381,3 @@ def seeded_state(expected: Mapping[str, torch.Size], seed: int) -> State:
         else:
             state[name] = noise * 0.02 + (1.0 if name.endswith("weight") else 0.0)
     return state
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    """A few names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

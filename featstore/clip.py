@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+from emo.featstore.files import file_digest
 
 MediaId: TypeAlias = str  # content hash, 32 hex digits
 Seconds: TypeAlias = float
@@ -74,9 +75,6 @@ def hash_media(path: Path) -> FileId:
     Raises:
         OSError: The file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         stat = os.fstat(file.fileno())
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return FileId(digest.hexdigest(), stat.st_size, stat.st_mtime_ns)
+        return FileId(file_digest(file), stat.st_size, stat.st_mtime_ns)

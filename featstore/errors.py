@@ -6,6 +6,8 @@ builtin also inherit it, so that `except KeyError` works where a Python programm
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import Any
 
 
@@ -71,6 +73,18 @@ class StoreCorrupt(StoreError):
 
 class StoreFull(StoreError, OSError):
     """The disk refused a write. Everything committed before is intact."""
+
+
+class WriteError(EmoError, OSError):
+    """A file outside the store cannot be written: the disk is full, or refuses."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        super().__init__(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Free some space and run again." if full else "Check the disk and its permissions.",
+        )
+        self.errno = error.errno
 
 
 class FeatureMissing(StoreError, KeyError):

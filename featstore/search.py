@@ -6,11 +6,11 @@ the last commit: any commit makes it anew. A store that cannot be written is sea
 
 from __future__ import annotations
 
-import os
 import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.files import replacing
 from emo.featstore.page import Flag, Page, Table, Word
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
@@ -169,15 +170,12 @@ def _open_index(store: Store, spec: EncoderSpec, clips: Sequence[str]) -> Any:
     except RuntimeError:  # there is none, or it is damaged
         pass
     index = _index(_unit(store.utterances(spec, clips)))
-    temporary = folder / f".{os.getpid()}.{path.name}"
-    try:
+    with suppress(OSError, RuntimeError):  # a store that is only read, or a full disk: found without
         folder.mkdir(exist_ok=True)
-        faiss.write_index(index, str(temporary))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            faiss.write_index(index, str(temporary))
         for old in _older(folder, path, spec):
             old.unlink(missing_ok=True)
-    except (OSError, RuntimeError):  # a store that is only read, or a full disk: found without
-        temporary.unlink(missing_ok=True)
     return index
 
 

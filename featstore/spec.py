@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
+
+from emo.featstore.files import digest
 
 LEVELS = ("utt", "frame", "tokens")
 PROFILES = ("paper", "tiny", "random", "imported")
@@ -58,7 +59,7 @@ class EncoderSpec:
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits of BLAKE2b over the canonical JSON."""
-        return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
+        return digest(self.canonical().encode())
 
     @property
     def key(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean, nearest
 
 FILE_NAME = "emo.toml"
 DEFAULT_STORE = "features.emo"
@@ -110,7 +110,7 @@ class Workspace:
         if name in self.data:
             return self.data[name]
         raise UsageError(
-            f"{where} has no [data.{_key(name)}] table.{_nearest(name, self.data)}",
+            f"{where} has no [data.{_key(name)}] table. {did_you_mean(name, self.data)}".strip(),
             f'{have} Add the table with root = "...".',
         )
 
@@ -270,10 +270,10 @@ class _Reader:
         for key in table:
             if key not in keys:
                 place = f"{where}.{_key(key)}" if where else _key(key)
-                self.problems.append(f"{place}: unknown key; {_nearest(key, keys).strip() or _known(keys)}")
+                self.problems.append(f"{place}: unknown key; {did_you_mean(key, keys) or _known(keys)}")
 
     def near_miss(self, where: str, name: str, known: Iterable[str], cutoff: float = 0.85) -> None:
-        close = _close(name, known, cutoff)
+        close = nearest(name, known, cutoff)
         if close is not None and close != name:
             self.problems.append(f"{where}: unknown name {name!r}; did you mean {close!r}?")
 
@@ -300,19 +300,6 @@ def _text(value: str) -> str:
 
 def _known(names: Iterable[str]) -> str:
     return f"known are {', '.join(names)}"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean X?`, or nothing when no name is near."""
-    matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    return next((f" Did you mean {k}?" for k in known if matches and k.lower() == matches[0]), "")
-
-
-def _close(name: str, known: Iterable[str], cutoff: float) -> str | None:
-    """The known name that this one is almost certainly a mistyping of; case, `-`, `_` and `.` are not compared."""
-    plain = {re.sub(r"[-_. ]", "", each).lower(): each for each in known}
-    matches = difflib.get_close_matches(re.sub(r"[-_. ]", "", name).lower(), plain, n=1, cutoff=cutoff)
-    return plain[matches[0]] if matches else None
 
 
 # ---- the file that `emo init` writes --------------------------------------------------------------------------------

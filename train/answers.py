@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,6 @@ def read_predictions(path: str | Path) -> dict[str, Prediction]:
     if not found:
         raise UsageError(f"{path} holds no predictions.")
     return by_clip(found)
-
-
-def some_of(names: Sequence[str], limit: int = 10) -> str:
-    """The first names of a list and how many more there are, for messages."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:

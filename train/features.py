@@ -10,7 +10,7 @@ import numpy as np
 
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.spec import EncoderSpec
-from emo.train.answers import some_of
+from emo.featstore.text import some_of
 
 Missing = Literal["error", "skip", "zeros"]
 Pool = Literal["none", "mean"]

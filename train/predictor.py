@@ -10,13 +10,15 @@ import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
+from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
 from emo.featstore.storage.store import open_store
+from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
-from emo.train.answers import Prediction, some_of
+from emo.train.answers import Prediction
 from emo.train.heads.base import load_recipe
 from emo.train.metrics.labels import POLICIES
-from emo.train.runs import Run, latest_run, load_run, write_atomic
+from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"
 

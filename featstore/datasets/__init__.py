@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import cast
 
 from emo.featstore.datasets.base import Card, Dataset
 from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean, nearest
 from emo.featstore.workspace import DataTable, find_workspace, load_workspace
 
 # name -> module that has CARDS[name] and open_table(table, card) -> Dataset
@@ -93,21 +93,19 @@ def card(kind: str) -> Card:
 
 def _module(kind: str) -> str:
     if kind not in DATASETS:
-        close = difflib.get_close_matches(kind.lower(), [k.lower() for k in DATASETS], n=1, cutoff=0.5)
-        nearest = next((f"Did you mean {k}?" for k in DATASETS if close and k.lower() == close[0]), "")
-        raise UsageError(f"Unknown dataset {kind!r}; known are {', '.join(DATASETS)}.", nearest)
+        raise UsageError(f"Unknown dataset {kind!r}; known are {', '.join(DATASETS)}.", did_you_mean(kind, DATASETS))
     return DATASETS[kind]
 
 
 def _folder_unless_typo(name: str) -> str:
     """`folder`, unless the name is nearly a registered one: then silence would read the data with the wrong reader."""
-    plain = {known.lower().replace("-", "").replace("_", ""): known for known in DATASETS}
     typed = name.lower().replace("-", "").replace("_", "")
-    close = [each for each in plain if len(typed) >= 4 and typed in each]  # IEMOCAP, EMER, MOSI
-    close = close or difflib.get_close_matches(typed, plain, n=1, cutoff=0.8)
+    plain = {known: known.lower().replace("-", "").replace("_", "") for known in DATASETS}
+    close = [known for known, each in plain.items() if len(typed) >= 4 and typed in each]  # IEMOCAP, EMER, MOSI
+    close = close or [known for known in (nearest(name, DATASETS, 0.8),) if known]
     if close:
         raise UsageError(
-            f"Unknown dataset {name!r}; did you mean {' or '.join(plain[each] for each in close)}?",
+            f"Unknown dataset {name!r}; did you mean {' or '.join(close)}?",
             'If it is your own folder of clips, add kind = "folder" to its table.',
         )
     return "folder"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.lists import Listed, add_rows, is_test, listed_table, some, transcript_csv
+from emo.featstore.datasets.lists import Listed, add_rows, is_test, listed_table, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.datasets.tables import split_name
 from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean, quoted
 from emo.featstore.workspace import DataTable
 
 __all__ = ["Card", "Dataset", "DatasetCheck", "LabelledFolder", "ListFolder", "SplitCheck", "escapes", "transcript_csv"]
@@ -318,21 +318,21 @@ class LabelledFolder(ABC):
             examples = f"{next(iter(rows))!r} is listed, {next(iter(here))!r} is there"
             yield f"None of the {len(rows):,} listed clips has a file: {examples}. Do the names agree?"
         if self._joined[1]:
-            yield f"{some(self._joined[1])} in the label files is a clip that another row names; the first is used."
+            yield f"{quoted(self._joined[1])} in the label files is a clip that another row names; the first is used."
         outside = [name for name in self._listed if escapes(name)]
         if outside:
-            yield f"{some(outside)} would lie outside the data root, so no media is looked for."
+            yield f"{quoted(outside)} would lie outside the data root, so no media is looked for."
         twice: dict[tuple[str, str], list[str]] = {}
         for id_, row in rows.items():
             for other in row.also:
                 if is_test(other) != is_test(row.split):
                     twice.setdefault((row.split, other), []).append(id_)
         for (split, other), ids in twice.items():
-            yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {some(ids)}."
+            yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {quoted(ids)}."
         words = {clip.label.emotion for clip in clips if clip.label is not None and clip.label.emotion is not None}
         strange = sorted(words - set(self.labels))
         if strange:
-            yield f"{some(strange)} in the label files is not one of {', '.join(self.labels)}."
+            yield f"{quoted(strange)} in the label files is not one of {', '.join(self.labels)}."
         for each in splits:
             if each.published is not None and each.name != self.pool and each.listed != each.published:
                 yield f"{each.name} lists {each.listed:,} clips; the published set has {each.published:,}."
@@ -344,11 +344,9 @@ class LabelledFolder(ABC):
         for split in self.splits:
             if wanted in (split_name(split), split_name(split).removeprefix("test-")):
                 return split
-        known = {split_name(split): split for split in self.splits}
-        close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-        nearest = f" Did you mean {known[close[0]]}?" if close else ""
+        meant = did_you_mean(wanted, self.splits)
         have = f"It has {', '.join(self.splits)}." if self.splits else "Its label files name no splits."
-        raise UsageError(f"{self.name} has no split {text!r}.{nearest}", have)
+        raise UsageError(f"{self.name} has no split {text!r}. {meant}".strip(), have)
 
     def find_file(self, name: str) -> Path | None:
         if escapes(name):
@@ -384,7 +382,7 @@ class ListFolder(LabelledFolder):
             differ += add_rows(rows, more)
             problems += wrong
         if differ:
-            problems.append(f"{some(differ)} has two different labels in {self.table.root}; the first is used.")
+            problems.append(f"{quoted(differ)} has two different labels in {self.table.root}; the first is used.")
         if not found:
             names = ", ".join(name for name, _ in self.lists)
             problems.append(f"{self.table.root} has none of {names}: no clip is listed.")

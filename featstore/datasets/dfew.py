@@ -8,10 +8,11 @@ from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import NAME, Listed, add_rows, read_table, some
+from emo.featstore.datasets.lists import NAME, Listed, add_rows, read_table
 from emo.featstore.datasets.media import MediaTree
 from emo.featstore.datasets.tables import rows_by_name
 from emo.featstore.errors import UsageError
+from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")  # labels 1..7
@@ -65,16 +66,16 @@ class Dfew(LabelledFolder):
             tested = _read_set(path, f"{prefix}{k}")
             twice = [name for name in tested if name in rows]
             if twice:
-                problems.append(f"{len(twice):,} clips of {path} are in an earlier test list too: {some(twice)}.")
+                problems.append(f"{len(twice):,} clips of {path} are in an earlier test list too: {quoted(twice)}.")
             differ += add_rows(rows, tested)
             if k in trains and (both := [name for name in _read_set(trains[k], "") if name in tested]):
-                problems.append(f"{len(both):,} clips are in test list {k} and in train list {k}: {some(both)}.")
+                problems.append(f"{len(both):,} clips are in test list {k} and in train list {k}: {quoted(both)}.")
         for path in trains.values():
             for name, row in _read_set(path, "train").items():
                 if rows.setdefault(name, row).label != row.label:
                     differ.append(name)
         if differ:
-            problems.append(f"{some(differ)} has two different labels in {folder}; the first is used.")
+            problems.append(f"{quoted(differ)} has two different labels in {folder}; the first is used.")
         if prefix == "test":
             have = ", ".join(map(str, tests)) or "none"
             problems.append(f"Of the five test lists {have} are there: their clips are test<k>, the others train.")

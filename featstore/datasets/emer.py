@@ -7,10 +7,11 @@ from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import NAME, Column, Listed, add_rows, listed_table, read_table, some
+from emo.featstore.datasets.lists import NAME, Column, Listed, add_rows, listed_table, read_table
 from emo.featstore.datasets.mer2023 import LABELS
 from emo.featstore.datasets.tables import rows_by_name
 from emo.featstore.errors import UsageError
+from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 _GET = "The AffectGPT repository (EMER/dataset-v1, EMER/dataset-v2); the clips are those of MER2023."
@@ -83,7 +84,7 @@ class EmerV1(Emer):
             differ += add_rows(listed, more)
         problems = [] if listed else [f"{self.table.root} has no {' or '.join(self.files)}: no clip is listed."]
         if differ:
-            problems.append(f"{some(differ)} has another label in English than in Chinese; the first is used.")
+            problems.append(f"{quoted(differ)} has another label in English than in Chinese; the first is used.")
         return listed, problems
 
     def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:

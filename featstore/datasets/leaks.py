@@ -21,6 +21,7 @@ from emo.featstore.page import Flag, Page, Table
 from emo.featstore.search import nearest_rows
 from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.storage.store import Store, open_store
+from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -345,11 +346,10 @@ def _page(workspace: Workspace, found: Found) -> Page:
 
 
 def _examples(overlap: Overlap) -> str:
-    said = [a if a == b else f"{a} = {b}" for a, b, _ in overlap.pairs[:SHOWN]]
+    said = [a if a == b else f"{a} = {b}" for a, b, _ in overlap.pairs]
     if overlap.by == "feature":
-        said = [f"{a} ~ {b} ({cosine:.4f})" for a, b, cosine in overlap.pairs[:SHOWN]]
-    more = len(overlap.pairs) - len(said)
-    return ", ".join(said) + (f" and {more:,} more" if more else "")
+        said = [f"{a} ~ {b} ({cosine:.4f})" for a, b, cosine in overlap.pairs]
+    return some_of(said, SHOWN)
 
 
 def leaks_command(

@@ -238,9 +238,3 @@ def open_words(text: str) -> list[str]:
     """Words of an open-vocabulary label, by the rule of MERTools: brackets off, split at quotes and commas, trimmed."""
     text = text.strip().removeprefix("[").removesuffix("]")
     return [word for part in re.split(r"['\",]", text) if (word := part.strip())]
-
-
-def some(names: Sequence[str]) -> str:
-    """`a, b, c and 5 more`."""
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

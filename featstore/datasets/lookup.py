@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from emo.featstore.datasets.tables import (
 )
 from emo.featstore.errors import UsageError
 from emo.featstore.storage.store import open_store
+from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
 
 LISTS = (".csv", ".txt", ".npz")
@@ -71,11 +71,10 @@ def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | Non
             if id_ is None and a_list:
                 id_ = name  # nobody knows it, which will be said beside the answers about the others
             if id_ is None:
-                near = difflib.get_close_matches(name, [*known, *stored], 1, 0.8)
-                hint = f"Did you mean {near[0]}? " if near else ""
+                hint = did_you_mean(name, [*known, *stored], 0.8)
                 raise UsageError(
                     f"{name!r} is no clip of the workspace and no media file.",
-                    hint + "Give the name of a clip, a video or sound file, or a list of names.",
+                    f"{hint} Give the name of a clip, a video or sound file, or a list of names.".strip(),
                 )
             found.setdefault(id_, known.get(id_, Clip(id_)))
     if not found:

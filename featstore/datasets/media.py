@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from emo.featstore.datasets.lists import some
 from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name
 from emo.featstore.errors import UsageError
+from emo.featstore.text import quoted
 
 _RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES))}
 
@@ -87,10 +87,10 @@ def scan_media(folder: Path) -> MediaTree:
         if len(keys) > 1:
             twins.append(stem)
     kept = {str(path) for path in files.values()}
-    problems = [f"{some(twins)} in several sub-folders of {folder}: ids are the paths below it."] if twins else []
-    problems += [f"{some(outside)} are links out of {folder}; they are followed."] if outside else []
-    problems += [f"{some(broken)} in {folder} are no files that can be read; they are left out."] if broken else []
-    problems += [f"{some(closed)} cannot be opened; what is inside is left out."] if closed else []
+    problems = [f"{quoted(twins)} in several sub-folders of {folder}: ids are the paths below it."] if twins else []
+    problems += [f"{quoted(outside)} are links out of {folder}; they are followed."] if outside else []
+    problems += [f"{quoted(broken)} in {folder} are no files that can be read; they are left out."] if broken else []
+    problems += [f"{quoted(closed)} cannot be opened; what is inside is left out."] if closed else []
     size_bytes = sum(size for _, path, size in best.values() if str(path) in kept)
     return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(problems))
 

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import Listed, add_rows, listed_file, some
+from emo.featstore.datasets.lists import Listed, add_rows, listed_file
 from emo.featstore.datasets.tables import split_name
+from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 # Index order of MERBench, toolkit/globals.py.
@@ -56,7 +57,7 @@ class Mer2023(LabelledFolder):
             rows, differ = listed_file(path, _split_of_file(path), LABELS, _split)
             twice += differ + add_rows(listed, rows)
         if twice:
-            problems.append(f"{some(twice)} has two different labels in {self.table.root}; the first is used.")
+            problems.append(f"{quoted(twice)} has two different labels in {self.table.root}; the first is used.")
         return listed, problems
 
     def _label_files(self) -> tuple[list[Path], list[str]]:

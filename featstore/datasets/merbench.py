@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from emo.featstore.datasets.base import LabelledFolder
-from emo.featstore.datasets.lists import Listed, listed_file, some
+from emo.featstore.datasets.lists import Listed, listed_file
+from emo.featstore.text import quoted
 
 LABELS_FROM = "labels and transcripts are also in the MERTools repository (MERBench/dataset)."
 TRANSCRIPTS = "transcription-engchi-polish.csv   name,chinese,english"
@@ -25,5 +26,5 @@ class MerBench(LabelledFolder):
         if self.table.labels is None and not path.is_file():
             return {}, [f"{self.table.root} has no {self.label_file}: no clip has a label."]
         rows, differ = listed_file(path, classes=self.card.labels)
-        problems = [f"{some(differ)} has two different labels in {path}; the first is used."] if differ else []
+        problems = [f"{quoted(differ)} has two different labels in {path}; the first is used."] if differ else []
         return {name: self.meaning(name, row) for name, row in rows.items()}, problems

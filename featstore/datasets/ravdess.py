@@ -6,7 +6,8 @@ import re
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import Listed, some
+from emo.featstore.datasets.lists import Listed
+from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # 01..08 of name field 3
@@ -47,5 +48,5 @@ class Ravdess(LabelledFolder):
                 listed[id_] = Listed(actor, Label(LABELS[int(found[1]) - 1]), actor)
             else:
                 strange.append(id_)
-        problems = [f"{some(strange)} has no emotion 01 to 08 and actor 01 to 24 in its name."] if strange else []
+        problems = [f"{quoted(strange)} has no emotion 01 to 08 and actor 01 to 24 in its name."] if strange else []
         return listed, problems

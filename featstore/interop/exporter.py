@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.files import replacing
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.base import Layout, Outgoing, Shipment, plain_name
 from emo.featstore.storage.maintain import BESIDE
@@ -151,12 +149,5 @@ def _plain(clips: Mapping[str, Clip]) -> tuple[dict[str, Clip], list[str]]:
 def _written(path: Path, layout: Layout, shipment: Shipment) -> list[str]:
     """Writes beside the path and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    built = path.parent / f".{path.name}.{uuid.uuid4().hex}.new"
-    try:
-        notes = list(layout.write(built, shipment))
-        os.rename(built, path)
-    finally:
-        shutil.rmtree(built, ignore_errors=True)
-        if built.is_file():
-            built.unlink()
-    return notes
+    with replacing(path) as built:
+        return list(layout.write(built, shipment))

@@ -14,6 +14,7 @@ from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Flag, Page, Table, Word
 from emo.featstore.storage.store import open_store
+from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 
 SHOWN = 5  # examples named; the JSON has all
@@ -45,10 +46,10 @@ def _remarks(part: ImportedFeature) -> Iterable[str]:
         yield f"{part.name}: float64 is kept as float32."
     for what, found in (("all zero", part.zeros), ("constant", part.constant)):
         if found:
-            clips = ", ".join(_some(list(found)))
+            clips = some_of(found, SHOWN)
             yield f"{part.name}: {sum(found.values()):,} rows of {len(found):,} clips are {what}: {clips}."
     if part.duplicates:
-        groups = "; ".join(_some([" = ".join(_some(each)) for each in part.duplicates]))
+        groups = some_of([" = ".join(each) for each in part.duplicates], SHOWN)
         yield f"{part.name}: {sum(map(len, part.duplicates)):,} clips share their record with another: {groups}."
 
 

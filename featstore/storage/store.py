@@ -34,6 +34,7 @@ from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segmen
 from emo.featstore.storage.maintain import CompactReport, GcReport, Problem
 from emo.featstore.storage.segment import Readers, SegmentGone, group_document
 from emo.featstore.storage.writer import Writer
+from emo.featstore.text import some_of
 
 Result = TypeVar("Result")
 MISSING_POLICIES = ("error", "skip", "zeros")
@@ -498,11 +499,10 @@ class Store:
     def _missing(self, table: Table, clip_ids: Sequence[str], found: Array) -> FeatureMissing:
         lacking = list(dict.fromkeys(clip_ids[i] for i in np.flatnonzero(found < 0).tolist()))
         shown = []
-        for clip in lacking[:SHOWN]:
+        for clip in lacking:
             why = table.failed.get(self.index.media_of(clip))
             shown.append(f"{clip} ({why.kind if why else 'not extracted' if clip in self.index.clips else 'unknown'})")
-        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        text = f"{len(lacking)} of {len(set(clip_ids))} clips have no {table.spec.key}: {', '.join(shown)}{more}."
+        text = f"{len(lacking)} of {len(set(clip_ids))} clips have no {table.spec.key}: {some_of(shown, SHOWN)}."
         return FeatureMissing(text, "Run `emo extract`, or leave these clips out.")
 
     def _record(self, segment: int, start: int, rows: int, crc: int) -> Array:

@@ -246,7 +246,7 @@ def test_loading_official_weights_names_every_difference() -> None:
 
 
 def test_an_unknown_head_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="Nearest: attention"):
+    with pytest.raises(UsageError, match=r"Did you mean attention\?"):
         head_class("atention")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from emo.featstore.errors import TrainError, UsageError
-from emo.train.runs import latest_run, load_run, new_run, write_atomic, write_json
+from emo.featstore.files import write_json
+from emo.train.runs import latest_run, load_run, new_run
 
 
 def test_default_names_are_unique_and_carry_head_and_time(tmp_path: Path) -> None:
@@ -48,16 +48,3 @@ def test_no_run_and_a_damaged_run_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"status"')
     with pytest.raises(TrainError, match="damaged"):
         load_run(tmp_path)
-
-
-def test_a_write_that_dies_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.json"
-    write_atomic(path, "old")
-
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", die)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"

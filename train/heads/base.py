@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean, nearest
 from emo.train.features import Missing, Pool, Stream
 
 HEADS = {
@@ -196,10 +196,8 @@ def head_class(name: str) -> type[Head]:
         UsageError: There is none.
     """
     if name not in HEADS:
-        near = difflib.get_close_matches(str(name), HEADS, 1)
-        raise UsageError(
-            f"There is no head {name!r}.", f"{f'Nearest: {near[0]}. ' if near else ''}Heads: {', '.join(HEADS)}."
-        )
+        hint = f"{did_you_mean(name, HEADS)} Heads: {', '.join(HEADS)}."
+        raise UsageError(f"There is no head {name!r}.", hint.strip())
     found: type[Head] = _import(HEADS[name])
     return found
 
@@ -268,8 +266,8 @@ def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
         for each in error.errors():
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]), 1)
-                problems.append(f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else ""))
+                near = nearest(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]))
+                problems.append(f"unknown key {key}" + (f" (did you mean {near}?)" if near else ""))
             else:
                 said = each["msg"].removeprefix("Value error, ")
                 problems.append(f"{key}: {said}" if key else said)

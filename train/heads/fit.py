@@ -23,13 +23,15 @@ from safetensors.numpy import load_file, save
 from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets.tables import split_name
 from emo.featstore.errors import TrainError, UsageError
-from emo.train.answers import Prediction, read_predictions, some_of
+from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.text import some_of
+from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, load_inputs, profile_note
 from emo.train.heads.base import Epoch, HeadRecipe, Measure, OnEpoch, Outputs, Part, Targets, head_class, load_recipe
 from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, combined_metric, score, too_few, weighted_f1
-from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_jsonl
+from emo.train.runs import Run, load_run, utc
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ number alone. No torch here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
@@ -22,9 +21,10 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.datasets.tables import normal_name, read_labels, read_text, split_name
 from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
-from emo.train.answers import some_of
+from emo.featstore.text import some_of
 from emo.train.features import Missing, find_present
 from emo.train.heads.fit import make_folds
 from emo.train.llm.emotion_llama.captions import process_answer
@@ -155,7 +155,7 @@ class Examples:
         content = [
             [(e.name, e.transcript, e.label, dict(e.answers)) for e in part] for part in (self.train, self.validation)
         ]
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return digest(json.dumps(content, sort_keys=True).encode())
 
     def tasks(self) -> dict[str, int]:
         """Clips to train on by task."""

@@ -13,6 +13,7 @@ import torch
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.featstore.files import write_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction, read_predictions
@@ -27,7 +28,7 @@ from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, bui
 from emo.train.llm.recipe import TASKS, FeatureKeys, TuneRecipe
 from emo.train.llm.world import ahead
 from emo.train.metrics.labels import POLICIES
-from emo.train.runs import Run, load_run, write_jsonl
+from emo.train.runs import Run, load_run
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
 OnAnswer = Callable[[int, int], None]  # answered, of how many

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emo.featstore.errors import TrainError, UsageError
-from emo.train.runs import write_json, write_jsonl
+from emo.featstore.files import fsync, write_json, write_jsonl
 
 FOLDER = "checkpoints"
 STATE = "state.json"
@@ -97,13 +97,13 @@ def _save(
     reached("optimizer-written")
     write_json(built / STATE, dict(state))
     for each in sorted(built.rglob("*"), reverse=True):
-        _sync(each)
-    _sync(built)
+        fsync(each)
+    fsync(built)
     reached("synced")
     if path.exists():  # damaged, or the run would have gone on from it
         os.rename(path, built.with_suffix(".old"))
     os.rename(built, path)
-    _sync(path.parent)
+    fsync(path.parent)
     reached("renamed")
     return Checkpoint(path, dict(state))
 
@@ -162,14 +162,6 @@ def _moments(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # ---- drift ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from emo.featstore.errors import UsageError, WeightsMissing
-from emo.train.answers import some_of
+from emo.featstore.text import some_of
 from emo.train.features import profile_note
 from emo.train.llm.data import Example, Examples, Features
 from emo.train.llm.emotion_llama import checkpoint

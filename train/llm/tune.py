@@ -22,6 +22,7 @@ import torch
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.files import write_atomic, write_json, write_jsonl
 from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction
 from emo.train.heads.base import load_recipe
@@ -48,7 +49,7 @@ from emo.train.llm.setup import (
 from emo.train.llm.shard import shard
 from emo.train.llm.world import World, ahead, interruptible, own_device
 from emo.train.metrics.labels import Score, score, too_few
-from emo.train.runs import Run, load_run, utc, write_atomic, write_json, write_jsonl
+from emo.train.runs import Run, load_run, utc
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
 # They change nothing of what is learned: a run may go on with others.

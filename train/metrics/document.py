@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from emo import __version__
+from emo.featstore.files import write_atomic, write_json
 from emo.featstore.page import Page, Table
-from emo.train.runs import write_atomic, write_json
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import ModelError, TrainError, UsageError
+from emo.featstore.files import write_atomic
 from emo.train.device import resolve_device
-from emo.train.runs import write_atomic
 
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60.0

@@ -15,7 +15,8 @@ import numpy as np
 from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_labels
 from emo.featstore.errors import UsageError
-from emo.train.answers import Prediction, read_predictions, some_of
+from emo.featstore.text import some_of
+from emo.train.answers import Prediction, read_predictions
 
 __all__ = ["POLICIES", "Prediction", "Score", "read_labels", "read_predictions", "score", "too_few"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from emo.featstore.errors import UsageError
+from emo.featstore.files import write_atomic
 from emo.featstore.page import Flag, Page, Word
-from emo.train.answers import some_of
-from emo.train.runs import write_atomic
+from emo.featstore.text import some_of
 
 README = "Emotion-LLaMA, README.md"
 ABSTRACT = "arXiv 2304.08981, abstract"

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
-from emo.train.answers import Prediction, some_of
+from emo.featstore.text import some_of
+from emo.train.answers import Prediction
 
 SIGNS = ("negative", "positive")
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.featstore.files import write_json
 from emo.train.answers import Prediction, read_predictions
 from emo.train.llm.data import Example
 from emo.train.llm.predict import load_tuned, predict, predict_run, predictions_path
 from emo.train.llm.tune import tune
 from emo.train.metrics.labels import score
-from emo.train.runs import Run, load_run, write_json
+from emo.train.runs import Run, load_run
 
 Make = Callable[..., Any]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
-from emo.train.answers import some_of
+from emo.featstore.files import replacing, write_json
+from emo.featstore.text import some_of
 from emo.train.llm.emotion_llama.build import SIZES, build
 from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
-from emo.train.runs import write_json
 
 State = dict[str, Tensor]
 
@@ -141,13 +139,8 @@ def export_official(model: EmotionLlama, path: str | Path, settings: Mapping[str
     path = Path(path)
     state = {name: each.detach().cpu().clone() for name, each in model.trainable()}
     config = {"model": {**(settings or {}), "lora_r": model.lora.r, "lora_alpha": model.lora.alpha}}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         torch.save({"model": state, "config": config, "epoch": 0}, temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ---- emo's own: a peft adapter folder and projections ---------------------------------------------------------------
@@ -375,18 +368,6 @@ def _folder(folder: Path) -> Iterator[Path]:
         yield folder
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with replacing(folder) as temporary:
+        temporary.mkdir()
         yield temporary
-        for file in temporary.iterdir():
-            _sync(file)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.files import write_atomic, write_json
 from emo.featstore.page import Page
 from emo.featstore.storage.store import Store
 from emo.train.device import resolve_device
@@ -20,7 +21,7 @@ from emo.train.llm.predict import load_tuned, resolve_dtype, start_model
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.resume import FOLDER
 from emo.train.llm.setup import describe, file_finder, find_source
-from emo.train.runs import Run, utc, write_atomic, write_json
+from emo.train.runs import Run, utc
 
 Form = Literal["official", "adapter", "merged"]
 FORMS: Mapping[Form, str] = {

@@ -7,7 +7,6 @@ of the bare `tokenizer.model` differ in the places where two spaces meet.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.files import digest
 
 BEGIN, END = "<s>", "</s>"
 PAD = "$$"  # base_model.py:172-211 takes this piece of the vocabulary for padding: 3997 in LLaMA-2's
@@ -57,7 +57,7 @@ class LlamaTokenizer:
         self.pad = eos if pad is None else pad
         self.special = frozenset(each for each in (unk, bos, eos, self.pad) if each is not None)
         named = json.dumps([bos, eos, unk, self.pad]).encode()
-        self.fingerprint = hashlib.blake2b(file[1] + named, digest_size=16).hexdigest()
+        self.fingerprint = digest(file[1] + named)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> LlamaTokenizer:

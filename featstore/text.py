@@ -1,0 +1,37 @@
+"""Words that messages share: the name that was meant, and the first few of many names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+SHOWN = 10  # names in a message before "and 3 more"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known name that `name` most likely stands for; case, `-`, `_`, `.` and spaces do not count."""
+    plain = {_plain(each): each for each in reversed(list(known))}
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
+    return plain[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return `Did you mean X?`, or an empty text where no known name is near."""
+    found = nearest(name, known, cutoff)
+    return f"Did you mean {found}?" if found else ""
+
+
+def some_of(names: Iterable[str], limit: int = SHOWN) -> str:
+    """Return the first names of many and how many more there are: `a, b and 3 more`."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+
+
+def quoted(names: Iterable[str], limit: int = 5) -> str:
+    """Return what `some_of` does, with each name in quotes: `'a', 'b' and 3 more`."""
+    return some_of([repr(name) for name in names], limit)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_. ]", "", str(name)).lower()
