@@ -38,7 +38,9 @@ class Clip:
         split: The dataset's own split name, such as `train_corpus` or `test3`.
         label: Annotation, if any.
         transcripts: Text by language (`chinese`, `english`); an absent transcript has no key.
-        speaker: Speaker name, where the dataset knows it.
+        speaker: Who speaks, where the dataset knows it: a name that is unique in the dataset.
+        dialogue: Conversation or recording that the clip is cut from, likewise; clips of one share people and scene.
+        session: Session of recordings that the dialogue belongs to, likewise (IEMOCAP).
         faces: Folder of an OpenFace run for this clip, where the user has one.
         annotations: What annotators wrote, by kind: `openset` (words with commas between them), `reason`,
             `reason_english`, ...; absent ones have no key.
@@ -53,6 +55,8 @@ class Clip:
     speaker: str | None = None
     faces: Path | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    dialogue: str | None = None
+    session: str | None = None
 
 
 class FileId(NamedTuple):

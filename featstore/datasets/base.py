@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.lists import Listed, add_rows, is_test, listed_table, transcript_csv
+from emo.featstore.datasets.cells import held_out, split_name
+from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
-from emo.featstore.datasets.tables import split_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import did_you_mean, quoted
 from emo.featstore.workspace import DataTable
@@ -260,6 +260,8 @@ class LabelledFolder(ABC):
                 label=row.label,
                 transcripts=texts.get(id_, {}),
                 speaker=row.speaker,
+                dialogue=row.dialogue,
+                session=row.session,
                 faces=faces.get(id_),
                 annotations=row.annotations,
             )
@@ -325,7 +327,7 @@ class LabelledFolder(ABC):
         twice: dict[tuple[str, str], list[str]] = {}
         for id_, row in rows.items():
             for other in row.also:
-                if is_test(other) != is_test(row.split):
+                if held_out(other) != held_out(row.split):
                     twice.setdefault((row.split, other), []).append(id_)
         for (split, other), ids in twice.items():
             yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {quoted(ids)}."

@@ -11,7 +11,7 @@ from emo.featstore.datasets.merbench import LABELS_FROM, TRANSCRIPTS, MerBench
 from emo.featstore.workspace import DataTable
 
 # Session, and the speaker's letter, of `Ses01F_impro01_M000`.
-_NAME = re.compile(r"(Ses0([1-5]))[FM]_\w+_([FM])\d+")
+_NAME = re.compile(r"((Ses0([1-5]))[FM]_\w+)_([FM])\d+")
 
 
 def _card(name: str, labels: tuple[str, ...], sessions: tuple[int, ...], classes: tuple[int, ...], about: str) -> Card:
@@ -55,7 +55,8 @@ def open_table(table: DataTable, card: Card) -> Dataset:
 
 
 class Iemocap(MerBench):
-    """Reader of IEMOCAP: a session is a split, and a speaker is a session and a letter (`Ses01F`)."""
+    """Reader of IEMOCAP: a session is a split, a dialogue is the name without its turn, a speaker is a session
+    and a letter (`Ses01F`)."""
 
     @property
     def label_file(self) -> str:  # type: ignore[override]
@@ -63,4 +64,7 @@ class Iemocap(MerBench):
 
     def meaning(self, name: str, row: Listed) -> Listed:
         found = _NAME.fullmatch(name)
-        return replace(row, split=f"session{found[2]}", speaker=found[1] + found[3]) if found else row
+        if found is None:
+            return row
+        session = f"session{found[3]}"
+        return replace(row, split=session, speaker=found[2] + found[4], dialogue=found[1], session=session)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from emo.featstore.clip import Clip, MediaId, hash_media
 from emo.featstore.datasets import find_labels, open_dataset
+from emo.featstore.datasets.cells import held_out
 from emo.featstore.datasets.lists import SHOWN, names_of
-from emo.featstore.datasets.tables import split_name
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Flag, Page, Table
 from emo.featstore.search import nearest_rows
@@ -31,7 +31,6 @@ Role: TypeAlias = Literal["train", "held out", "fold"]
 
 THRESHOLD = 0.99
 ROUNDING = 1e-6  # two equal float32 vectors are at 1 but for this
-HELD_OUT = ("test", "val", "dev")  # how names of splits begin that nobody trains on
 
 # Known cases: beginnings of the names of the datasets that they concern, and what is known. Sources: Emotion-LLaMA
 # issues 44 and 71; the published lists of MER2023, MERR, EMER and MER2024-OV, compared by name; MERTools, iemocap.py.
@@ -158,7 +157,7 @@ def _groups(workspace: Workspace) -> tuple[list[Group], dict[tuple[str, str], Cl
         members = dataset.members()
         clips.update({(table.name, clip.id): clip for clip in dataset.clips()})
         real = [split for split in members if split and split != dataset.pool]
-        held = [split for split in real if split_name(split).startswith(HELD_OUT)]
+        held = [split for split in real if held_out(split, real)]
         folds = not held and len(real) > 1
         for split, ids in members.items():
             role: Role = "held out" if split in held else "fold" if folds and split in real else "train"
@@ -240,8 +239,8 @@ def by_content(
                 first = _ordered(one, other)[0] is one
                 names = (one.name, other.name) if first else (other.name, one.name)
                 pairs.setdefault((*names, _across(one, other)), []).append((a, b, 1.0) if first else (b, a, 1.0))
-    for (held_out, seen_in, leak), twins in pairs.items():
-        found.overlaps.append(Overlap("content", held_out, seen_in, leak, tuple(dict.fromkeys(twins))))
+    for (tested, seen_in, leak), twins in pairs.items():
+        found.overlaps.append(Overlap("content", tested, seen_in, leak, tuple(dict.fromkeys(twins))))
     if owners:
         found.checked.append(f"content: {len(owners):,} media, {read:,} of them read for it")
     if absent:
@@ -265,9 +264,9 @@ def by_feature(
     lacking = {id_ for group in groups for id_ in group.ids if not have.get(id_, False)}
     best: list[Array] = []
     flat: set[str] = set()
-    for held_out, others in _rounds(groups):
-        queries = [id_ for id_ in held_out.ids if id_ not in lacking]
-        seen = set(held_out.ids)
+    for tested, others in _rounds(groups):
+        queries = [id_ for id_ in tested.ids if id_ not in lacking]
+        seen = set(tested.ids)
         owner = {id_: other.name for other in reversed(others) for id_ in other.ids}
         base = [id_ for id_ in owner if id_ not in lacking and id_ not in seen]
         if not queries or not base:
@@ -285,7 +284,7 @@ def by_feature(
             pairs.setdefault(owner[twin], []).append((queries[i], twin, min(1.0, round(float(cosine[i]), 6))))
         for name, close in pairs.items():
             close.sort(key=lambda pair: -pair[2])
-            found.overlaps.append(Overlap("feature", held_out.name, name, True, tuple(close)))
+            found.overlaps.append(Overlap("feature", tested.name, name, True, tuple(close)))
     if best:
         cosines = np.concatenate(best)
         usual = f"the nearest is at {np.median(cosines):.3f} in the median, {cosines.max():.3f} at most"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from emo.featstore.clip import Label
+from emo.featstore.datasets.cells import cell_text, held_out, split_name
 from emo.featstore.datasets.tables import (
     EMOTION_COLUMNS,
     VALENCE_COLUMNS,
@@ -24,7 +25,6 @@ from emo.featstore.datasets.tables import (
     read_names,
     read_text,
     rows_by_name,
-    split_name,
     without_suffix,
 )
 from emo.featstore.errors import UsageError
@@ -33,6 +33,12 @@ Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, 
 
 SHOWN = 3  # examples named in a problem
 NAME = ("name", "names", "video_name")  # MERTools; EMER v1; DFEW
+# who speaks, in which conversation or recording, in which session of recordings
+PLACES = (
+    ("speaker", "speaker_id", "actor", "actor_id"),
+    ("dialogue", "dialogue_id", "dialog", "dialog_id", "conversation", "conversation_id", "video_id"),
+    ("session", "session_id"),
+)
 OPEN_COLUMNS = ("openset", "reason", "a1", "a2", "preference")  # what annotators wrote in MER2024 to MER2026
 
 
@@ -43,7 +49,7 @@ class Listed:
     Attributes:
         split: Split that the clip counts as.
         label: `None` where the file only names the clip.
-        speaker: Where the file or the name tells.
+        speaker: Where the file or the name tells; `dialogue` and `session` likewise, as `Clip` has them.
         annotations: Free text by kind, as `Clip.annotations`.
         also: Further splits whose lists name the clip.
     """
@@ -52,12 +58,9 @@ class Listed:
     label: Label | None = None
     speaker: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    dialogue: str | None = None
+    session: str | None = None
     also: tuple[str, ...] = ()
-
-
-def is_test(split: str) -> bool:
-    """Whether a split is one that nothing is trained on unless a recipe says so."""
-    return split_name(split).startswith("test")
 
 
 def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
@@ -76,13 +79,15 @@ def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
         if row.label is not None and before.label is not None and row.label != before.label:
             differ.append(name)
         first, second = before, row
-        if row.label is not None and is_test(row.split) and not is_test(before.split):
+        if row.label is not None and held_out(row.split) and not held_out(before.split):
             first, second = row, before
         also = (*first.also, second.split, *second.also)
         rows[name] = replace(
             first,
             label=first.label or second.label,
             speaker=first.speaker or second.speaker,
+            dialogue=first.dialogue or second.dialogue,
+            session=first.session or second.session,
             annotations={**first.annotations, **second.annotations, **first.annotations},
             also=tuple(split for split in dict.fromkeys(also) if split != first.split),
         )
@@ -134,7 +139,7 @@ def listed_table(path: Path, split: str = "", label_needed: bool = True) -> dict
         UsageError: Not such a file.
     """
     columns: list[Column] = [NAME, EMOTION_COLUMNS] if label_needed else [NAME]
-    more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", ("speaker", "speaker_id"), *OPEN_COLUMNS]
+    more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", *PLACES, *OPEN_COLUMNS]
     rows = read_table(path, columns, more)
     return {name: _listed(path, row, split) for name, row in rows_by_name(path, rows).items()}
 
@@ -146,8 +151,10 @@ def _listed(path: Path, row: CsvRow, split: str) -> Listed:
     return Listed(
         row.fields.get("split") or split,
         None if label == Label() else label,
-        row.fields.get("speaker") or None,
-        {kind: text for kind, text in texts.items() if text},
+        annotations={kind: text for kind, text in texts.items() if text},
+        speaker=cell_text(row.fields.get("speaker", "")),
+        dialogue=cell_text(row.fields.get("dialogue", "")),
+        session=cell_text(row.fields.get("session", "")),
     )
 
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
+from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.lists import Listed, add_rows, listed_file
-from emo.featstore.datasets.tables import split_name
 from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, ListFolder
+from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.lists import Listed, listed_file
 from emo.featstore.datasets.mer2023 import LABELS
-from emo.featstore.datasets.tables import split_name
 from emo.featstore.workspace import DataTable
 
 CARDS = {

@@ -37,7 +37,9 @@ def open_table(table: DataTable, card: Card) -> Dataset:
 
 
 class Sentiment(MerBench):
-    """Reader of a set whose npz holds a valence, and 0 in place of an emotion."""
+    """Reader of a set whose npz holds a valence, and 0 in place of an emotion; a clip is named `<video>_<number>`."""
 
     def meaning(self, name: str, row: Listed) -> Listed:
-        return replace(row, label=None if row.label is None else Label(None, row.label.valence))
+        label = None if row.label is None else Label(None, row.label.valence)
+        video, _, number = name.rpartition("_")
+        return replace(row, label=label, dialogue=video if video and number.isdecimal() else None)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Label
+from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
 
 EMOTION_COLUMNS = ("label", "emotion", "discrete")
@@ -349,11 +350,6 @@ def _find_split(path: Path, split: str) -> str:
     if not matches:
         raise UsageError(f"{path} has no split {split!r}.", f"It has {', '.join(names)}: write {path.name}#{names[0]}.")
     return matches[0]
-
-
-def split_name(text: str) -> str:
-    """Split name as it is compared: `test3_corpus`, `test3` and `Test3` are one; so are `train_corpus` and `train`."""
-    return text.strip().lower().removesuffix("_corpus")
 
 
 # ---- any labels -----------------------------------------------------------------------------------------------------

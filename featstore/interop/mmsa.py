@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.tables import NumpyOnly, split_name
+from emo.featstore.datasets.cells import split_name
+from emo.featstore.datasets.tables import NumpyOnly
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.base import (
     Found,

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from emo.featstore.clip import Clip, Label
-from emo.featstore.datasets.tables import split_name
+from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
 from emo.featstore.text import some_of

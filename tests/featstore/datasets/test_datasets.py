@@ -852,3 +852,84 @@ def test_real_merr_names(shared: Path) -> None:
     listed = {clip.id for clip in mer2023(shared / "data" / "mer2023").clips() if clip.label is not None}
     assert len(names) == 4487
     assert not listed & set(names)
+
+
+# ---- who speaks, where ----------------------------------------------------------------------------------------------
+
+
+def places(kind: str, root: Path) -> dict[str, tuple[str | None, str | None, str | None]]:
+    return {clip.id: (clip.speaker, clip.dialogue, clip.session) for clip in reopen(kind, root).clips()}
+
+
+def test_iemocap_knows_session_dialogue_and_speaker(tmp_path: Path) -> None:
+    make_iemocap(tmp_path)
+    found = places("IEMOCAP-4way", tmp_path)
+    assert found.pop("new") == (None, None, None)
+    assert {clip: dialogue for clip, (_, dialogue, _) in found.items()} == {
+        each: each.rpartition("_")[0] for each in SESSIONS
+    }
+    assert [session for _, _, session in found.values()] == ["session1", "session1", "session5"]
+
+
+def test_meld_knows_dialogues_and_from_the_authors_files_speakers(tmp_path: Path) -> None:
+    tables = {"train_corpus": ("train_dia0_utt0", "train_dia0_utt1"), "val_corpus": ("val_dia0_utt0",)}
+    write_npz(tmp_path / "label.npz", **{s: {n: {"emo": 0, "val": -10} for n in names} for s, names in tables.items()})
+    found = places("MELD", tmp_path)
+    assert found == {
+        "train_dia0_utt0": (None, "train_dia0", None),
+        "train_dia0_utt1": (None, "train_dia0", None),
+        "val_dia0_utt0": (None, "val_dia0", None),
+    }
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
+    write(
+        tmp_path / "train_sent_emo.csv",
+        header + '1,"Hi, you.",Chandler,joy,positive,0,0\n2,Hey.,NaN,joy,positive,0,1\n',
+    )
+    write(tmp_path / "dev_sent_emo.csv", header + "1,Oh.,Ross,joy,positive,0,0\n")
+    assert {clip: speaker for clip, (speaker, _, _) in places("MELD", tmp_path).items()} == {
+        "train_dia0_utt0": "Chandler",
+        "train_dia0_utt1": None,
+        "val_dia0_utt0": "Ross",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "clip", "video"),
+    [
+        ("CMU-MOSI", "_dI--eQ6qVU_28", "_dI--eQ6qVU"),
+        ("CMU-MOSEI", "atnd_PF-Lbs_1", "atnd_PF-Lbs"),
+        ("SIMS", "video_0018_0004", "video_0018"),
+        ("SIMSv2", "aqgy4_0006_00070", "aqgy4_0006"),
+        ("SIMS", "strange", None),
+    ],
+)
+def test_clips_of_one_video_are_one_dialogue(kind: str, clip: str, video: str | None, tmp_path: Path) -> None:
+    write_npz(tmp_path / "label.npz", train_corpus={clip: {"emo": 0, "val": 1.0}})
+    assert places(kind, tmp_path) == {clip: (None, video, None)}
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
+def test_an_own_table_names_speaker_dialogue_and_session(name: str, tmp_path: Path) -> None:
+    rows = [("a", "sad", "Ann", "d1", "s1"), ("b", "sad", "n/a", "-", "")]
+    keys = ("name", "label", "speaker_id", "dialogue_id", "session")
+    lines = [",".join(keys), *map(",".join, rows)]
+    if name.endswith("jsonl"):
+        lines = [json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
+    write(tmp_path / name, "\n".join(lines) + "\n")
+    found = {clip.id: (clip.speaker, clip.dialogue, clip.session) for clip in folder(tmp_path).clips()}
+    assert found == {"a": ("Ann", "d1", "s1"), "b": (None, None, None)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        ("iemocap", (5531, 10, 151, 5)),
+        ("meld", (13708, 0, 1432, 0)),
+        ("mosi", (2199, 0, 93, 0)),
+        ("sims", (2281, 0, 60, 0)),
+    ],
+)
+def test_real_clips_tell_who_and_where(kind: str, known: tuple[int, int, int, int], shared: Path) -> None:
+    name = {"iemocap": "IEMOCAP-4way", "meld": "MELD", "mosi": "CMU-MOSI", "sims": "SIMS"}[kind]
+    found = list(places(name, shared / "data" / kind).values())
+    assert (len(found), *(len({each[i] for each in found} - {None}) for i in range(3))) == known

@@ -68,6 +68,14 @@ def test_a_test_clip_of_another_datasets_training_split_is_a_leak(workspace: Cal
     assert (page.exit_code, page.verdict) == (1, "1 clips are tested on and trained on")
 
 
+@pytest.mark.parametrize("split", ["val", "dev", "valid", "validation", "eval", "held_out", "Val_corpus", "1"])
+def test_every_name_of_a_held_out_part_is_tested_on(workspace: Callable[..., Workspace], split: str) -> None:
+    rest = "0" if split == "1" else "train"
+    page = leaks_page(workspace(own=f"a,sad,{rest}\nb,sad,{split}\n", other="b,sad,train\n"))
+    assert found(page, "name") == [(f"own {split}", "other train", True, [("b", "b")])]
+    assert page.exit_code == 1
+
+
 def test_a_clip_of_two_training_splits_or_two_test_splits_is_no_leak(workspace: Callable[..., Workspace]) -> None:
     page = leaks_page(workspace(own="a,sad,train\nb,sad,test1\n", more="a,sad,train\nb,sad,test2\n"))
     assert {(row[0], row[1], row[2]) for row in found(page, "name")} == {
@@ -175,6 +183,18 @@ def test_a_near_duplicate_is_a_leak_and_names_its_twin(stored: Callable[..., Wor
     assert "2 clips" in said
     assert leaks_page(here, feature="HL-UTT", threshold=0.999999).exit_code == 0
     assert leaks_page(here, feature="HL-UTT", threshold=0.5).value["leaks"] == 2
+
+
+@pytest.mark.parametrize(("cosine", "leak"), [(0.99 + 2e-5, True), (0.99, True), (0.99 - 2e-5, False)])
+def test_the_threshold_itself_counts_as_near(cosine: float, leak: bool, stored: Callable[..., Workspace]) -> None:
+    here = stored(ROWS, a=[1, 0, 0], x=[cosine, (1 - cosine**2) ** 0.5, 0])
+    assert (leaks_page(here, feature="HL-UTT").exit_code == 1) is leak
+    assert leaks_page(here, feature="HL-UTT", threshold=1.0).exit_code == 0
+
+
+def test_equal_vectors_are_found_at_a_threshold_of_one(stored: Callable[..., Workspace]) -> None:
+    here = stored(ROWS, a=[0.1, 0.2, 0.3], x=[0.3, 0.6, 0.9])  # in float32 their cosine need not be 1
+    assert leaks_page(here, feature="HL-UTT", threshold=1.0).value["leaks"] == 1
 
 
 def test_a_clip_that_is_in_both_does_not_hide_its_twin(
