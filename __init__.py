@@ -21,7 +21,7 @@ _HOMES = {
     "Encoder": "emo.extract.encoders.base",
     "load_encoder": "emo.extract.encoders.base",
     "register": "emo.extract.encoders.base",
-    "Request": "emo.extract.session",
+    "ExtractArgs": "emo.extract.session",
     "open_session": "emo.extract.session",
     "fit_head": "emo.train.heads.fit",
     "load_recipe": "emo.train.heads.base",

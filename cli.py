@@ -216,12 +216,12 @@ def extract(
     json: Json = False,
 ) -> None:
     """Run all encoders over a dataset once and keep their features in the store."""
-    from emo.extract.session import Request
+    from emo.extract.session import ExtractArgs
 
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
     what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
     how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
-    request = Request(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]
+    request = ExtractArgs(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]
     _show(_extract(_workspace(), request), json)
 
 
@@ -311,9 +311,9 @@ def train(
     order = Order(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
     chosen = order.chosen(workspace)
     if not cached and not resume and (features := features_to_extract(chosen)):
-        from emo.extract.session import Request
+        from emo.extract.session import ExtractArgs
 
-        made = _extract(workspace, Request(dataset=dataset, encoders=features))
+        made = _extract(workspace, ExtractArgs(dataset=dataset, encoders=features))
         if made.exit_code == 130:
             raise typer.Exit(130)
         if not json:
@@ -377,9 +377,9 @@ def predict(
     asked, model = find_clips(workspace, clips, transcript), find_run(workspace, run)
     check_question(model, task, answers, transcript)
     if not cached and (lack := lacking(workspace, model, asked)):
-        from emo.extract.session import Request
+        from emo.extract.session import ExtractArgs
 
-        request = Request(
+        request = ExtractArgs(
             clips=lack.clips, encoders=lack.encoders, exactly=lack.keys, profile=lack.profile, device=device
         )
         if _extract(workspace, request).exit_code == 130:
@@ -398,7 +398,7 @@ def demo(
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes."""
     from emo.extract.demo import generate_workspace
-    from emo.extract.session import Request
+    from emo.extract.session import ExtractArgs
     from emo.train.heads.base import load_recipe
     from emo.train.session import train as train_it
 
@@ -406,7 +406,7 @@ def demo(
     generate_workspace(folder, clips)
     os.chdir(folder)
     _say("2/6  emo extract")
-    _show(_extract(_workspace(), Request()))
+    _show(_extract(_workspace(), ExtractArgs()))
     _say("3/6  emo train --head attention --cached --set standardise=true")
     train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_say)
     _say("4/6  emo score labels.csv#test --report report")
@@ -478,7 +478,7 @@ class Pages(typer.core.TyperGroup):
 
 
 def _drawn(where: str) -> Callable[..., None]:
-    """A command from a function that gives a page: its marked parameters are flags and words, the others filled in."""
+    """Make a command of a function that gives a page: marked parameters become flags and arguments."""
     module, _, name = where.partition(":")
     function = getattr(import_module(module), name)
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -504,10 +504,10 @@ def _drawn(where: str) -> Callable[..., None]:
 
 
 def _option(annotation: Any) -> Any:
-    from emo.featstore.page import Word
+    from emo.featstore.page import Arg
 
     kind, mark = get_args(annotation)
-    if isinstance(mark, Word):
+    if isinstance(mark, Arg):
         return Annotated[kind, typer.Argument(help=mark.help)]
     return Annotated[kind, typer.Option(*([mark.name] if mark.name else []), help=mark.help)]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.page import Flag, Page, Table, Word, seldom, size_text
+from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
 from emo.featstore.sources.headers import Inspection, gb, inspect
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
@@ -179,13 +179,13 @@ def weights_check_page(workspace: Workspace) -> Page:
 def pulled_page(
     workspace: Workspace | None,
     say: Callable[[str], None],
-    name: Annotated[str, Word("A name of `emo weights list`, or a Hugging Face id.")],
+    name: Annotated[str, Arg("A name of `emo weights list`, or a Hugging Face id.")],
     dest: Annotated[Path | None, Flag("Folder. Default: the Hugging Face cache.")] = None,
     endpoint: Annotated[str | None, Flag("Another hub's address.")] = None,
     token: Annotated[str | None, Flag("Hugging Face token for gated models.")] = None,
 ) -> Page:
     """Fetch weights; a fetch that was cut off goes on where it stopped."""
-    now = seldom(say, 2.0)
+    now = throttle(say, 2.0)
 
     def show(file: str, done: int, total: int | None) -> None:
         now(f"{file}: {size_text(done)}" + (f" of {size_text(total)}" if total else ""))

@@ -35,7 +35,7 @@ THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips 
 
 
 @dataclass(frozen=True)
-class Request:
+class ExtractArgs:
     """What one call of `emo extract` asks for; `None` means what the workspace says.
 
     Attributes:
@@ -188,7 +188,7 @@ class Session:
         return Outcome(self.job.progress, tuple(known.values()))
 
 
-def open_session(workspace: Workspace, request: Request) -> Session:
+def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
     """Find the clips, make the encoders (without their weights' values) and decide what is left to do.
 
     Raises:
@@ -240,7 +240,7 @@ def open_session(workspace: Workspace, request: Request) -> Session:
     return Session(name, path, specs, todo, job, environment)
 
 
-def _clips(workspace: Workspace, request: Request) -> tuple[str, Iterable[Clip], Path | None]:
+def _clips(workspace: Workspace, request: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
     """Where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
     if request.clips is not None:
         tables = {workspace.data[clip.dataset].faces for clip in request.clips if clip.dataset in workspace.data}
@@ -279,7 +279,7 @@ def interruptible(job: Pass, say: Callable[[str], None], give_up: Callable[[], N
             signal.signal(each, handler)
 
 
-def _face_config(workspace: Workspace, request: Request) -> FaceConfig:
+def _face_config(workspace: Workspace, request: ExtractArgs) -> FaceConfig:
     given: dict[str, object] = {}
     if rule := request.face or workspace.extract.face:
         given["rule"] = rule
@@ -289,7 +289,7 @@ def _face_config(workspace: Workspace, request: Request) -> FaceConfig:
 
 
 def _encoders(
-    workspace: Workspace, request: Request, device: str, dtype: str, recipes: dict[str, dict[str, object]]
+    workspace: Workspace, request: ExtractArgs, device: str, dtype: str, recipes: dict[str, dict[str, object]]
 ) -> list[Encoder]:
     profile = request.profile or workspace.extract.profile
     made: list[Encoder] = []
@@ -317,7 +317,7 @@ def _encoders(
     return made
 
 
-def _levels(encoders: Sequence[Encoder], request: Request, workspace: Workspace) -> dict[str, str]:
+def _levels(encoders: Sequence[Encoder], request: ExtractArgs, workspace: Workspace) -> dict[str, str]:
     """Level of each encoder: the one asked for, else the one that its name implies (`HL-FRA`), else its first."""
     if request.level is not None and request.level not in LEVELS:
         raise UsageError(f"There is no level {request.level!r}.", f"Levels: {', '.join(LEVELS)}.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from emo.featstore.page import Flag, Page, Table, Word, size_text
+from emo.featstore.page import Arg, Flag, Page, Table, size_text
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
 
@@ -29,7 +29,7 @@ def store_card(store: Store) -> Page:
     )
 
 
-def store_list(store: Store, feature: Annotated[str | None, Word("Only clips of this feature.")] = None) -> Page:
+def store_list(store: Store, feature: Annotated[str | None, Arg("Only clips of this feature.")] = None) -> Page:
     """List clips, and which features they have."""
     keys = [store.resolve(feature).key] if feature else [each.key for each in store.features()]
     clips = store.clips()
@@ -87,7 +87,7 @@ def known_datasets() -> Page:
 
 
 def data_check(
-    workspace: Workspace, dataset: Annotated[str | None, Word("A [data.NAME] table; default: all of them.")] = None
+    workspace: Workspace, dataset: Annotated[str | None, Arg("A [data.NAME] table; default: all of them.")] = None
 ) -> Page:
     """Say how many clips are listed, present, labelled, and what is wrong."""
     from emo.featstore.datasets import open_dataset

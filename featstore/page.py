@@ -44,8 +44,8 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Word:
-    """Marks a parameter of a page's function as an argument of its command: `Annotated[str, Word("What it is.")]`.
+class Arg:
+    """Marks a parameter of a page's function as an argument of its command: `Annotated[str, Arg("What it is.")]`.
 
     The command line makes commands of such functions: what it can fill in by itself (`store`, `workspace`, `say`) has
     no mark.
@@ -62,8 +62,8 @@ class Flag:
     name: str = ""
 
 
-def seldom(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str], None]:
-    """Says a sentence only when the last one is so long ago: for progress, of which nobody reads all."""
+def throttle(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str], None]:
+    """Return a `say` that passes a sentence on only where the last one is `every_s` seconds old: for progress."""
     last = -math.inf
 
     def speak(sentence: str) -> None:

@@ -21,7 +21,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import replacing
-from emo.featstore.page import Flag, Page, Table, Word
+from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
 from emo.featstore.storage.maintain import BESIDE
@@ -88,7 +88,7 @@ def nearest_rows(queries: Array, base: Array) -> tuple[Array, Array]:
 
 def search_page(
     workspace: Workspace,
-    clip: Annotated[str | None, Word("A clip to find neighbours of.")] = None,
+    clip: Annotated[str | None, Arg("A clip to find neighbours of.")] = None,
     text: Annotated[str | None, Flag("Words to find in transcripts, in place of a clip.")] = None,
     feature: Annotated[str | None, Flag("Which feature decides. Default: the first with one row per clip.")] = None,
     k: Annotated[int, Flag("How many.", "-k")] = 10,

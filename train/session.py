@@ -14,7 +14,7 @@ from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.names import ALIASES, describe
-from emo.featstore.page import Flag, Page, Word, seldom
+from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
@@ -228,7 +228,7 @@ def _train_head(
 ) -> Trained:
     from emo.train.heads.fit import Progress, fit_head
 
-    tell = seldom(say)
+    tell = throttle(say)
 
     def show(now: Progress) -> None:
         place = f"seed {now.seed}, fold {now.fold + 1} of {now.folds}, epoch {now.epoch}"
@@ -254,7 +254,7 @@ def _tune(
 ) -> Trained:
     from emo.train.llm.tune import Progress, tune
 
-    tell = seldom(say)
+    tell = throttle(say)
 
     def show(now: Progress) -> None:
         words = [f"step {now.step} of {now.steps}", f"epoch {now.epoch}"]
@@ -292,7 +292,7 @@ def run_page(result: Trained) -> Page:
 def imported_page(
     workspace: Workspace,
     say: Say,
-    checkpoint: Annotated[Path, Word("An official Emotion-LLaMA checkpoint (.pth).")],
+    checkpoint: Annotated[Path, Arg("An official Emotion-LLaMA checkpoint (.pth).")],
     recipe: Annotated[str, Flag("Its language model, features, prompts.")] = "emotion-llama-stage1",
     set_: Annotated[list[str] | None, Flag("key=value above the recipe; may be repeated.", "--set")] = None,
     run: Annotated[str | None, Flag("Name of the run folder.")] = None,
@@ -324,8 +324,8 @@ def imported_page(
 
 def exported_page(
     workspace: Workspace,
-    run: Annotated[str, Word("A finished run of a language model.")],
-    dest: Annotated[Path, Word("File or folder to write.")],
+    run: Annotated[str, Arg("A finished run of a language model.")],
+    dest: Annotated[Path, Arg("File or folder to write.")],
     form: Annotated[str, Flag("official (.pth), adapter or merged (folders).")] = "adapter",
 ) -> Page:
     """Write what a run has learned for other tools.

@@ -21,7 +21,7 @@ from emo.extract.compare.rerun import experiment
 from emo.extract.compare.sides import ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis, measure, open_side
 from emo.extract.compare.suspects import CAUSES
 from emo.featstore.errors import EmoError, UsageError
-from emo.featstore.page import Flag, Page, Table, Word, seldom
+from emo.featstore.page import Arg, Flag, Page, Table, throttle
 from emo.featstore.workspace import Workspace
 
 TOLERANCE = 1e-3  # above what storing in half precision does (3e-4), below what other recipes do
@@ -325,8 +325,8 @@ def compare_page(found: Comparison) -> Page:
 def compare_command(
     workspace: Workspace | None,
     say: Callable[[str], None],
-    a: Annotated[Path, Word("A store, or a folder of .npy files.")],
-    b: Annotated[Path, Word("Likewise.")],
+    a: Annotated[Path, Arg("A store, or a folder of .npy files.")],
+    b: Annotated[Path, Arg("Likewise.")],
     feature: Annotated[str | None, Flag("Name of the feature in a store.")] = None,
     feature_b: Annotated[str | None, Flag("Its name in B, where it is another one there.")] = None,
     tolerance: Annotated[float, Flag("Largest relative error at which a clip agrees.")] = TOLERANCE,
@@ -339,4 +339,4 @@ def compare_command(
         EmoError: As `compare`.
     """
     options = {"workspace": workspace, "tolerance": tolerance, "clips": clips, "device": device}
-    return compare_page(compare(a, b, feature, feature_b, **options, say=seldom(say)))  # type: ignore[arg-type]
+    return compare_page(compare(a, b, feature, feature_b, **options, say=throttle(say)))  # type: ignore[arg-type]

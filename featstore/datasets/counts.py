@@ -11,7 +11,7 @@ from typing import Annotated
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
-from emo.featstore.page import Page, Table, Word
+from emo.featstore.page import Arg, Page, Table
 from emo.featstore.workspace import DataTable, Workspace
 
 ALL = "all"
@@ -103,7 +103,7 @@ def _split(dataset: Dataset, split: str, clips: Sequence[Clip]) -> SplitCounts:
 
 def counts_page(
     workspace: Workspace | DataTable,
-    dataset: Annotated[str | None, Word("A [data.NAME] table; default: all of them.")] = None,
+    dataset: Annotated[str | None, Arg("A [data.NAME] table; default: all of them.")] = None,
 ) -> Page:
     """Count clips by split and label, with transcript and valence, beside the published numbers.
 

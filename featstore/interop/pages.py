@@ -12,7 +12,7 @@ from emo.featstore.datasets.tables import read_csv, rows_by_name
 from emo.featstore.interop import LAYOUTS
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
-from emo.featstore.page import Flag, Page, Table, Word
+from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.storage.store import open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
@@ -83,7 +83,7 @@ def export_page(report: ExportReport) -> Page:
 def import_command(
     workspace: Workspace,
     say: Callable[[str], None],
-    path: Annotated[Path, Word("File or folder with features of another tool.")],
+    path: Annotated[Path, Arg("File or folder with features of another tool.")],
     layout: Annotated[str | None, Flag(f"How it is laid out: {', '.join(LAYOUTS)}. Default: looked for.")] = None,
     feature: Annotated[list[str] | None, Flag("THEIRS or THEIRS=OURS; may be repeated. Default: all.")] = None,
     clips: Annotated[Path | None, Flag("csv with name and clip: their names of clips, and yours.")] = None,
@@ -105,7 +105,7 @@ def import_command(
 
 def export_command(
     workspace: Workspace,
-    path: Annotated[Path, Word("File or folder to make.")],
+    path: Annotated[Path, Arg("File or folder to make.")],
     layout: Annotated[str, Flag(f"One of {', '.join(LAYOUTS)}.")],
     feature: Annotated[list[str] | None, Flag("OURS or OURS=THEIRS; may be repeated. Default: all that fit.")] = None,
     dataset: Annotated[str | None, Flag("Only clips of this dataset, with its labels and transcripts.")] = None,

@@ -40,7 +40,7 @@ from emo.extract.encoders.base import ClipInputs, Encoder, load_encoder
 from emo.extract.media import container as media
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
-from emo.extract.session import Request, open_session
+from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace
 
@@ -109,7 +109,9 @@ class Ours:
     def run(self) -> None:
         shutil.rmtree(self.folder / "all.emo", ignore_errors=True)
         device = str(self.encoders["HL-UTT"].device)
-        request = Request(profile=self.profile, device=device, workers=self.workers, trace=self.folder / "trace.json")
+        request = ExtractArgs(
+            profile=self.profile, device=device, workers=self.workers, trace=self.folder / "trace.json"
+        )
         session = open_session(load_workspace(self.folder), request)
         for encoder in session.job.devices[0]:
             encoder._model = self.encoders[encoder.name]._model

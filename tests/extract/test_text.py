@@ -15,7 +15,7 @@ import pytest
 from emo.extract.demo import generate_clip
 from emo.extract.encoders.base import ClipInputs, load_encoder
 from emo.extract.encoders.minilm import MAX_TOKENS, MiniLM
-from emo.extract.session import Outcome, Request, Session, open_session
+from emo.extract.session import ExtractArgs, Outcome, Session, open_session
 from emo.extract.texts import hash_text, text_of
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.storage.store import Store, open_store
@@ -61,7 +61,7 @@ def say(work: Path, texts: Mapping[str, str], language: str = "english") -> None
 
 
 def session(work: Path, *encoders: str) -> Session:
-    return open_session(load_workspace(work), Request(encoders=encoders or ("minilm",)))
+    return open_session(load_workspace(work), ExtractArgs(encoders=encoders or ("minilm",)))
 
 
 def extract(work: Path, *encoders: str) -> Outcome:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
-from emo.featstore.page import Flag, Page, Word
+from emo.featstore.page import Arg, Flag, Page
 from emo.featstore.text import some_of
 
 README = "Emotion-LLaMA, README.md"
@@ -247,7 +247,7 @@ def write_ledger(path: Path, runs: Mapping[str, Path]) -> str:
 
 
 def ledger_page(
-    path: Annotated[Path, Word("The page to write, such as docs/reproduction.md.")],
+    path: Annotated[Path, Arg("The page to write, such as docs/reproduction.md.")],
     run: Annotated[list[str] | None, Flag("ROW=REPORT: a folder of `emo score --report`; may be repeated.")] = None,
 ) -> Page:
     """Write the page of published figures, with what reports of emo obtained beside each.

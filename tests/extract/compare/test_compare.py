@@ -30,7 +30,7 @@ from emo.extract.compare.verdict import CAUSES, compare, compare_page
 from emo.extract.encoders.base import Encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
-from emo.extract.session import Request, open_session
+from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.errors import UsageError
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import load_workspace
@@ -73,7 +73,7 @@ class World:
 
 
 def extract(folder: Path, **request: Any) -> None:
-    outcome = open_session(load_workspace(folder), Request(device="cpu", **request)).run()
+    outcome = open_session(load_workspace(folder), ExtractArgs(device="cpu", **request)).run()
     assert not outcome.failures, outcome.failures
 
 
@@ -447,7 +447,7 @@ def test_frames_in_the_order_of_the_folder(faces: World, tmp_path: Path) -> None
         orders[name] = [int(file[-10:-4]) - 1 for file in os.listdir(folder)]
     if any(order == sorted(order) for order in orders.values()):
         pytest.skip("this file system lists files in order")
-    outcome = open_session(load_workspace(tmp_path), Request(device="cpu", encoders=("maeV_399_UTT",))).run()
+    outcome = open_session(load_workspace(tmp_path), ExtractArgs(device="cpu", encoders=("maeV_399_UTT",))).run()
     assert {failure.clip for failure in outcome.failures} == {"short"}  # OpenFace has none of it
     theirs = {name: author(faces.clips[name], faces.clips[name].crops[order]) for name, order in orders.items()}
     save(tmp_path / "theirs", theirs)

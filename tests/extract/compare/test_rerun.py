@@ -13,7 +13,7 @@ import pytest
 
 from emo.extract.compare.verdict import compare
 from emo.extract.media.container import open_media
-from emo.extract.session import Request, open_session
+from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import load_workspace
 
@@ -43,7 +43,7 @@ def work(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extract(work: Path, encoder: str) -> Path:
-    outcome = open_session(load_workspace(work), Request(device="cpu", encoders=(encoder,))).run()
+    outcome = open_session(load_workspace(work), ExtractArgs(device="cpu", encoders=(encoder,))).run()
     assert not outcome.failures
     return work / "own.emo"
 

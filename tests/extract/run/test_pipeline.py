@@ -26,7 +26,7 @@ from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.base import Prepared
 from emo.extract.media import container as media
 from emo.extract.run import decode, pipeline
-from emo.extract.session import Request, Session, open_session
+from emo.extract.session import ExtractArgs, Session, open_session
 from emo.featstore.errors import ModelError, StoreFull, UsageError, WeightsMissing
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
@@ -60,7 +60,7 @@ def workspace(folder: Path, clips: Path, *, data: str = "", extract: str = "") -
 
 
 def session(folder: Path, **request: Any) -> Session:
-    return open_session(load_workspace(folder), Request(**request))
+    return open_session(load_workspace(folder), ExtractArgs(**request))
 
 
 def values(store: Store) -> dict[tuple[str, str], np.ndarray]:
@@ -486,9 +486,9 @@ def test_stop_commits_what_is_under_way(finished: Path, clips: Path, tmp_path: P
 KILLED = """
 import sys
 from pathlib import Path
-from emo.extract.session import Request, open_session
+from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.workspace import load_workspace
-open_session(load_workspace(Path(sys.argv[1])), Request(workers=1, commit_every=1)).run()
+open_session(load_workspace(Path(sys.argv[1])), ExtractArgs(workers=1, commit_every=1)).run()
 """
 
 
