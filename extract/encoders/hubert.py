@@ -68,6 +68,14 @@ class _FramedConv1d(nn.Conv1d):
         return nn.functional.linear(frames.flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
+def _framed(conv: nn.Conv1d) -> _FramedConv1d:
+    """Return a framed convolution with the parameters of an ordinary one."""
+    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+    framed = _FramedConv1d(*sizes, bias=conv.bias is not None, device="meta")  # nothing is drawn
+    framed.weight, framed.bias = conv.weight, conv.bias
+    return framed
+
+
 class _Hubert(Encoder):
     family = "hubert"
     modality = "audio"
@@ -129,7 +137,7 @@ class _Hubert(Encoder):
 
         model = HubertModel(HubertConfig(**self.config, **UNUSED))
         for layer in model.feature_extractor.conv_layers:
-            layer.conv.__class__ = _FramedConv1d
+            layer.conv = _framed(layer.conv)
         return model
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:

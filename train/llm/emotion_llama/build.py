@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partialmethod
+import contextlib
+import io
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -166,17 +164,6 @@ def _random(
     return llm.to(device).eval()
 
 
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars of transformers stay away; one of them asks none of its settings."""
-    before = tqdm.__init__
-    tqdm.__init__ = partialmethod(before, disable=True)
-    try:
-        yield
-    finally:
-        tqdm.__init__ = before
-
-
 def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | None) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
     folder = path
@@ -189,7 +176,7 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = path.parent, path.name
     try:
-        with _no_bars():
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one of which asks none of its settings
             llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except ImportError as error:
         raise ModelError(
