@@ -6,6 +6,8 @@ The names below are the vocabulary; docs/python.md shows each. They are imported
 from importlib import import_module
 from typing import Any
 
+from emo.featstore.names import names_from
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -19,8 +21,8 @@ _HOMES = {
     "load_workspace": "emo.featstore.workspace",
     "open_dataset": "emo.featstore.datasets",
     "Encoder": "emo.extract.encoders.base",
-    "load_encoder": "emo.extract.encoders.base",
-    "register": "emo.extract.encoders.base",
+    "load_encoder": "emo.extract.encoders.registry",
+    "register": "emo.extract.encoders.registry",
     "ExtractArgs": "emo.extract.session",
     "open_session": "emo.extract.session",
     "fit_head": "emo.train.heads.fit",
@@ -28,6 +30,8 @@ _HOMES = {
     "score": "emo.train.metrics.labels",
 }
 __all__ = list(_HOMES)
+
+names_from(lambda: import_module("emo.extract.encoders.registry").lines())
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from emo.featstore.sources.headers import Inspection, gb, inspect
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 if TYPE_CHECKING:
-    from emo.extract.encoders.base import Factory
+    from emo.extract.encoders.base import Encoder
 
 TIMEOUT_S = 30.0
 RETRY_WAIT_S = 1.0  # before the first retry; doubled for each further one
@@ -214,9 +214,9 @@ def local_path(workspace: Workspace, name: str) -> Path | None:
     return Path(installed) if installed else None
 
 
-def _encoder(name: str) -> Factory | None:
+def _encoder(name: str) -> type[Encoder] | None:
     """The encoder of that name; `None` for other weights, such as those of a language model."""
-    from emo.extract.encoders.base import find_encoder  # brings torch
+    from emo.extract.encoders.registry import find_encoder
 
     try:
         return find_encoder(name)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from emo.extract.encoders.base import Encoder, find_encoder, load_encoder
+from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import DECODER
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.pull import local_path

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emo.featstore.errors import FeatureMissing, StoreError
-from emo.featstore.spec import EncoderSpec
 
-ALIASES = {
-    "hubert": "HL-UTT",
-    "HL": "HL-UTT",
-    "mae": "mae_340_UTT",
-    "mae_340": "mae_340_UTT",
-    "videomae": "maeV_399_UTT",
-    "maeV": "maeV_399_UTT",
-    "maeV_399": "maeV_399_UTT",
-    "eva": "eva_g_448",
-    "eva_g": "eva_g_448",
-    "egemaps": "eGeMAPS_UTT",
-    "eGeMAPS": "eGeMAPS_UTT",
-    "minilm": "all-MiniLM-L6-v2-UTT",
-    "MiniLM": "all-MiniLM-L6-v2-UTT",
-}
-# One name that the literature uses for several recipes. Nobody can guess which is meant.
-AMBIGUOUS = {"chinese-hubert-large-UTT": ("HL-UTT", "HL-MERBench-UTT")}
+if TYPE_CHECKING:
+    from emo.featstore.spec import EncoderSpec  # `import emo` should cost nothing
+
+_lines: Callable[[], Iterable[str]] = tuple
+
+
+def names_from(lines: Callable[[], Iterable[str]]) -> None:
+    """Learn names of features from a function that gives lines: a name, then its aliases.
+
+    Whoever makes features knows their names; the store only asks. `emo/__init__.py` brings the two together.
+    """
+    global _lines
+    _lines = lines
+
+
+def known_names() -> list[str]:
+    """Names of all features that can be made, without aliases."""
+    return [line.split()[0] for line in _lines()]
+
+
+def meanings(name: str) -> tuple[str, ...]:
+    """Names that an alias stands for: several where the literature uses it so; the name itself where it is no alias."""
+    return tuple(first for first, *aliases in map(str.split, _lines()) if name in aliases) or (name,)
+
+
+def meaning(name: str) -> str:
+    """The one name that an alias stands for; the name itself where it is no alias, or one of several features."""
+    found = meanings(name)
+    return found[0] if len(found) == 1 else name
+
+
 PROFILE_WORDS = {
     "paper": "the published sizes and weights",
     "tiny": "small widths and seeded random weights: for tests and plumbing, never for results",
@@ -52,11 +65,10 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     """
     specs = list(specs)
     plain, _, prefix = name.partition("@")
-    meant = plain if any(spec.name == plain for spec in specs) else ALIASES.get(plain, plain)
-    exact = any(spec.name == meant for spec in specs)
-    if meant in AMBIGUOUS and not exact:
-        options = " or ".join(AMBIGUOUS[meant])
-        raise StoreError(f"The name {meant} is used for several recipes.", f"Ask for {options}.")
+    options = (plain,) if any(spec.name == plain for spec in specs) else meanings(plain)
+    if len(options) > 1:
+        raise StoreError(f"The name {plain} is used for several recipes.", f"Ask for {' or '.join(options)}.")
+    meant = options[0]
     found = [spec for spec in specs if spec.name == meant and spec.fingerprint.startswith(prefix)]
     if len(found) == 1:
         return found[0]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from emo.extract.compare.sides import MOSTLY, ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis
 from emo.extract.compare.suspects import Source, Suspect, suspects
-from emo.extract.encoders.base import ClipInputs, Encoder, find_encoder, load_encoder
+from emo.extract.encoders.base import ClipInputs, Encoder
+from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, FaceTracker, read_openface

@@ -1,19 +1,16 @@
-"""The contract of an encoder, and the registry that finds one by name.
+"""The contract of an encoder; `registry.py` finds one by its name.
 
 An encoder turns decoded input into features in two steps: `prepare` (CPU, thread-safe, one clip, uint8 where it can be)
 and `encode` (device, a batch across clips). Its `spec` says everything that changes the numbers. A new encoder is one
-file that passes tests/extract/test_encoders.py; third parties register theirs in the entry-point group `emo.encoders`.
+file and one line of `registry.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,9 +24,7 @@ from emo.extract.media.preprocess import resize, to_float
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
-from emo.featstore.names import ALIASES, AMBIGUOUS
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.text import did_you_mean
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOADABLE = ("paper", "tiny", "random")
@@ -438,82 +433,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} CUDA devices.", "Use cpu.")
     return device
-
-
-# ---- registry --------------------------------------------------------------------------------------------------------
-
-Factory = Callable[..., Encoder]
-GROUP = "emo.encoders"
-_registry: dict[str, str | Factory] = {
-    "HL-UTT": "emo.extract.encoders.hubert:HubertLast",
-    "HL-MERBench-UTT": "emo.extract.encoders.hubert:HubertMerbench",
-    "mae_340_UTT": "emo.extract.encoders.mae:Mae",
-    "maeV_399_UTT": "emo.extract.encoders.videomae:VideoMaeAuthor",
-    "videomae-large-UTT": "emo.extract.encoders.videomae:VideoMaeMerbench",
-    "eva_g_448": "emo.extract.encoders.eva:Eva",
-    "eGeMAPS_UTT": "emo.extract.encoders.egemaps:Egemaps",
-    "all-MiniLM-L6-v2-UTT": "emo.extract.encoders.minilm:MiniLM",
-}
-
-
-def register(name: str, factory: str | Factory) -> None:
-    """Make an encoder known: a class or function, or `module:attribute` to import when asked for.
-
-    Raises:
-        UsageError: The name is taken.
-    """
-    if name in _registry:
-        raise UsageError(f"An encoder named {name} exists already.")
-    _registry[name] = factory
-
-
-def encoder_names() -> list[str]:
-    """Names of all encoders: emo's own, then those that installed packages add."""
-    plugins = {point.name for point in metadata.entry_points(group=GROUP)} - _registry.keys()
-    return [*_registry, *sorted(plugins)]
-
-
-def find_encoder(name: str) -> Factory:
-    """Class (or factory) of an encoder by its name, an alias, or the name of its frame level (`mae_340_FRA`).
-
-    Raises:
-        UsageError: No such encoder (the message names the nearest), or the name means several.
-    """
-    if name in AMBIGUOUS:
-        raise UsageError(f"The name {name} is used for several recipes.", f"Ask for {' or '.join(AMBIGUOUS[name])}.")
-    found = _registry.get(re.sub(r"(?<=[-_])FRA$", "UTT", ALIASES.get(name, name)))
-    if isinstance(found, str):
-        module, attribute = found.split(":")
-        return getattr(importlib.import_module(module), attribute)
-    if found is not None:
-        return found
-    for point in metadata.entry_points(group=GROUP, name=name):
-        return point.load()
-    hint = did_you_mean(name, [*encoder_names(), *ALIASES], 0.4) or f"There are {', '.join(encoder_names())}."
-    raise UsageError(f"There is no encoder {name!r}.", hint)
-
-
-def load_encoder(
-    name: str,
-    profile: str = "paper",
-    weights: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    **options: Any,
-) -> Encoder:
-    """Make an encoder ready to `prepare`; its weights are read by `load()` or by the first `encode`.
-
-    Args:
-        name: Name or alias, such as `HL-UTT`.
-        profile: `paper`, `tiny` or `random`; see `Encoder`.
-        weights: A file, a Hugging Face folder, or a hub id.
-        device: Device of the model.
-        dtype: `float32`, `bfloat16` or `float16`.
-        **options: `seed`, `config`, `media_recipe`, and what the encoder itself takes (`pooling` of `mae_340_UTT`).
-
-    Raises:
-        UsageError: Unknown encoder, profile, dtype or device.
-        WeightsMissing: The weights are not there.
-        ModelError: The weights do not fit.
-    """
-    return find_encoder(name)(profile=profile, weights=weights, device=device, dtype=dtype, **options)

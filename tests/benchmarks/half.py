@@ -15,7 +15,8 @@ import torch
 from record import PAGE, record, typed
 
 from emo.extract.demo import generate_clip
-from emo.extract.encoders.base import ClipInputs, load_encoder
+from emo.extract.encoders.base import ClipInputs
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
 

@@ -36,7 +36,8 @@ import torch
 from record import PAGE, alternate, ratios, record, typed
 
 from emo.extract.demo import EMOTIONS, generate_clip
-from emo.extract.encoders.base import ClipInputs, Encoder, load_encoder
+from emo.extract.encoders.base import ClipInputs, Encoder
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import container as media
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker

@@ -21,15 +21,17 @@ import torch
 from safetensors.torch import save_file
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from emo.extract.encoders import base
-from emo.extract.encoders.base import ClipInputs, encoder_names, find_encoder, load_encoder, register
+from emo.extract.encoders import registry
+from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.eva import LN_VISION_EPS, Eva
 from emo.extract.encoders.hubert import LARGE, HubertLast
 from emo.extract.encoders.mae import Mae
 from emo.extract.encoders.minilm import MiniLM
+from emo.extract.encoders.registry import encoder_names, find_encoder, load_encoder, register
 from emo.extract.encoders.videomae import VideoMaeAuthor, VideoMaeMerbench
 from emo.extract.weights import seeded_state
 from emo.featstore.errors import MediaError, ModelError, UsageError, WeightsMissing
+from emo.featstore.names import meaning
 from emo.featstore.spec import EncoderSpec
 
 NETWORKS = ["HL-UTT", "HL-MERBench-UTT", "mae_340_UTT", "maeV_399_UTT", "videomae-large-UTT", "eva_g_448"]
@@ -83,7 +85,7 @@ def test_the_list_is_complete():
 
 def test_the_fingerprint_is_the_same_in_every_instance_and_process():
     program = (
-        "from emo.extract.encoders.base import *\n"
+        "from emo.extract.encoders.registry import *\n"
         f"for name in {NETWORKS}:\n"
         "    e = load_encoder(name, 'tiny')\n"
         "    print(*(e.spec(level).fingerprint for level in e.levels))\n"
@@ -570,15 +572,30 @@ def test_plugins_and_registration(monkeypatch):
     class Plugin(Mae):
         name = "mine"
 
-    point = SimpleNamespace(name="mine", load=lambda: Plugin)
-    monkeypatch.setattr(base.metadata, "entry_points", lambda group, name="mine": [point] if name == "mine" else [])
+    point = metadata.EntryPoint("mine its-alias", "plugin:Plugin", registry.GROUP)
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(Plugin=Plugin, text="no class"))
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point])
     assert load_encoder("mine", "tiny").name == "mine"
+    assert find_encoder("its-alias") is Plugin
+    assert meaning("its-alias") == "mine"
     assert encoder_names() == [*NAMES, "mine"]
-    monkeypatch.setattr(base, "_registry", dict(base._registry))
-    register("other", Plugin)
-    assert find_encoder("other") is Plugin
+    monkeypatch.setattr(registry, "_lines", dict(registry._lines))
+    register("other", Plugin, "another")
+    assert find_encoder("other") is find_encoder("another") is Plugin
     with pytest.raises(UsageError, match="exists"):
         register("HL-UTT", Plugin)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("no.such.module:X", "cannot be imported: ModuleNotFoundError"), ("json:dumps", r"no subclass of emo\.Encoder")],
+)
+def test_a_broken_plugin_is_a_sentence_and_hides_nobody(monkeypatch, place, said):
+    point = metadata.EntryPoint("broken", place, registry.GROUP)
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point])
+    with pytest.raises(UsageError, match=said):
+        find_encoder("broken")
+    assert find_encoder("HL-UTT") is HubertLast
 
 
 def test_devices_and_types_that_are_not_there():

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from emo.extract.demo import generate_clip
-from emo.extract.encoders.base import ClipInputs, load_encoder
+from emo.extract.encoders.base import ClipInputs
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import CenterFace, OnnxNetwork
 from emo.extract.media.facenet import DetectionServer

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from emo.extract.demo import generate_clip
-from emo.extract.encoders.base import ClipInputs, load_encoder
+from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.minilm import MAX_TOKENS, MiniLM
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Outcome, Session, open_session
 from emo.extract.texts import hash_text, text_of
 from emo.featstore.errors import ModelError, WeightsMissing

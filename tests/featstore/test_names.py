@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emo.featstore.errors import FeatureMissing, StoreError
-from emo.featstore.names import ALIASES, choose
+from emo.featstore.names import choose, meaning
 
 
 def test_a_name_an_alias_and_the_beginning_of_a_fingerprint_mean_the_feature(lab: Any) -> None:
@@ -22,7 +22,7 @@ def test_a_name_an_alias_and_the_beginning_of_a_fingerprint_mean_the_feature(lab
     ):
         assert choose(name, lab.specs) == lab.utt
     assert choose("eva", lab.specs) == lab.tokens
-    assert {ALIASES["mae"], ALIASES["videomae"]} == {"mae_340_UTT", "maeV_399_UTT"}
+    assert {meaning("mae"), meaning("videomae")} == {"mae_340_UTT", "maeV_399_UTT"}
 
 
 def test_an_absent_feature_names_what_there_is(lab: Any) -> None:

@@ -27,7 +27,8 @@ from PIL import Image
 from emo.extract.compare import rerun
 from emo.extract.compare.suspects import Source
 from emo.extract.compare.verdict import CAUSES, compare, compare_page
-from emo.extract.encoders.base import Encoder, load_encoder
+from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
 from emo.extract.session import ExtractArgs, open_session

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from emo.extract.compare.suspects import CAUSES, Source, suspects
-from emo.extract.encoders.base import ClipInputs, Encoder, load_encoder
+from emo.extract.encoders.base import ClipInputs, Encoder
+from emo.extract.encoders.registry import load_encoder
 
 
 def source_of(encoder: Encoder) -> Source:
