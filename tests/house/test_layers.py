@@ -30,6 +30,7 @@ CIRCLES: set[tuple[str, ...]] = {
         "emo.extract.encoders.hubert",
         "emo.extract.encoders.mae",
         "emo.extract.encoders.minilm",
+        "emo.extract.encoders.registry",
         "emo.extract.encoders.videomae",
         "emo.extract.pull",
         "emo.extract.weights",
