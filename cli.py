@@ -8,7 +8,7 @@ import inspect
 import json as jsonlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -331,13 +331,16 @@ def score(
     labels: Annotated[str, typer.Argument(help="Truth: text list, csv, or npz#split; also looked up in the dataset.")],
     run: Annotated[str | None, typer.Option(help="Run whose predictions to score. Default: the newest.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="csv, jsonl or json with predictions or answers.")] = None,
-    answers: Annotated[str, typer.Option(help="official, strict, nearest or likelihood.")] = "official",
+    column: Annotated[str | None, typer.Option(help="Its column of answers, where several may be meant.")] = None,
+    answers: Annotated[str | None, typer.Option(help="official (default), strict, nearest or likelihood.")] = None,
     require_all: Annotated[bool, typer.Option("--require-all", help="Refuse if a clip has no prediction.")] = False,
     against: Annotated[str | None, typer.Option(help="A run or a file: is the difference more than chance?")] = None,
     report: Annotated[Path | None, typer.Option(help="Write numbers, page and pictures into this folder.")] = None,
     protocol: Annotated[str | None, typer.Option(help="By folds: dfew or iemocap.")] = None,
     fold: Annotated[str | None, typer.Option(help="One fold of the protocol.")] = None,
-    metric: Annotated[str | None, typer.Option(help="sentiment, openset, emotion-wheel, hit-rate or emer.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="labels, sentiment, openset, emotion-wheel, hit-rate, emer.")
+    ] = None,
     wheels: Annotated[Path | None, typer.Option(help="Tables of the emotion wheels.")] = None,
     synonyms: Annotated[Path | None, typer.Option(help="Groups of words, for openset.")] = None,
     judge: Annotated[str | None, typer.Option(help="For emer: proxy, URL#MODEL, hf:MODEL, replay:FILE.")] = None,
@@ -345,16 +348,28 @@ def score(
     repeats: Annotated[int | None, typer.Option(min=1, help="How often a judge sees each clip.")] = None,
     self_test: Annotated[int | None, typer.Option(min=1, help="Clips on which the judge is tried first.")] = None,
     language: Annotated[str | None, typer.Option(help="For emer: zh or en.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of an installed metric; may be repeated.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score predictions against labels by the published definitions."""
-    from emo.train.metrics.choose import Wanted, scored_page
+    from emo.train.metrics.choose import ScoreArgs, scored_page
 
-    options = {"wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache, "language": language}
-    options |= {"repeats": repeats, "test_clips": self_test}
+    options = {"answers": answers, "wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache}
+    options |= {"repeats": repeats, "self_test": self_test, "language": language, **_pairs(set_ or ())}
     given = {name: value for name, value in options.items() if value is not None}
-    wanted = Wanted(labels, run, predictions, answers, require_all, against, report, metric, given, protocol, fold)
-    _show(scored_page(wanted, _say), json)
+    args = ScoreArgs(labels, run, predictions, column, require_all, against, report, metric, given, protocol, fold)
+    _show(scored_page(args, _say), json)
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    from emo.featstore.errors import UsageError
+
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (_, equals, _) in zip(words, pairs, strict=True) if not equals]:
+        raise UsageError(f"--set {wrong[0]} is not key=value.")
+    return {key: value for key, _, value in pairs}
 
 
 @command(app, example="emo predict clip.mp4 --task reason")

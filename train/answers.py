@@ -1,10 +1,11 @@
-"""Prediction files as people have them: csv, jsonl, json. Every row is validated, and named where it is wrong."""
+"""Prediction files as people have them: csv, jsonl, json. One rule says which column holds the answers."""
 
 from __future__ import annotations
 
-import json
+import csv
+import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,20 @@ from emo.featstore.datasets.tables import (
     rows_by_name,
 )
 from emo.featstore.errors import UsageError
+from emo.featstore.reading import parse_json, whole_text
 
-ANSWER_COLUMNS = ("prediction", "answer", *EMOTION_COLUMNS)
+FILES = (".csv", ".json", ".jsonl")
+NAMES = ("name", "names")
+ANSWER_COLUMNS = (  # nothing but an answer stands here
+    *("prediction", "answer", "predictions", "predicted", "predict", "pred", "answers", "response", "output"),
+    *("predicted_label", "predicted_emotion", "pred_label", "pred_emotion", "generated_text"),
+)
+TRUTH_COLUMNS = ("truth", "truth_valence")  # in the files of emo's own runs
+ASIDE = (  # never an answer; any other column beside one of EMOTION_COLUMNS may be one
+    *("", "index", *NAMES, *TRUTH_COLUMNS, *VALENCE_COLUMNS, "arousal", "split", "speaker", "gender", "frames", "path"),
+    *("file", "note", "notes", "comment", "text", "sentence", "subtitle", "transcript", "prompt"),
+    *("confidence", "probabilities"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,80 +45,181 @@ class Prediction:
     probabilities: dict[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """A file of predictions.
+
+    Attributes:
+        said: By clip name.
+        told: Sentences that say what was read, to stand beside every number.
+    """
+
+    said: dict[str, Prediction]
+    told: tuple[str, ...]
+
+
 def read_predictions(path: str | Path) -> dict[str, Prediction]:
-    """Read predictions by clip name: csv (`name,prediction`), jsonl (`{"name", "answer"}`) or json (`{name: answer}`).
+    """Read predictions by clip name; see `read_answers`."""
+    return read_answers(path).said
+
+
+def read_answers(
+    path: str | Path, column: str | None = None, own: Sequence[str] = (), aside: Sequence[str] = ()
+) -> Answers:
+    """Read predictions: csv (`name,prediction`), jsonl (`{"name", "prediction"}`) or json (`{name: answer}`).
 
     csv may also be MER2023's own form, `name,discrete,valence`; jsonl may carry `valence` and `probabilities`. The same
-    row twice counts once.
+    row twice counts once. The answer stands in the column that `answer_column` chooses. A valence beside another
+    column that may be the truth's is not read.
+
+    Args:
+        path: The file.
+        column: The column (or key) of the answer, where the rule finds none or several.
+        own: Further columns that may hold either answers or the truth.
+        aside: Further columns that never hold answers.
 
     Raises:
-        UsageError: No such file, nothing in it, a malformed row (named by line), or a name with two different answers.
+        UsageError: No such file, nothing in it, no definite column, a malformed row (named by line), or a name with two
+            different answers.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        rows = rows_by_name(path, read_csv(path, ["name", ANSWER_COLUMNS], [VALENCE_COLUMNS]))
-        return by_clip(
-            {
-                name: _prediction(
-                    {"answer": row.fields[ANSWER_COLUMNS[0]], "valence": row.fields.get(VALENCE_COLUMNS[0]) or None},
-                    f"{path} line {row.line}",
-                )
-                for name, row in rows.items()
-            }
-        )
-    if suffix not in (".jsonl", ".json"):
+    if suffix not in FILES:
         raise UsageError(f"Predictions cannot be read from {path}.", "Use a .csv, .jsonl or .json file.")
-    found: dict[str, Prediction] = {}
-    for where, name, row in (_jsonl_rows if suffix == ".jsonl" else _json_rows)(path):
-        each = _prediction(row, where)
-        if found.setdefault(normal_name(name), each) != each:
-            raise UsageError(f"{where} gives clip {name} another answer than before.", "Keep one per clip.")
-    if not found:
-        raise UsageError(f"{path} holds no predictions.")
-    return by_clip(found)
+    if suffix == ".json":
+        if column is not None:
+            raise UsageError(f"{path} gives one answer per name and has no column {column}.", "Leave --column out.")
+        return Answers(_json_answers(path), (f"Answers were read from {path.name}, one per name.",))
+    lines = _jsonl_rows(path) if suffix == ".jsonl" else []
+    header = list(dict.fromkeys(key for _, row in lines for key in row)) if lines else _csv_header(path)
+    chosen = answer_column(path, header, column, own, aside)
+    doubtful = [each for each in header if each in (*own, *EMOTION_COLUMNS) and each != chosen]
+    numbers = [each for each in header if each in VALENCE_COLUMNS and each != chosen]
+    if doubtful and not set(header) & set(TRUTH_COLUMNS):
+        doubtful, numbers = [*doubtful, *numbers], []
+    if len(numbers) > 1:
+        raise UsageError(f"{path} has the columns {' and '.join(numbers)}.", "Keep one valence.")
+    said: dict[str, Prediction] = {}
+    for where, row in lines or _csv_rows(path, [chosen, *numbers]):
+        name = next((row[each] for each in NAMES if isinstance(row.get(each), str)), "")
+        if not name.strip() or chosen not in row:
+            lacks = chosen if name.strip() else "name"
+            raise UsageError(f"{where} has no {lacks}.", f"Expected: a name and {chosen}.")
+        valence = row.get(numbers[0]) if numbers else None
+        given = {"answer": row[chosen], "valence": None if valence == "" else valence}
+        _add(said, where, name, given | {"probabilities": row.get("probabilities") if suffix == ".jsonl" else None})
+    told = f"Answers were read from column {chosen} of {path.name}"
+    told += f"; {', '.join(doubtful)} may hold the truth and was not read." if doubtful else "."
+    return Answers(by_clip(said), (told,))
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: answers may hold U+2028
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{where} is not JSON: {error.msg}.") from error
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            raise UsageError(f"{where} has no name.", 'Expected: {"name": ..., "answer": ...}.')
-        yield where, row["name"], row
+def answer_column(
+    path: Path, header: Sequence[str], column: str | None, own: Sequence[str] = (), aside: Sequence[str] = ()
+) -> str:
+    """Choose the column of a table that holds the answers. This is the one rule for every format and metric.
+
+    A column of `ANSWER_COLUMNS` is meant, whatever stands beside it. Where there is none, it is one of `own` or
+    `EMOTION_COLUMNS`, which may as well hold the truth, if no other column could be an answer.
+
+    Args:
+        path: For messages.
+        header: Names of the columns, in lower case.
+        column: The one that a user names.
+        own: Further columns that may hold either.
+        aside: Further columns that hold neither.
+
+    Raises:
+        UsageError: There is no such column, or there are several.
+    """
+    have = f"it has {', '.join(header)}"
+    if column is not None:
+        if header.count(column.strip().lower()) != 1:
+            raise UsageError(f"{path} does not have one column {column}; {have}.", "Correct --column.")
+        return column.strip().lower()
+    sure = [each for each in header if each in ANSWER_COLUMNS]
+    maybe = [each for each in header if each in (*own, *EMOTION_COLUMNS)]
+    if not sure and not maybe:
+        names = " or ".join([*ANSWER_COLUMNS[:2], *own, *EMOTION_COLUMNS])
+        text = ",".join(header)
+        hint = "Save it with commas between columns." if len(header) == 1 and (";" in text or "\t" in text) else ""
+        raise UsageError(f"{path} has no column {names}; {have}.", hint or "Name the column: --column NAME.")
+    others = [each for each in header if each not in ASIDE and each not in aside and each not in maybe]
+    candidates = sure or [*maybe, *others]
+    if len(candidates) > 1:
+        raise UsageError(
+            f"{path} may have its answers in {' or '.join(candidates)}, and one of them may be the truth.",
+            f"Name the column: --column {candidates[-1]}.",
+        )
+    return candidates[0]
 
 
-def _json_rows(path: Path) -> Iterable[tuple[str, str, dict[str, Any]]]:
+def _csv_header(path: Path) -> list[str]:
     try:
-        pairs = json.loads(read_text(path), object_pairs_hook=tuple)  # a tuple of pairs keeps names that come twice
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+        records = csv.reader(io.StringIO(read_text(path), newline=""))
+        header = [column.strip().lower() for column in next(each for each in records if any(map(str.strip, each)))]
+    except csv.Error as error:
+        raise UsageError(f"{path} is not csv: {error}.") from error
+    if twice := [each for each in header if each and header.count(each) > 1]:
+        raise UsageError(f"{path} has several columns {twice[0]}.", "Keep one of them.")
+    return header
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    rows = rows_by_name(path, read_csv(path, [NAMES, *columns]))
+    return [(f"{path} line {row.line}", dict(row.fields)) for row in rows.values()]
+
+
+def _jsonl_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: answers may hold U+2028
+        if line.strip():
+            row = parse_json(line, f"{path} line {number}")
+            if not isinstance(row, dict):
+                raise UsageError(f"{path} line {number} has no name.", 'Expected: {"name": ..., "answer": ...}.')
+            rows.append((f"{path} line {number}", {key.strip().lower(): value for key, value in row.items()}))
+    return rows
+
+
+def _json_answers(path: Path) -> dict[str, Prediction]:
+    pairs = parse_json(read_text(path), str(path), tuple)  # a tuple of pairs keeps names that come twice
     if not isinstance(pairs, tuple):
         raise UsageError(f"{path} is not a table of name: answer.")
-    return [(f"{path}: {name}", name, {"answer": answer}) for name, answer in pairs]
+    if not pairs:
+        raise UsageError(f"{path} holds no predictions.")
+    said: dict[str, Prediction] = {}
+    for name, answer in pairs:
+        _add(said, f"{path}: {name}", name, {"answer": answer})
+    return by_clip(said)
+
+
+def _add(said: dict[str, Prediction], where: str, name: str, row: dict[str, Any]) -> None:
+    each = _prediction(row, where)
+    if said.setdefault(normal_name(whole_text(name)), each) != each:
+        raise UsageError(f"{where} gives clip {name} another answer than before.", "Keep one per clip.")
 
 
 def _prediction(row: dict[str, Any], where: str) -> Prediction:
     answer, valence, probabilities = row.get("answer"), row.get("valence"), row.get("probabilities")
     if not isinstance(answer, str):
-        raise UsageError(f"{where}: the answer {answer!r} is not text.")
+        raise UsageError(f"{where}: the answer {_short(answer)} is not text.")
     if probabilities is not None:
         if not isinstance(probabilities, dict):
             raise UsageError(f"{where}: probabilities must be a table of label: number.")
         probabilities = {label: _number(p, where, f"probability of {label}") for label, p in probabilities.items()}
-    return Prediction(answer, None if valence is None else _number(valence, where, "valence"), probabilities)
+    number = None if valence is None else _number(valence, where, "valence")
+    return Prediction(whole_text(answer), number, probabilities)
 
 
 def _number(value: Any, where: str, what: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"{where}: {what} {value!r} is not a number.")
+        raise UsageError(f"{where}: {what} {_short(value)} is not a number.")
     return number
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or value.bit_length() < 200 else "of too many digits"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,104 +1,146 @@
-"""One door to the scores that are not classification: a metric's name and files in, a page out."""
+"""The contract of a metric: the options it takes, what it reads, how it scores, and what it says."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
 
-from emo.featstore.datasets.tables import read_labels
-from emo.featstore.errors import UsageError
 from emo.featstore.page import Page
-from emo.train.answers import Prediction
+from emo.train.answers import Answers, Prediction, read_answers
 
-METRICS = ("openset", "emotion-wheel", "hit-rate", "emer")  # `sentiment` is `valence.by_sign` and then `score`
+Say = Callable[[str], None]
 
 
-def check_metric(metric: str, wheels: Path | None, synonyms: Path | None, judge: str | None) -> None:
-    """Refuse a metric that lacks what it needs, or is given what it does not use.
+@dataclass(frozen=True)
+class Option:
+    """Marks a field of a metric as an option: `Annotated[Path, Option("Tables.", "FILE", Path)]`.
 
-    Raises:
-        UsageError: So it is; or the metric is unknown.
+    A field without a default is an option that the metric cannot do without.
+
+    Attributes:
+        about: What it is, in one sentence.
+        example: A value to show in messages.
+        read: Turns text into its value, and raises `ValueError` where it cannot.
     """
-    given = {"--wheels": wheels, "--synonyms": synonyms, "--judge": judge}
-    takes = {"openset": "--synonyms", "emotion-wheel": "--wheels", "hit-rate": "--wheels", "emer": "--judge"}
-    if metric not in takes:
-        raise UsageError(f"Unknown metric {metric!r}.", f"Metrics: {', '.join(METRICS)}, sentiment.")
-    if strange := [flag for flag, value in given.items() if value is not None and flag != takes[metric]]:
-        raise UsageError(f"Metric {metric} takes no {strange[0]}.", f"It takes {takes[metric]}.")
-    if metric != "openset" and given[takes[metric]] is None:
-        example = {"--wheels": "wheel_mapping.npz", "--judge": "proxy"}[takes[metric]]
-        raise UsageError(f"Metric {metric} needs {takes[metric]}.", f"For example: {takes[metric]} {example}.")
+
+    about: str
+    example: str = ""
+    read: Callable[[str], Any] = str
 
 
-def metric_page(
-    metric: str,
-    truth: Path,
-    predictions: Path | Mapping[str, Prediction],
-    title: str,
-    wheels: Path | None = None,
-    synonyms: Path | None = None,
-    judge: str | None = None,
-    cache: Path | None = None,
-    repeats: int = 1,
-    test_clips: int = 0,
-    language: str | None = None,
-    allow_missing: bool = False,
-    notes: Sequence[str] = (),
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Page:
-    """Score by one of `METRICS`.
+def flag(name: str) -> str:
+    """The flag of `emo score` that gives an option."""
+    return f"--{name.replace('_', '-')}"
 
-    Args:
-        metric: Its name.
-        truth: `name,openset`; labels as in `emo score` for `hit-rate`; EMER's descriptions for `emer`.
-        predictions: Lists of words, or descriptions; a file, or a run's answers.
-        title: Of the page.
-        wheels: For `emotion-wheel` and `hit-rate`: see `load_wheels`.
-        synonyms: For `openset`: see `read_synonyms`.
-        judge: For `emer`: `proxy`, or see `find_chat`.
-        cache: For `emer`: where the judge's replies are kept.
-        repeats: For `emer`: how often each clip is judged.
-        test_clips: For `emer`: clips of the judge's self-test.
-        language: For `emer`: column of a file that has both, `zh` or `en`.
-        allow_missing: Leave out clips without a prediction.
-        notes: Further sentences that must stand beside the numbers.
-        on_progress: For `emer`: called after every clip.
 
-    Raises:
-        UsageError: Unknown metric, or one that lacks what it needs.
+@dataclass(frozen=True)
+class Sample:
+    """Small files on which a metric can be tried; the answers are the truth.
+
+    Attributes:
+        truth: A file that `Metric.truth` reads, with three clips or more.
+        answers: For each clip of it an answer that is right.
+        options: Values of the metric's options.
     """
-    check_metric(metric, wheels, synonyms, judge)
-    if metric == "emer":
-        from emo.train.metrics.emer import emer_page, read_descriptions
-        from emo.train.metrics.judges import find_chat
 
-        if isinstance(predictions, Path):
-            texts = read_descriptions(predictions, language)
-        else:
-            texts = {name: each.answer for name, each in predictions.items()}
-        return emer_page(
-            read_descriptions(truth, language),
-            texts,
-            None if judge == "proxy" else find_chat(str(judge), cache),
-            title,
-            repeats=repeats,
-            test_clips=test_clips,
-            allow_missing=allow_missing,
-            notes=notes,
-            on_progress=on_progress,
-        )
-    from emo.train.metrics import openset, wheel
+    truth: Path
+    answers: Mapping[str, Prediction]
+    options: Mapping[str, Any]
 
-    said = openset.read_opensets(predictions) if isinstance(predictions, Path) else openset.words_of(predictions)
-    if metric == "hit-rate":
-        true = {name: [label.emotion] if label.emotion else [] for name, label in read_labels(truth).items()}
-    else:
-        true = openset.read_opensets(truth)
-    if metric == "openset":
-        groups = openset.read_synonyms(synonyms) if synonyms else None
-        return openset.sets_page(openset.score_sets(true, said, groups, allow_missing), title, notes)
-    assert wheels is not None
-    tables = wheel.load_wheels(wheels)
-    if metric == "hit-rate":
-        return wheel.hit_page(wheel.hit_rate(true, said, tables, allow_missing), title, notes)
-    return wheel.wheel_page(wheel.score_wheels(true, said, tables, allow_missing), title, notes)
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """One way to score answers about clips.
+
+    A metric is a frozen dataclass whose fields are its options, marked by `Option`. It stands in one file and has one
+    line in the registry, or one entry point of group `emo.metrics`; `emo.train.testing.check_metric` tries it.
+
+    Attributes:
+        name: What `--metric` calls it.
+        about: One sentence.
+        columns: Columns that may hold its answers or its truth; of such a column answers are read only where no other
+            column can be meant.
+        policy: How a run is asked: free text, or `likelihood`.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def policy(self) -> str:
+        return "official"
+
+    @abstractmethod
+    def truth(self, path: Path) -> Mapping[str, Any]:
+        """Read what is true of each clip, by clip name.
+
+        Raises:
+            UsageError: The file is absent or of another form.
+        """
+
+    def read(self, path: Path, column: str | None = None) -> Answers:
+        """Read a file of answers.
+
+        Raises:
+            UsageError: As `read_answers`.
+        """
+        return read_answers(path, column, self.columns)
+
+    @abstractmethod
+    def score(
+        self,
+        truth: Mapping[str, Any],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> Any:
+        """Score answers.
+
+        Args:
+            truth: From `truth`.
+            said: By clip name.
+            allow_missing: Score the clips that have an answer although others have none.
+            say: Gets a sentence now and then.
+
+        Raises:
+            UsageError: As `shared_clips`; or the answers cannot be used.
+        """
+
+    @abstractmethod
+    def page(self, found: Any, title: str, notes: Sequence[str] = ()) -> Page:
+        """Say what was found. The page's value has `n`, `missing`, `extra` and `notes`.
+
+        Args:
+            found: From `score`.
+            title: Of the page.
+            notes: Further sentences that must stand beside the numbers.
+        """
+
+    def write(self, found: Any, page: Page, folder: Path, title: str) -> None:
+        """Write a report folder: the page, and pictures where there are any."""
+        from emo.train.metrics.document import write_page
+
+        write_page(page, folder, title)
+
+    @classmethod
+    @abstractmethod
+    def sample(cls, folder: Path) -> Sample:
+        """Write small files into a folder, for the contract test."""
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """The options by their names."""
+        hints = get_type_hints(cls, include_extras=True)
+        marks = {each.name: getattr(hints[each.name], "__metadata__", ()) for each in fields(cls)}
+        return {
+            name: next((each for each in mark if isinstance(each, Option)), Option("")) for name, mark in marks.items()
+        }
+
+    @classmethod
+    def needs(cls) -> list[str]:
+        """Names of the options that must be given."""
+        return [each.name for each in fields(cls) if each.default is MISSING and each.default_factory is MISSING]

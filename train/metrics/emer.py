@@ -12,24 +12,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 
 from emo.featstore.datasets.tables import by_clip, normal_name, read_csv
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
-from emo.train.answers import ANSWER_COLUMNS, read_predictions
-from emo.train.metrics.judges import Chat
+from emo.train.answers import ANSWER_COLUMNS, NAMES, Answers, Prediction, read_answers, read_predictions
+from emo.train.metrics.base import Metric, Option, Sample, Say
+from emo.train.metrics.judges import Chat, find_chat
 from emo.train.metrics.labels import shared_clips, too_few
 
 T = TypeVar("T")
 KINDS = ("clue", "label")
 LANGUAGES = ("zh", "en")
-COLUMNS = {
-    "zh": ("chi_reasons", "chinese", "reasons", "reason", *ANSWER_COLUMNS),
-    "en": ("eng_reasons", "english", "reasons", "reason", *ANSWER_COLUMNS),
-}
+COLUMNS = {"zh": ("chi_reasons", "chinese", "reasons", "reason"), "en": ("eng_reasons", "english", "reasons", "reason")}
+ASIDE = ("emotions", "subtitles")  # in EMER's files beside the description
 LOWEST, HIGHEST = 1, 10
 EXAMPLES = 3
 APART = 3.0  # points that the true description must be above another clip's for a judge to be one
@@ -76,11 +75,10 @@ _LISTED = re.compile(r"\s*\d+[.)、]\s*[^\s\d]")  # "1. The person ...": a list,
 
 
 def read_descriptions(path: Path, language: str | None = None) -> dict[str, str]:
-    """Descriptions by clip name, from EMER's csv files (v1: `names,reasons`; v2: `name,chinese,english`; baselines:
-    `names,chi_reasons`) or a file of predictions.
+    """Read true descriptions by clip name, from EMER's csv files (v1: `names,reasons`; v2: `name,chinese,english`).
 
     Args:
-        path: The file.
+        path: The file; any other than a csv is read as a file of predictions.
         language: Which column, where there are two; Chinese, as published, if `None`.
 
     Raises:
@@ -88,10 +86,10 @@ def read_descriptions(path: Path, language: str | None = None) -> dict[str, str]
     """
     if path.suffix.lower() != ".csv":
         return {name: each.answer for name, each in read_predictions(path).items()}
-    columns = COLUMNS[language or "zh"] + (COLUMNS["en"] if language is None else ())
+    columns = (*COLUMNS[language or "zh"], *(COLUMNS["en"] if language is None else ()), *ANSWER_COLUMNS)
     found: dict[str, str] = {}
-    for row in read_csv(path, [("names", "name"), columns]):
-        name, text = normal_name(row.fields["names"]), row.fields[columns[0]]
+    for row in read_csv(path, [NAMES, columns]):
+        name, text = normal_name(row.fields[NAMES[0]]), row.fields[columns[0]]
         if found.setdefault(name, text) != text:
             raise UsageError(f"{path} line {row.line} describes {name} another way than before.", "Keep one of them.")
     return by_clip(found)
@@ -290,7 +288,7 @@ def emer_page(
     truth: Mapping[str, str],
     predictions: Mapping[str, str],
     chat: Chat | None,
-    title: str = "EMER",
+    title: str = "Descriptions",
     kinds: Sequence[str] = KINDS,
     repeats: int = 1,
     test_clips: int = 0,
@@ -403,3 +401,62 @@ def _judged_page(
         f"{', '.join(told)} of {HIGHEST}, judged by {judge.chat.id} with {' '.join(asked)}, "
         f"{repeats} repeat{'s' if repeats > 1 else ''}, {len(pairs)} clips.",
     )
+
+
+def _language(text: str) -> str:
+    if text not in LANGUAGES:
+        raise ValueError(f"languages are {', '.join(LANGUAGES)}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emer(Metric):
+    """EMER's clue and label overlap, by a judge."""
+
+    name = "emer"
+    about = "clue and label overlap of descriptions, by a judge"
+
+    judge: Annotated[str, Option("proxy, URL#MODEL, hf:MODEL or replay:FILE.", "proxy")]
+    cache: Annotated[Path | None, Option("Where the judge's replies are kept.", "FILE", Path)] = None
+    repeats: Annotated[int, Option("How often the judge sees each clip.", "3", int)] = 1
+    self_test: Annotated[int, Option("Clips on which the judge is tried first.", "20", int)] = 0
+    language: Annotated[str | None, Option("zh or en.", "zh", _language)] = None
+
+    def truth(self, path: Path) -> Mapping[str, str]:
+        return read_descriptions(path, self.language)
+
+    def read(self, path: Path, column: str | None = None) -> Answers:
+        languages = LANGUAGES if self.language is None else (self.language,)
+        own = tuple(dict.fromkeys(column for language in languages for column in COLUMNS[language]))
+        others = [column for columns in COLUMNS.values() for column in columns if column not in own]
+        return read_answers(path, column, own, (*ASIDE, *others))
+
+    def score(
+        self,
+        truth: Mapping[str, str],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> Page:
+        return emer_page(
+            truth,
+            {name: each.answer for name, each in said.items()},
+            None if self.judge == "proxy" else find_chat(self.judge, self.cache),
+            repeats=self.repeats,
+            test_clips=self.self_test,
+            allow_missing=allow_missing,
+            on_progress=None if say is None else lambda done, total: say(f"{done} of {total} clips judged"),
+        )
+
+    def page(self, found: Page, title: str, notes: Sequence[str] = ()) -> Page:
+        table, *lines = found.parts
+        assert isinstance(table, Table)
+        parts = [replace(table, title=f"{title}: {table.title}"), *lines, *notes]
+        return replace(found, value=found.value | {"notes": list(notes)}, parts=parts)
+
+    @classmethod
+    def sample(cls, folder: Path) -> Sample:
+        texts = {"a": "He laughs aloud.", "b": "She cries at home.", "c": "He shouts and runs."}
+        path = folder / "truth.csv"
+        path.write_text("names,reasons\n" + "".join(f"{name},{text}\n" for name, text in texts.items()))
+        return Sample(path, {name: Prediction(text) for name, text in texts.items()}, {"judge": "proxy"})

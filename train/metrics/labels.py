@@ -197,34 +197,13 @@ def score(
     index = {label: i for i, label in enumerate(classes)}
     y = np.array([index[emotions[name]] for name in names])  # (N,)
     p = np.array([index.get(answers[name] or "", -1) for name in names])  # (N,)
-    support = np.bincount(y, minlength=len(classes))
-    confusion = confusion_matrix(y, p, len(classes))
-    precision, recall, f1 = class_scores(confusion, support)
-    weight = support / len(names)
     mse, n_valence = _valence_error({name: truth[name] for name in names}, predictions)
-    accuracy, f1_weighted = float((y == p).mean()), float(f1 @ weight)
+    numbers = _numbers(y, p, classes)
     return Score(
         n=len(names),
         policy=policy,
-        accuracy=accuracy,
-        precision_weighted=float(precision @ weight),
-        recall_weighted=float(recall @ weight),
-        f1_weighted=f1_weighted,
-        f1_macro=float(f1.mean()),
-        uar=float(recall[support > 0].mean()),
-        war=accuracy,
         labels=tuple(classes),
-        per_class={
-            label: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-                "unparsed": int(((y == i) & (p < 0)).sum()),
-            }
-            for label, i in index.items()
-        },
-        confusion=confusion.tolist(),
+        **numbers,
         unparsed=len(unparsed),
         unparsed_examples=dict(list(unparsed.items())[:EXAMPLES]),
         missing=len(missing),
@@ -232,8 +211,37 @@ def score(
         extra=sum(name not in truth for name in predictions),
         n_valence=n_valence,
         mse=mse,
-        combined=None if mse is None else combined_metric(f1_weighted, mse),
+        combined=None if mse is None else combined_metric(numbers["f1_weighted"], mse),
     )
+
+
+def _numbers(y: np.ndarray, p: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Compute what a `Score` says of classes `y` `(N,)` answered by `p` `(N,)`, where -1 is an unparsed answer."""
+    support = np.bincount(y, minlength=len(classes))
+    confusion = confusion_matrix(y, p, len(classes))
+    precision, recall, f1 = class_scores(confusion, support)
+    weight = support / len(y)
+    accuracy = float((y == p).mean())
+    return {
+        "accuracy": accuracy,
+        "precision_weighted": float(precision @ weight),
+        "recall_weighted": float(recall @ weight),
+        "f1_weighted": float(f1 @ weight),
+        "f1_macro": float(f1.mean()),
+        "uar": float(recall[support > 0].mean()),
+        "war": accuracy,
+        "per_class": {
+            label: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+                "unparsed": int(((y == i) & (p < 0)).sum()),
+            }
+            for i, label in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+    }
 
 
 def shared_clips(

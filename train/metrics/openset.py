@@ -1,71 +1,35 @@
-"""MER2024's open-vocabulary score: sets of words, compared up to synonyms. Its files, and every file of such sets."""
+"""MER2024's open-vocabulary score: sets of words, compared up to synonyms."""
 
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from emo.featstore.datasets.tables import by_clip, normal_name, read_csv, read_text, rows_by_name
+from emo.featstore.datasets.tables import normal_name, read_text
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
-from emo.train.answers import ANSWER_COLUMNS, Prediction, read_predictions
-from emo.train.metrics.labels import shared_clips, too_few
-
-Words = list[str]
-Groups = list[Words]  # each a list of words that mean the same; the first one stands for all
-
-
-def split_words(text: str) -> Words:
-    """Words of a list as MER's files write it, `['sad', 'left out']`, in lower case.
-
-    One bracket at each end goes, then quotes and commas separate; so labels of several words survive and apostrophes
-    split, as in all of MER's scorers.
-    """
-    text = text.strip().removeprefix("[").removesuffix("]")
-    return [word.strip().lower() for word in re.split(r"['\",]", text) if word.strip()]
-
-
-def read_opensets(path: Path) -> dict[str, Words]:
-    """Words by clip name.
-
-    Accepted: a csv of `name,openset`, MER2025's npz of `filenames` and `fileitems`, or a file of predictions, whose
-    answers are read as lists.
-
-    Raises:
-        UsageError: It is no such file.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        rows = rows_by_name(path, read_csv(path, ["name", ("openset", *ANSWER_COLUMNS)]))
-        return by_clip({name: split_words(row.fields["openset"]) for name, row in rows.items()})
-    if suffix == ".npz":
-        return by_clip(_read_npz(path))
-    return words_of(read_predictions(path))
-
-
-def words_of(predictions: Mapping[str, Prediction]) -> dict[str, Words]:
-    """The words of answers that are lists."""
-    return {name: split_words(each.answer) for name, each in predictions.items()}
-
-
-def _read_npz(path: Path) -> dict[str, Words]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names, items = archive["filenames"].tolist(), archive["fileitems"].tolist()
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is no npz of the text arrays filenames and fileitems: {error}.") from error
-    return {normal_name(str(name)): split_words(str(item)) for name, item in zip(names, items, strict=True)}
-
+from emo.featstore.reading import parse_json
+from emo.train.answers import Prediction
+from emo.train.metrics.base import Option, Say
+from emo.train.metrics.labels import shared_clips
+from emo.train.metrics.words import (
+    Groups,
+    SetMetric,
+    Words,
+    mean_length,
+    need_words,
+    overlap,
+    set_remarks,
+    split_words,
+    words_of,
+)
 
 # ---- synonyms --------------------------------------------------------------------------------------------------------
 
@@ -110,7 +74,7 @@ def read_synonyms(path: Path) -> Synonyms:
     if suffix != ".json":
         return Synonyms(path.name, {}, [words for line in text.splitlines() if (words := split_words(line))])
     try:
-        value = json.loads(text)
+        value = parse_json(text, str(path))
         if isinstance(value, dict):
             return Synonyms(path.name, {normal_name(name): _groups(each) for name, each in value.items()}, [])
         return Synonyms(path.name, {}, _groups(value))
@@ -222,35 +186,6 @@ def score_sets(
     )
 
 
-def need_words(labelled: Sequence[str]) -> Sequence[str]:
-    """The names, unless there are none.
-
-    Raises:
-        UsageError: There are none.
-    """
-    if not labelled:
-        raise UsageError("The truth holds no words, so there is nothing to score.")
-    return labelled
-
-
-def overlap(pairs: Iterable[tuple[set[str], set[str]]]) -> tuple[float, float, int]:
-    """Mean precision and recall of (true, answered) sets, and their number; pairs without a true word are left out."""
-    scored = [
-        (len(true & said) / len(said), len(true & said) / len(true)) if said else (0.0, 0.0)
-        for true, said in pairs
-        if true
-    ]
-    if not scored:
-        return 0.0, 0.0, 0
-    precision, recall = (float(np.mean(column)) for column in zip(*scored, strict=True))
-    return precision, recall, len(scored)
-
-
-def mean_length(sets: Iterable[Words]) -> float:
-    """Mean number of different words, which must stand beside every score that guessing more words can raise."""
-    return float(np.mean([len(set(words)) for words in sets]))
-
-
 def sets_page(found: SetScore, title: str, notes: Sequence[str] = ()) -> Page:
     """A score of sets with the sentences that must stand beside it."""
     rows = [
@@ -273,13 +208,24 @@ def sets_page(found: SetScore, title: str, notes: Sequence[str] = ()) -> Page:
     )
 
 
-def set_remarks(n: int, empty_truth: int, empty_answers: int, missing: int, extra: int) -> list[str]:
-    """What must be said beside a score of sets, one sentence each."""
-    told = [
-        (empty_truth, "clips have no word in the truth and are in no number here."),
-        (empty_answers, "clips have no word in their answer, which counts as 0."),
-        (missing, "labelled clips have no prediction and are in no number here."),
-        (extra, "predictions are for clips without a label here and were ignored."),
-    ]
-    lines = [f"{count} {what}" for count, what in told if count]
-    return [*lines, few] if (few := too_few(n)) else lines
+@dataclass(frozen=True, kw_only=True)
+class OpenSet(SetMetric):
+    """MER2024's score of sets."""
+
+    name = "openset"
+    about = "sets of words, as MER2024 scores them"
+
+    synonyms: Annotated[Path | None, Option("Groups of words that mean the same.", "FILE", Path)] = None
+
+    def score(
+        self,
+        truth: Mapping[str, Words],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> SetScore:
+        groups = read_synonyms(self.synonyms) if self.synonyms else None
+        return score_sets(truth, words_of(said), groups, allow_missing)
+
+    def page(self, found: SetScore, title: str, notes: Sequence[str] = ()) -> Page:
+        return sets_page(found, title, notes)

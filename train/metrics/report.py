@@ -182,6 +182,7 @@ def write_report(
     truth: Mapping[str, Label] | None = None,
     predictions: Mapping[str, Prediction] | None = None,
     labels: Sequence[str] | None = None,
+    line: str = "",
 ) -> list[Path]:
     """Write metrics.json, report.md, report.html, confusion.png, classes.png and perhaps reliability.png into a folder.
 
@@ -193,6 +194,7 @@ def write_report(
         truth: With `predictions`, for the hardest clips and the reliability curve.
         predictions: What was scored.
         labels: The label set, as given to `score`.
+        line: The verdict, where it says more than the score alone.
 
     Returns:
         The files written.
@@ -212,7 +214,7 @@ def write_report(
         value["hardest"] = wrong = hardest(truth, predictions, score.policy, labels)[:HARDEST]
         if wrong:
             parts.append(_hardest_table(wrong))
-    return write_parts(folder, value, title, verdict(score), sentences, parts)
+    return write_parts(folder, value, title, line or verdict(score), sentences, parts)
 
 
 def _hardest_table(wrong: Sequence[Mapping[str, Any]]) -> Table:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.featstore.text import some_of
-from emo.train.answers import Prediction
+from emo.train.answers import Answers, Prediction
+from emo.train.metrics.base import Sample, Say
+from emo.train.metrics.classification import Classified, OneLabel
+from emo.train.metrics.labels import score
 
 SIGNS = ("negative", "positive")
 
@@ -56,10 +60,47 @@ def by_sign(
 
 
 def _valence(each: Prediction) -> float | None:
-    if each.valence is not None:
-        return each.valence
+    return _number(each.answer) if each.valence is None else each.valence
+
+
+def _number(text: str) -> float | None:
     try:
-        value = float(each.answer)
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentiment(OneLabel):
+    """The sign of the valence."""
+
+    name = "sentiment"
+    about = "the sign of the valence, zeros left out"
+
+    def read(self, path: Path, column: str | None = None) -> Answers:
+        found = super().read(path, column)
+        both = [name for name, each in found.said.items() if None not in (each.valence, _number(each.answer))]
+        if both and column is None:
+            raise UsageError(
+                f"{path} has two columns of numbers, and one of them may be the truth's valence.",
+                "Name the predicted one: --column NAME.",
+            )
+        return replace(found, said=found.said | {name: replace(found.said[name], valence=None) for name in both})
+
+    def score(
+        self,
+        truth: Mapping[str, Label],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> Classified:
+        signs, answers, notes = by_sign(truth, said)
+        return Classified(score(signs, answers, "strict", SIGNS, allow_missing), signs, answers, tuple(notes))
+
+    @classmethod
+    def sample(cls, folder: Path) -> Sample:
+        values = {"a": 1.5, "b": -1.0, "c": 2.0}
+        path = folder / "truth.csv"
+        path.write_text("name,label,valence\n" + "".join(f"{name},x,{value}\n" for name, value in values.items()))
+        return Sample(path, {name: Prediction(str(value)) for name, value in values.items()}, {})

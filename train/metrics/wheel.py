@@ -8,17 +8,29 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from emo.featstore.datasets.tables import read_csv, read_npz_dict
+from emo.featstore.datasets.tables import read_csv, read_labels, read_npz_dict
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
+from emo.train.answers import Prediction
+from emo.train.metrics.base import Option, Sample, Say
 from emo.train.metrics.labels import shared_clips
-from emo.train.metrics.openset import Groups, Words, mean_length, need_words, overlap, set_remarks, split_words
+from emo.train.metrics.words import (
+    Groups,
+    SetMetric,
+    Words,
+    mean_length,
+    need_words,
+    overlap,
+    set_remarks,
+    split_words,
+    words_of,
+)
 
 LEVELS = {"level1": "level 1", "level2": "level 2"}  # in the tables, and for people
 RUNS = 8  # of a model that named synonyms, in synonym.xlsx
@@ -393,3 +405,79 @@ def hit_page(found: HitScore, title: str, notes: Sequence[str] = ()) -> Page:
         f"Hit rate {found.hit_rate:.4f}, mscore {found.mscore:.4f}, {found.words_answered:.2f} words per answer, over "
         f"{found.n} clips.",
     )
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+WheelTables = Annotated[Path, Option("Tables of the emotion wheels.", "wheel_mapping.npz", Path)]
+
+
+class _OnWheels(SetMetric):
+    """What metrics on wheels share: their sample."""
+
+    @classmethod
+    def sample(cls, folder: Path) -> Sample:
+        words = ("happy", "glad", "sad", "angry")
+        place = {word: "happy" if word == "glad" else word for word in words}
+        tables: dict[str, Any] = {
+            "format_mapping": {word: [word] for word in words},
+            "raw_mapping": {word: [word] for word in words},
+            "wheel_map_whole": {"wheel1": dict.fromkeys(LEVELS, place)},
+        }
+        np.savez(folder / "wheels.npz", **{key: np.array(each, dtype=object) for key, each in tables.items()})
+        return replace(super().sample(folder), options={"wheels": folder / "wheels.npz"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmotionWheel(_OnWheels):
+    """The emotion-wheel score of MER2025 and MER2026."""
+
+    name = "emotion-wheel"
+    about = "sets of words on five emotion wheels, as MER2025 and MER2026 score them"
+
+    wheels: WheelTables
+
+    def score(
+        self,
+        truth: Mapping[str, Words],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> WheelScore:
+        return score_wheels(truth, words_of(said), load_wheels(self.wheels), allow_missing)
+
+    def page(self, found: WheelScore, title: str, notes: Sequence[str] = ()) -> Page:
+        return wheel_page(found, title, notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitRate(_OnWheels):
+    """MER-UniBench's hit rate of open words against one label."""
+
+    name = "hit-rate"
+    about = "how often open words hit the one true label"
+
+    wheels: WheelTables
+
+    def truth(self, path: Path) -> Mapping[str, Words]:
+        return {name: [label.emotion] if label.emotion else [] for name, label in read_labels(path).items()}
+
+    def score(
+        self,
+        truth: Mapping[str, Words],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> HitScore:
+        return hit_rate(truth, words_of(said), load_wheels(self.wheels), allow_missing)
+
+    def page(self, found: HitScore, title: str, notes: Sequence[str] = ()) -> Page:
+        return hit_page(found, title, notes)
+
+    @classmethod
+    def sample(cls, folder: Path) -> Sample:
+        given = super().sample(folder)
+        words = {"a": "happy", "b": "sad", "c": "angry"}
+        given.truth.write_text("name,label\n" + "".join(f"{name},{each}\n" for name, each in words.items()))
+        return replace(given, answers={name: Prediction(each) for name, each in words.items()})

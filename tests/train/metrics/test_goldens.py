@@ -13,8 +13,9 @@ import pytest
 from emo.featstore.clip import Label
 from emo.train.answers import Prediction, read_predictions
 from emo.train.metrics.labels import combined_metric, read_labels, score, weighted_f1
-from emo.train.metrics.openset import read_opensets, read_synonyms, score_sets
+from emo.train.metrics.openset import read_synonyms, score_sets
 from emo.train.metrics.wheel import load_wheels, score_wheels
+from emo.train.metrics.words import read_opensets
 
 LABELS = ("angry", "happy", "neutral", "sad", "surprise", "worried")
 MEASURES = ("accuracy", "precision_weighted", "f1_weighted", "f1_macro", "uar")

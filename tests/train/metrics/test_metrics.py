@@ -9,9 +9,24 @@ from typing import Any
 import pytest
 
 from emo.featstore.errors import UsageError
+from emo.featstore.page import Page
 from emo.train.answers import Prediction
-from emo.train.metrics.base import metric_page
 from emo.train.metrics.document import write_page
+from emo.train.metrics.registry import METRICS, make_metric
+from emo.train.testing import check_metric
+
+
+def metric_page(
+    name: str, truth: Path, said: Path | dict[str, Prediction], title: str, notes: Any = (), **options: Any
+) -> Page:
+    metric = make_metric(name, options)
+    answers = metric.read(said).said if isinstance(said, Path) else said
+    return metric.page(metric.score(metric.truth(truth), answers), title, notes)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    check_metric(name, tmp_path)
 
 
 @pytest.fixture
@@ -42,7 +57,7 @@ def test_wheels(files: dict[str, Path], shared: Path) -> None:
 
 
 def test_emer_by_proxy(files: dict[str, Path]) -> None:
-    page = metric_page("emer", files["emer"], files["emer"], "EMER", judge="proxy", test_clips=2)
+    page = metric_page("emer", files["emer"], files["emer"], "EMER", judge="proxy", self_test=2)
     assert page.value["token-overlap-1"] == 1.0
     assert page.value["self_test"] == {"same": 1.0, "shuffled": 0.0}
 

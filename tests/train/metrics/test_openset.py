@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from emo.featstore.errors import UsageError
-from emo.train.metrics.openset import Synonyms, read_opensets, read_synonyms, score_sets, sets_page, split_words
+from emo.train.metrics.openset import Synonyms, read_synonyms, score_sets, sets_page
+from emo.train.metrics.words import read_opensets, split_words
 
 
 def test_words_are_split_as_in_all_of_mers_scorers() -> None:

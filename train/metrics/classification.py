@@ -1,0 +1,83 @@
+"""The metric of one label per clip: accuracy, F1, UAR, and whatever must be said beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from emo.featstore.clip import Label
+from emo.featstore.datasets.tables import read_labels
+from emo.featstore.page import Page
+from emo.train.answers import Prediction
+from emo.train.metrics.base import Metric, Option, Sample, Say
+from emo.train.metrics.labels import POLICIES, Score, score
+from emo.train.metrics.report import score_page, write_report
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A score with what was scored.
+
+    Attributes:
+        score: The numbers.
+        truth: By clip name.
+        said: By clip name.
+        notes: Sentences that must stand beside the numbers.
+    """
+
+    score: Score
+    truth: Mapping[str, Label]
+    said: Mapping[str, Prediction]
+    notes: tuple[str, ...] = ()
+
+
+def _policy(text: str) -> str:
+    if text not in POLICIES:
+        raise ValueError(f"policies are {', '.join(POLICIES)}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneLabel(Metric):
+    """What metrics of one label per clip share: labels as truth, and a page and a report of a `Score`."""
+
+    def truth(self, path: Path) -> Mapping[str, Label]:
+        return read_labels(path)
+
+    def page(self, found: Classified, title: str, notes: Sequence[str] = ()) -> Page:
+        return score_page(found.score, title, [*notes, *found.notes])
+
+    def write(self, found: Classified, page: Page, folder: Path, title: str) -> None:
+        write_report(found.score, folder, title, page.value["notes"], found.truth, found.said, line=page.verdict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(OneLabel):
+    """One label per clip."""
+
+    name = "labels"
+    about = "one label per clip: accuracy, F1, UAR"
+
+    answers: Annotated[str, Option("How free text becomes a label.", "strict", _policy)] = "official"
+
+    @property
+    def policy(self) -> str:
+        return self.answers
+
+    def score(
+        self,
+        truth: Mapping[str, Label],
+        said: Mapping[str, Prediction],
+        allow_missing: bool = False,
+        say: Say | None = None,
+    ) -> Classified:
+        return Classified(score(truth, said, self.answers, allow_missing=allow_missing), truth, said)
+
+    @classmethod
+    def sample(cls, folder: Path) -> Sample:
+        words = {"a": "happy", "b": "sad", "c": "angry"}
+        path = folder / "truth.csv"
+        path.write_text("name,label\n" + "".join(f"{name},{word}\n" for name, word in words.items()))
+        return Sample(path, {name: Prediction(word) for name, word in words.items()}, {})
