@@ -43,7 +43,6 @@ CIRCLES: set[tuple[str, ...]] = {
         "emo.train.heads.logistic",
         "emo.train.heads.stack",
     ),
-    ("emo.train.metrics.openset", "emo.train.metrics.wheel"),
 }
 LONG_FUNCTIONS = {
     "featstore/interop/exporter.py:export_features",
@@ -53,8 +52,6 @@ LONG_FUNCTIONS = {
     "train/llm/emotion_llama/exchange.py:import_run",
     "train/llm/predict.py:predict_run",
     "train/llm/tune.py:Training.__init__",
-    "train/metrics/base.py:metric_page",
-    "train/metrics/labels.py:score",
 }
 ANOTHER_CLASS = {"extract/compare/suspects.py"}
 
