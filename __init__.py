@@ -26,7 +26,7 @@ _HOMES = {
     "ExtractArgs": "emo.extract.session",
     "open_session": "emo.extract.session",
     "fit_head": "emo.train.heads.fit",
-    "load_recipe": "emo.train.heads.base",
+    "load_recipe": "emo.train.recipe",
     "score": "emo.train.metrics.labels",
 }
 __all__ = list(_HOMES)

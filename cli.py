@@ -304,12 +304,12 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a head, or tune a language model, on cached features."""
-    from emo.train.session import Order, features_to_extract, run_page
+    from emo.train.session import TrainArgs, features_to_extract, run_page
     from emo.train.session import train as train_it
 
     workspace = _workspace()
-    order = Order(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
-    chosen = order.chosen(workspace)
+    args = TrainArgs(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
+    chosen = args.chosen(workspace)
     if not cached and not resume and (features := features_to_extract(chosen)):
         from emo.extract.session import ExtractArgs
 
@@ -318,7 +318,7 @@ def train(
             raise typer.Exit(130)
         if not json:
             _draw(made)
-    how = {"resume": bool(resume), "force": order.force, "search": search}
+    how = {"resume": bool(resume), "force": args.force, "search": search}
     result = train_it(workspace, chosen, dataset, resume or run, device, _say, **how)
     if result is None:  # one of several processes, of which the first speaks
         return
@@ -414,7 +414,7 @@ def demo(
     """Run the whole path on generated clips, offline, in a few minutes."""
     from emo.extract.demo import generate_workspace
     from emo.extract.session import ExtractArgs
-    from emo.train.heads.base import load_recipe
+    from emo.train.recipe import load_recipe
     from emo.train.session import train as train_it
 
     _say(f"1/6  drawing faces and voices in {folder}")

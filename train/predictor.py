@@ -16,8 +16,8 @@ from emo.featstore.storage.store import open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 from emo.train.answers import Prediction
-from emo.train.heads.base import load_recipe
 from emo.train.metrics.labels import POLICIES
+from emo.train.recipe import load_recipe
 from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"

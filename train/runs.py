@@ -33,6 +33,20 @@ class Run:
         """Whether everything the run promises is in the folder."""
         return self.info.get("status") == "finished"
 
+    @property
+    def kind(self) -> str:
+        """What was trained, by the name under which its trainer and its predictor are registered."""
+        return str(self.info.get("kind"))
+
+    def require(self, kind: str, what: str) -> None:
+        """Refuse a run that is not of this kind.
+
+        Raises:
+            UsageError: It is of another; `what` says what was needed.
+        """
+        if self.kind != kind:
+            raise UsageError(f"Run {self.name} is of kind {self.kind}, not {what}.", "Name another run.")
+
 
 def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
     """Create an empty run folder under `root/runs`.

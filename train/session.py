@@ -18,10 +18,10 @@ from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
-from emo.train.heads.base import load_recipe
 from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
 from emo.train.metrics.report import score_page
+from emo.train.recipe import load_recipe
 from emo.train.runs import Run, load_run, new_run
 
 Say = Callable[[str], None]
@@ -42,7 +42,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainArgs:
     """The flags of `emo train` that decide on the recipe, by their names."""
 
     recipe: str | None = None
@@ -72,12 +72,19 @@ class Order:
         return load_recipe(self.recipe or self.head or usual, [*head, *self.set_])
 
 
-def feature_names(recipe: Any) -> tuple[str, ...]:
-    """Features that a recipe reads."""
-    if getattr(recipe, "kind", "head") == "tune":
-        names = (recipe.features.tokens, *recipe.features.streams)
-        return tuple(name for name in names if name)
-    return tuple(feature.name for feature in recipe.features)
+@dataclass(frozen=True)
+class Job:
+    """Arguments of one training; see `train`."""
+
+    workspace: Workspace
+    recipe: Any
+    dataset: str | None
+    run: str | None
+    device: str
+    say: Say
+    resume: bool
+    force: tuple[str, ...]
+    search: int | None
 
 
 def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
@@ -90,7 +97,7 @@ def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
     """
     chosen: dict[str, str] = {}
     open_: dict[str, list[EncoderSpec]] = {}
-    for name in feature_names(recipe):
+    for name in recipe.feature_names():
         same = [each.spec for each in store.features() if each.spec.name == meaning(name)]
         usual = [spec for spec in same if spec.profile == profile]
         if len(same) > 1 and len(usual) == 1:
@@ -100,21 +107,10 @@ def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
             open_[name] = usual or same
     if open_:
         what = "; ".join(f"{name} is {' or '.join(describe(spec) for spec in specs)}" for name, specs in open_.items())
-        keys = [open_[name][-1].key if name in open_ else chosen.get(name, name) for name in feature_names(recipe)]
-        if getattr(recipe, "kind", "head") == "tune":
-            how = f"--set features.tokens=... --set 'features.streams=[...]', with names such as {keys[0]}"
-        else:
-            how = f"--set 'features=[{', '.join(keys)}]'"
+        keys = [open_[name][-1].key if name in open_ else chosen.get(name, name) for name in recipe.feature_names()]
+        how = recipe.features_flag(keys)
         raise UsageError(f"The store holds several features of one name: {what}.", f"Say which, for instance {how}.")
-    if not chosen:
-        return recipe
-    if getattr(recipe, "kind", "head") == "tune":
-        features = recipe.features
-        streams = tuple(chosen.get(each, each) for each in features.streams)
-        new = features.model_copy(update={"tokens": chosen.get(features.tokens, features.tokens), "streams": streams})
-    else:
-        new = tuple(each.model_copy(update={"name": chosen.get(each.name, each.name)}) for each in recipe.features)
-    return recipe.model_copy(update={"features": new})
+    return recipe.with_features(chosen) if chosen else recipe
 
 
 def train(
@@ -148,35 +144,11 @@ def train(
     Raises:
         EmoError: As `fit_head` and `tune`.
     """
-    say = say or (lambda sentence: None)
     if recipe is None:
         recipe = load_recipe(workspace.root / "runs" / str(run) / "recipe.yaml")
-    tuning = getattr(recipe, "kind", "head") == "tune"
-    if not tuning and several_processes():
-        raise UsageError("A head is trained by one process.", "Start it without torchrun.")
-    if not tuning and resume:
-        raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
-    if search and tuning:
-        raise UsageError("--search is for heads, not for language models.", "Give --head attention.")
-    if search:
-        check_search(recipe)
-    if tuning:
-        import emo.train.llm.tune  # noqa: F401 - takes seconds, and no run folder should wait half made for it
-        from emo.train.llm.world import World
-
-        with World.join(device) as world:
-            if world.rank:
-                say = _silent
-            material = _material(workspace, recipe, dataset, say)
-            folder = workspace.root / "runs" / str(run) if resume else None
-            folder = folder or world.share(lambda: new_run(workspace.root, run, recipe.name))
-            trained = _tune(workspace, *material, folder, device, say, resume, force)
-        return None if world.rank else trained
-    store, recipe, clips, source = _material(workspace, recipe, dataset, say)
-    if store is None:
-        raise UsageError("The recipe names no feature.", "Add features: [...].")
-    folder = new_run(workspace.root, run, recipe.head)
-    return _train_head(store, clips, source.labels, recipe, folder, device, say, search)
+    say = say or (lambda sentence: None)
+    job = Job(workspace, recipe, dataset, run, device, say, resume, tuple(force), search)
+    return TRAINERS[recipe.makes](job)
 
 
 def several_processes() -> bool:
@@ -190,7 +162,7 @@ def features_to_extract(recipe: Any) -> tuple[str, ...]:
     Raises:
         UsageError: Several processes train, each of which would extract them.
     """
-    names = feature_names(recipe)
+    names = recipe.feature_names()
     if names and several_processes():
         raise UsageError("Several processes train on what is extracted already.", "Run emo extract, and add --cached.")
     return names
@@ -200,13 +172,12 @@ def _silent(sentence: str) -> None:
     """What all processes but the first say."""
 
 
-def _material(
-    workspace: Workspace, recipe: Any, dataset: str | None, say: Say
-) -> tuple[Store | None, Any, list[Clip], Dataset]:
-    """The store, the recipe with definite features, the clips that can be used, and their dataset."""
-    table = workspace.table(dataset)
+def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Dataset]:
+    """Return the store, the recipe with definite features, the clips that can be used, and their dataset."""
+    workspace, recipe = job.workspace, job.recipe
+    table = workspace.table(job.dataset)
     source = open_dataset(table.name, table)
-    store = open_store(workspace.store_path) if feature_names(recipe) else None
+    store = open_store(workspace.store_path) if recipe.feature_names() else None
     if store is not None:
         recipe = settle(store, recipe, workspace.extract.profile, say)
     known = set(store.clips()) if store else set()
@@ -216,47 +187,64 @@ def _material(
     return store, recipe, clips, source
 
 
-def _train_head(
-    store: Store,
-    clips: Sequence[Clip],
-    labels: Sequence[str],
-    recipe: Any,
-    folder: Path,
-    device: str,
-    say: Say,
-    search: int | None,
-) -> Trained:
+def _train_head(job: Job) -> Trained:
+    if several_processes():
+        raise UsageError("A head is trained by one process.", "Start it without torchrun.")
+    if job.resume:
+        raise UsageError("A head has no checkpoint to go on from.", "Train it again: it takes the same course.")
+    if job.search:
+        check_search(job.recipe)
     from emo.train.heads.fit import Progress, fit_head
 
-    tell = throttle(say)
+    store, recipe, clips, source = _material(job, job.say)
+    if store is None:
+        raise UsageError("The recipe names no feature.", "Add features: [...].")
+    folder = new_run(job.workspace.root, job.run, recipe.title)
+    tell = throttle(job.say)
 
     def show(now: Progress) -> None:
         place = f"seed {now.seed}, fold {now.fold + 1} of {now.folds}, epoch {now.epoch}"
         if now.drawn is not None:
-            place = f"draw {now.drawn + 1} of {search}, {place}"
+            place = f"draw {now.drawn + 1} of {job.search}, {place}"
         tell(f"{place}: validation {now.metric:.4f} ({100 * now.done // now.total} % of the run)")
 
-    result = fit_head(store, clips, labels, recipe, folder, device, show, search)
+    result = fit_head(store, clips, source.labels, recipe, folder, job.device, show, job.search)
     return Trained(result.run, result.validation, result.notes, result.average, result.search)
 
 
-def _tune(
-    workspace: Workspace,
-    store: Store | None,
-    recipe: Any,
-    clips: Sequence[Clip],
-    source: Dataset,
-    folder: Path,
-    device: str,
-    say: Say,
-    resume: bool,
-    force: Sequence[str],
-) -> Trained:
-    from emo.train.llm.tune import Progress, tune
+def _tune(job: Job) -> Trained | None:
+    if job.search:
+        raise UsageError("--search is for heads, not for language models.", "Give --head attention.")
+    from emo.train.llm.tune import tune  # takes seconds, and no run folder should wait half made for it
+    from emo.train.llm.world import World
 
+    runs = job.workspace.root / "runs"
+    with World.join(job.device) as world:
+        say = _silent if world.rank else job.say
+        store, recipe, clips, source = _material(job, say)
+        folder = runs / str(job.run) if job.resume else None
+        folder = folder or world.share(lambda: new_run(job.workspace.root, job.run, recipe.title))
+        roots = (job.workspace.table(source.name).root, job.workspace.root)
+        result = tune(
+            store,
+            clips,
+            recipe,
+            folder,
+            job.device,
+            _teller(say),
+            weights=_weights(job.workspace),
+            roots=roots,
+            resume=job.resume,
+            force=job.force,
+        )
+    return None if world.rank else Trained(result.run, result.validation, result.notes)
+
+
+def _teller(say: Say) -> Callable[[Any], None]:
+    """Return a function that puts the progress of a tuning into words: now and then, but every validation."""
     tell = throttle(say)
 
-    def show(now: Progress) -> None:
+    def show(now: Any) -> None:
         words = [f"step {now.step} of {now.steps}", f"epoch {now.epoch}"]
         words += [] if now.loss is None else [f"loss {now.loss:.4f}"]
         words += [] if now.samples_per_s is None else [f"{now.samples_per_s:.1f} samples/s"]
@@ -267,9 +255,10 @@ def _tune(
         words += [] if now.metric is None else [f"validation {now.metric:.4f}" + (", best" if now.best else "")]
         (tell if now.metric is None else say)(", ".join(words))
 
-    weights, roots = _weights(workspace), (workspace.table(source.name).root, workspace.root)
-    result = tune(store, clips, recipe, folder, device, show, weights=weights, roots=roots, resume=resume, force=force)
-    return Trained(result.run, result.validation, result.notes)
+    return show
+
+
+TRAINERS: dict[str, Callable[[Job], Trained | None]] = {"head": _train_head, "tune": _tune}
 
 
 def run_page(result: Trained) -> Page:
@@ -307,9 +296,9 @@ def imported_page(
     from emo.train.llm.emotion_llama.exchange import import_page, import_run
 
     chosen = load_recipe(recipe, ["layout=official_eval", *(set_ or [])])
-    if getattr(chosen, "kind", "head") != "tune":
-        raise UsageError("A checkpoint of Emotion-LLaMA needs the recipe of a language model.", "Give --recipe.")
-    store = open_store(workspace.store_path) if feature_names(chosen) else None
+    if TRAINERS[chosen.makes] is not _tune:
+        raise UsageError("A checkpoint of a language model needs the recipe of one.", "Give --recipe.")
+    store = open_store(workspace.store_path) if chosen.feature_names() else None
     if store is not None:
         chosen = settle(store, chosen, workspace.extract.profile, say)
     roots = [*(table.root for table in workspace.data.values()), workspace.root]

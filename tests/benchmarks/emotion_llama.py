@@ -28,11 +28,11 @@ from emo.extract.encoders.vit import Attention
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, resize_square, to_float
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
-from emo.train.heads.base import load_recipe
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
 from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.recipe import load_recipe
 
 STREAMS = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
 GIB = 2**30

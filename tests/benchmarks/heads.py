@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
 from emo.train.features import Stream
 from emo.train.heads.attention import Attention, Linear, merbench_attention, one_thread
-from emo.train.heads.base import Part, Targets, load_recipe
+from emo.train.heads.base import Part, Targets
 from emo.train.heads.fit import make_folds
 from emo.train.heads.search import Draw, draw
 from emo.train.metrics.labels import weighted_f1
+from emo.train.recipe import load_recipe
 
 TITLE = "P5 Heads: 50 settings x 5 folds x 100 epochs"
 EPOCHS, CLASSES, STREAMS = 100, 6, 3

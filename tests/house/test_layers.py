@@ -36,13 +36,7 @@ CIRCLES: set[tuple[str, ...]] = {
         "emo.extract.weights",
     ),
     ("emo.featstore.storage.maintain", "emo.featstore.storage.store", "emo.featstore.storage.writer"),
-    (
-        "emo.train.heads.attention",
-        "emo.train.heads.base",
-        "emo.train.heads.knn",
-        "emo.train.heads.logistic",
-        "emo.train.heads.stack",
-    ),
+    ("emo.train.heads.attention", "emo.train.heads.stack"),
 }
 LONG_FUNCTIONS = {
     "featstore/interop/exporter.py:export_features",

@@ -15,8 +15,9 @@ import pytest
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
-from emo.train.heads.base import HEADS, HeadRecipe, Outputs, load_recipe, make_recipe
+from emo.train.heads.base import HeadRecipe, Outputs
 from emo.train.heads.fit import FitResult, Mean, Progress, fit_head, make_folds, predict_run
+from emo.train.recipe import HEADS, load_recipe, make_recipe
 from emo.train.runs import load_run
 
 Fill = Callable[..., Any]

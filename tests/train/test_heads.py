@@ -15,7 +15,8 @@ from torch import nn
 from emo.featstore.errors import ModelError, UsageError
 from emo.train.features import Stream
 from emo.train.heads.attention import Fused, head_loss, load_official, mer2023_attention, merbench_attention
-from emo.train.heads.base import HEADS, Epoch, Head, Outputs, Targets, head_class, make_recipe
+from emo.train.heads.base import Epoch, Head, Outputs, Targets
+from emo.train.recipe import HEADS, head_class, make_recipe
 
 QUICK = {"attention": {"epochs": 15}, "attention-mer2023": {"epochs": 15}, "logistic": {}, "knn": {"k": 5}}
 FIXED = ("logistic", "knn")  # every seed ends in the same place

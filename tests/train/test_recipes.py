@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from emo.featstore.errors import UsageError
-from emo.train.heads.base import HEADS, head_class, load_recipe, make_recipe
+from emo.train.recipe import HEADS, head_class, load_recipe, make_recipe
 
 
 @pytest.mark.parametrize("name", HEADS)

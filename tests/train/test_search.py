@@ -19,11 +19,12 @@ from emo.featstore.page import Table
 from emo.train.answers import read_predictions
 from emo.train.features import Stream
 from emo.train.heads import stack
-from emo.train.heads.base import Epoch, Head, HeadRecipe, Outputs, Part, Targets, head_class, load_recipe, make_recipe
+from emo.train.heads.base import Epoch, Head, HeadRecipe, Outputs, Part, Targets
 from emo.train.heads.fit import Progress, fit_head
 from emo.train.heads.noise import Drop, draw_noise
 from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
 from emo.train.metrics.labels import score
+from emo.train.recipe import head_class, load_recipe, make_recipe
 from emo.train.runs import load_run
 
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")

@@ -13,9 +13,9 @@ import pytest
 
 from emo.featstore.errors import FeatureMissing, MediaError
 from emo.featstore.storage.store import Store, open_store
-from emo.train.heads.base import make_recipe
 from emo.train.heads.fit import fit_head, predict_run
 from emo.train.metrics.labels import Prediction, read_predictions, score
+from emo.train.recipe import make_recipe
 from emo.train.runs import latest_run, new_run
 
 Fill = Callable[..., Any]

@@ -1,38 +1,24 @@
-"""What a head is: a recipe and four methods. A new head is one file here and one line in `HEADS`."""
+"""Contract of a head: a recipe and four methods. A new head is one file here and one line in `emo.train.recipe`."""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean, nearest
 from emo.train.features import Missing, Pool, Stream
+from emo.train.keys import Keys, Recipe
 
-HEADS = {
-    "attention": "emo.train.heads.attention:Attention",
-    "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
-    "logistic": "emo.train.heads.logistic:Logistic",
-    "knn": "emo.train.heads.knn:Knn",
-}
-TUNE = "emo.train.llm.recipe:TuneRecipe"  # recipes with `kind: tune`
-TUNE_RECIPES = ("emotion-llama-stage1", "emotion-llama-stage2", "emotion-llama-pseudo", "mer2023-text-only", "tiny")
 Metric = Literal["auto", "combined", "f1_weighted", "accuracy"]
 
 
-class FeatureChoice(BaseModel):
+class FeatureChoice(Keys):
     """One feature of a recipe: `NAME`, or `{name: NAME, pool: mean}`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(min_length=1)
     pool: Pool = "none"
 
@@ -41,10 +27,10 @@ def _choice(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class HeadRecipe(BaseModel):
+class HeadRecipe(Recipe):
     """Keys that every head has; the commented files in `recipes/` say what each means."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    makes: ClassVar[str] = "head"
     head: str
     features: tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...] = Field(
         default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True
@@ -68,9 +54,23 @@ class HeadRecipe(BaseModel):
         """Whether the head learns valence where clips have one."""
         return False
 
-    def to_yaml(self) -> str:
-        """The recipe with every default resolved."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    @property
+    def title(self) -> str:
+        """First part of a run's name where the user gives none."""
+        return self.head
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return the names of the features that are read, in the order of the recipe."""
+        return tuple(feature.name for feature in self.features)
+
+    def with_features(self, names: Mapping[str, str]) -> Self:
+        """Return the recipe with features renamed: old name -> new name."""
+        new = tuple(each.model_copy(update={"name": names.get(each.name, each.name)}) for each in self.features)
+        return self.model_copy(update={"features": new})
+
+    def features_flag(self, names: Sequence[str]) -> str:
+        """Return the `--set` flag that chooses these features, for a message."""
+        return f"--set 'features=[{', '.join(names)}]'"
 
 
 @dataclass(frozen=True)
@@ -187,111 +187,3 @@ class Head(ABC):
         Raises:
             ModelError: A name or shape differs; all differences are named.
         """
-
-
-def head_class(name: str) -> type[Head]:
-    """The head registered under `name`.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if name not in HEADS:
-        hint = f"{did_you_mean(name, HEADS)} Heads: {', '.join(HEADS)}."
-        raise UsageError(f"There is no head {name!r}.", hint.strip())
-    found: type[Head] = _import(HEADS[name])
-    return found
-
-
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """Read a recipe: the name of a shipped one, or a YAML file.
-
-    Args:
-        source: `attention`, `emotion-llama-stage1`, or a path that ends in .yaml or .yml.
-        overrides: `key=value` pairs whose values are YAML, applied above the file; `table.key=value` sets a key of a
-            table.
-
-    Returns:
-        A `HeadRecipe`, or a `TuneRecipe` where the recipe says `kind: tune`.
-
-    Raises:
-        UsageError: All that is wrong with it, at once, each key with its nearest known one.
-    """
-    name = str(source)
-    if name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"Cannot read recipe {name}: {error.strerror}.") from error
-    else:
-        shipped = resources.files("emo.train") / "recipes" / f"{name}.yaml"
-        known = (*HEADS, *TUNE_RECIPES)
-        if name not in known or not shipped.is_file():
-            raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {', '.join(known)}; or give a .yaml file.")
-        text = shipped.read_text(encoding="utf-8")
-    table = _yaml(text, name)
-    if not isinstance(table, dict):
-        raise UsageError(f"Recipe {name} is not a table of key: value.")
-    for pair in overrides:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {pair!r} is not key=value.")
-        *tables, last = key.split(".")
-        inner = table
-        for each in tables:
-            # What is no table is replaced; validation then names what is wrong.
-            inner[each] = dict(inner[each]) if isinstance(inner.get(each), dict) else {}
-            inner = inner[each]
-        inner[last] = _yaml(value, f"--set {key}")
-    return make_recipe(table, f"Recipe {name}")
-
-
-def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
-    """Validate a table of recipe keys. `kind: tune`, or else `head`, decides which further keys there are.
-
-    Raises:
-        UsageError: All problems at once.
-    """
-    if table.get("kind") == "tune":
-        recipe = _import(TUNE)
-    elif "kind" in table:
-        raise UsageError(f"{where} is of kind {table['kind']!r}.", "Write kind: tune, or head: NAME without a kind.")
-    elif "head" not in table:
-        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}; or kind: tune.")
-    else:
-        recipe = head_class(table["head"]).Recipe
-    try:
-        return recipe.model_validate(table)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            key = ".".join(str(part) for part in each["loc"])
-            if each["type"] == "extra_forbidden":
-                near = nearest(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]))
-                problems.append(f"unknown key {key}" + (f" (did you mean {near}?)" if near else ""))
-            else:
-                said = each["msg"].removeprefix("Value error, ")
-                problems.append(f"{key}: {said}" if key else said)
-        raise UsageError(f"{where} is wrong: {'; '.join(problems)}.") from error
-
-
-def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Names of the keys of the table at `loc` of a recipe."""
-    model: Any = recipe
-    for part in loc:
-        field = model.model_fields.get(part) if isinstance(part, str) else None
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
-
-
-def _import(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not YAML: {error}.") from error

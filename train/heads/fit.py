@@ -28,9 +28,10 @@ from emo.featstore.text import some_of
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, load_inputs, profile_note
-from emo.train.heads.base import Epoch, HeadRecipe, Measure, OnEpoch, Outputs, Part, Targets, head_class, load_recipe
+from emo.train.heads.base import Epoch, HeadRecipe, Measure, OnEpoch, Outputs, Part, Targets
 from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, combined_metric, score, too_few, weighted_f1
+from emo.train.recipe import head_class, load_recipe
 from emo.train.runs import Run, load_run, utc
 
 

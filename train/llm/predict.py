@@ -19,7 +19,6 @@ from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import Missing
-from emo.train.heads.base import load_recipe
 from emo.train.llm.data import Example, Features, chunks, transcript_of
 from emo.train.llm.emotion_llama import checkpoint
 from emo.train.llm.emotion_llama.build import build
@@ -28,6 +27,7 @@ from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, bui
 from emo.train.llm.recipe import TASKS, FeatureKeys, TuneRecipe
 from emo.train.llm.world import ahead
 from emo.train.metrics.labels import POLICIES
+from emo.train.recipe import load_recipe
 from emo.train.runs import Run, load_run
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
@@ -291,8 +291,7 @@ def _rows(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_run(run: Run) -> None:
-    if run.info.get("kind") != "tune":
-        raise UsageError(f"Run {run.name} is of kind {run.info.get('kind')}, not a tuned language model.")
+    run.require(TuneRecipe.makes, "a tuned language model")
     if not run.finished:
         raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", "Go on with it: --resume.")
 

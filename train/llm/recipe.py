@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from emo.train.features import Missing
+from emo.train.keys import Keys, Recipe
 
 Task = Literal["emotion", "reason", "reason_v2", "description"]
 TASKS: tuple[Task, ...] = ("emotion", "reason", "reason_v2", "description")
@@ -24,12 +24,6 @@ FIELDS: Mapping[Task, str] = {
     "reason_v2": "smp_reason_caption",
     "description": "caption",
 }
-
-
-class Keys(BaseModel):
-    """A table of recipe keys that knows all of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FeatureKeys(Keys):
@@ -105,9 +99,10 @@ class DecodeKeys(Keys):
     batch_size: int = Field(default=16, ge=1)
 
 
-class TuneRecipe(Keys):
+class TuneRecipe(Recipe):
     """Keys of tuning a language model on cached features."""
 
+    makes: ClassVar[str] = "tune"
     kind: Literal["tune"] = "tune"
     name: str = "tune"
     llm: str = Field(default="llama", min_length=1)
@@ -210,6 +205,22 @@ class TuneRecipe(Keys):
         """Whether the model reads the transcript alone."""
         return self.features.tokens is None and not self.features.streams
 
-    def to_yaml(self) -> str:
-        """The recipe with every default resolved."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    @property
+    def title(self) -> str:
+        """First part of a run's name where the user gives none."""
+        return self.name
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return the names of the features that are read, in the order of the recipe."""
+        return tuple(name for name in (self.features.tokens, *self.features.streams) if name)
+
+    def with_features(self, names: Mapping[str, str]) -> Self:
+        """Return the recipe with features renamed: old name -> new name."""
+        tokens, streams = self.features.tokens, self.features.streams
+        renamed = {"tokens": names.get(tokens, tokens) if tokens else None}
+        new = self.features.model_copy(update={**renamed, "streams": tuple(names.get(each, each) for each in streams)})
+        return self.model_copy(update={"features": new})
+
+    def features_flag(self, names: Sequence[str]) -> str:
+        """Return the `--set` flags that choose these features, for a message."""
+        return f"--set features.tokens=... --set 'features.streams=[...]', with names such as {names[0]}"

@@ -105,8 +105,9 @@ def init_model(
         }
     if (path / "run.json").exists():
         run = load_run(path)
-        if not run.finished or run.info.get("kind") != "tune":
-            raise UsageError(f"init_from: run {run.name} is {run.info.get('status')} ({run.info.get('kind')}).")
+        run.require(TuneRecipe.makes, "a tuned language model to start from")
+        if not run.finished:
+            raise UsageError(f"init_from: run {run.name} is {run.info.get('status')}, not finished.")
         path = path / run.info["checkpoint"]
     checkpoint.load_adapter(model, path)
     return {"path": str(path)}

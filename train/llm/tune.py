@@ -25,7 +25,6 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
 from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction
-from emo.train.heads.base import load_recipe
 from emo.train.llm.data import Features, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.emotion_llama import checkpoint
 from emo.train.llm.emotion_llama.model import Batch
@@ -49,6 +48,7 @@ from emo.train.llm.setup import (
 from emo.train.llm.shard import shard
 from emo.train.llm.world import World, ahead, interruptible, own_device
 from emo.train.metrics.labels import Score, score, too_few
+from emo.train.recipe import load_recipe
 from emo.train.runs import Run, load_run, utc
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
@@ -458,8 +458,7 @@ def _check_folder(run_dir: Path, resume: bool) -> Run | None:
             raise UsageError(f"{run_dir} holds a run already.", "Choose another run name, or go on with --resume.")
         return None
     before = load_run(run_dir)
-    if before.info.get("kind") != "tune":
-        raise UsageError(f"Run {before.name} is of kind {before.info.get('kind')}; only tuning goes on.")
+    before.require(TuneRecipe.makes, "a tuned language model")
     if before.finished:
         raise UsageError(f"Run {before.name} is finished.", f"Start a new one with init_from={before.name}.")
     return before

@@ -19,7 +19,7 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import MediaError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
-from emo.train.heads.base import load_recipe
+from emo.train.recipe import load_recipe
 
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 STREAMS = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
@@ -97,7 +97,7 @@ for name in ("av", "onnxruntime", "emo.extract"):
 import torch
 torch.set_num_threads(1)
 from emo.featstore.storage.store import open_store
-from emo.train.heads.base import load_recipe
+from emo.train.recipe import load_recipe
 from emo.train.llm import resume
 from emo.train.llm import tune
 

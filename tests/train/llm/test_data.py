@@ -14,9 +14,9 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.train.heads.base import load_recipe
 from emo.train.llm.data import Example, Features, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
 from emo.train.llm.recipe import EMOTIONS, FeatureKeys
+from emo.train.recipe import load_recipe
 
 Make = Callable[..., Any]
 

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from emo.featstore.errors import UsageError
-from emo.train.heads.base import TUNE_RECIPES, load_recipe, make_recipe
 from emo.train.llm.optim import Schedule, learning_rate
 from emo.train.llm.recipe import EMOTIONS, TuneRecipe
+from emo.train.recipe import HEADS, load_recipe, make_recipe, shipped_recipes
+
+TUNE_RECIPES = tuple(name for name in shipped_recipes() if name not in HEADS)
 
 
 def text_of(name: str) -> str:

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError, WeightsMissing
 from emo.train.answers import read_predictions
-from emo.train.heads.base import load_recipe
 from emo.train.llm.resume import check_drift, checkpoints, differences, prune
 from emo.train.llm.tune import Progress, tune
 from emo.train.metrics.labels import score
+from emo.train.recipe import load_recipe
 from emo.train.runs import load_run
 
 Make = Callable[..., Any]
@@ -364,7 +364,7 @@ def test_a_finished_or_foreign_run_does_not_go_on(corpus: Make, recipe: Make, tm
         train(made, None, tmp_path / "nothing", resume=True)
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "run.json").write_text('{"kind": "head", "status": "failed"}')
-    with pytest.raises(UsageError, match="of kind head; only tuning goes on"):
+    with pytest.raises(UsageError, match="of kind head, not a tuned language model"):
         train(made, None, tmp_path / "head", resume=True)
 
 

@@ -196,7 +196,8 @@ def load_adapter(model: EmotionLlama, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    if manifest["kind"] != "adapter":
+    form = manifest["kind"]
+    if form != "adapter":
         raise ModelError(f"{folder} is a merged model, not an adapter.", "Load it as a language model.")
     here = _build_of(model)
     differences = [f"{key} {manifest[key]} instead of {here[key]}" for key in here if manifest[key] != here[key]]

@@ -1,0 +1,31 @@
+"""One door per kind of plug-in: only a registry tells one kind of recipe or run from another."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sources import modules
+
+BRANCH = re.compile(r"""["']kind["'][^\n]{0,16}[=!]=|\bkind\b *[=!]= *["'](?:tune|head)["']|\bmakes\b *[=!]=""")
+NOT_YET = {"train/predictor.py"}  # its two ways of answering get a registry of their own
+
+
+def test_nothing_branches_on_the_kind_of_a_recipe_or_run() -> None:
+    found = {module.where for module in modules().values() if BRANCH.search(module.text)}
+    assert found == NOT_YET, "ask the recipe or the run, or look it up in a registry"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'if run.info.get("kind") == "tune":',
+        "if run.info['kind'] != 'head':",
+        'if recipe.kind == "tune":',
+        'if getattr(recipe, "kind", "head") == "tune":',
+        'tuning = kind == "tune"',
+        "if recipe.makes == TUNE:",
+    ],
+)
+def test_the_check_sees_such_a_branch(line: str) -> None:
+    assert BRANCH.search(line)

@@ -1,0 +1,46 @@
+"""Keys of recipes: the base of every recipe, and of every table in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+
+class Keys(BaseModel):
+    """A table of recipe keys that knows all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(Keys):
+    """Settings of one training, as a session sees them.
+
+    Attributes:
+        makes: Kind of run that is made by it; `session.TRAINERS` and the predictors are found by this name.
+    """
+
+    makes: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """First part of a run's name where the user gives none."""
+        raise NotImplementedError
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return the names of the features that are read, in the order of the recipe."""
+        raise NotImplementedError
+
+    def with_features(self, names: Mapping[str, str]) -> Self:
+        """Return the recipe with features renamed: old name -> new name."""
+        raise NotImplementedError
+
+    def features_flag(self, names: Sequence[str]) -> str:
+        """Return the `--set` flags that choose these features, for a message."""
+        raise NotImplementedError
+
+    def to_yaml(self) -> str:
+        """Return the recipe with every default resolved."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,165 @@
+"""Recipes by name, and the registry of all that a recipe can train: heads and families of language models.
+
+This is the only place that tells one kind of recipe from another. A new head or family is one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean, nearest
+from emo.train.keys import Recipe
+
+if TYPE_CHECKING:
+    from emo.train.heads.base import Head
+
+HEADS = {
+    "attention": "emo.train.heads.attention:Attention",
+    "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
+    "logistic": "emo.train.heads.logistic:Logistic",
+    "knn": "emo.train.heads.knn:Knn",
+}
+KINDS = {"tune": "emo.train.llm.recipe:TuneRecipe"}
+
+
+def head_class(name: str) -> type[Head]:
+    """Return the head registered under `name`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found: type[Head] = _registered(HEADS, name, "head")
+    return found
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that come with emo."""
+    folder = resources.files("emo.train") / "recipes"
+    return tuple(sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """Read a recipe: the name of a shipped one, or a YAML file.
+
+    Args:
+        source: `attention`, `emotion-llama-stage1`, or a path that ends in .yaml or .yml.
+        overrides: `key=value` pairs whose values are YAML, applied above the file; `table.key=value` sets a key of a
+            table.
+
+    Returns:
+        A `HeadRecipe`, or a `TuneRecipe` where the recipe says `kind: tune`.
+
+    Raises:
+        UsageError: All that is wrong with it, at once, each key with its nearest known one.
+    """
+    name = str(source)
+    table = _yaml(_text(name), name)
+    if not isinstance(table, dict):
+        raise UsageError(f"Recipe {name} is not a table of key: value.")
+    for pair in overrides:
+        _override(table, pair)
+    return make_recipe(table, f"Recipe {name}")
+
+
+def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
+    """Validate a table of recipe keys. `kind: tune`, or else `head`, decides which further keys there are.
+
+    Raises:
+        UsageError: All problems at once.
+    """
+    recipe = _recipe_class(table, where)
+    try:
+        return recipe.model_validate(table)
+    except ValidationError as error:
+        problems = []
+        for each in error.errors():
+            key = ".".join(str(part) for part in each["loc"])
+            if each["type"] == "extra_forbidden":
+                near = nearest(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]))
+                problems.append(f"unknown key {key}" + (f" (did you mean {near}?)" if near else ""))
+            else:
+                said = each["msg"].removeprefix("Value error, ")
+                problems.append(f"{key}: {said}" if key else said)
+        raise UsageError(f"{where} is wrong: {'; '.join(problems)}.") from error
+
+
+# ---- which class a table of keys belongs to --------------------------------------------------------------------------
+
+
+def _recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
+    if "kind" in table:
+        if str(table["kind"]) not in KINDS:
+            kind = f"{where} is of kind {table['kind']!r}."
+            raise UsageError(kind, f"Write kind: {' or '.join(KINDS)}; or head: NAME without a kind.")
+        found: type[Recipe] = _import(KINDS[str(table["kind"])])
+        return found
+    if "head" not in table:
+        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}; or kind: tune.")
+    return head_class(table["head"]).Recipe
+
+
+def _registered(registry: Mapping[str, str], name: object, what: str) -> Any:
+    if name not in registry:
+        hint = f"{did_you_mean(str(name), registry)} {what.capitalize()}s: {', '.join(registry)}."
+        raise UsageError(f"There is no {what} {name!r}.", hint.strip())
+    return _import(registry[str(name)])
+
+
+def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Return the names of the keys of the table at `loc` of a recipe."""
+    model: Any = recipe
+    for part in loc:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _import(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+# ---- text -> table ---------------------------------------------------------------------------------------------------
+
+
+def _text(name: str) -> str:
+    if name.endswith((".yaml", ".yml")):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"Cannot read recipe {name}: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"Cannot read recipe {name}: it is not UTF-8 ({error.reason}).") from error
+    if name not in shipped_recipes():
+        known = ", ".join(shipped_recipes())
+        raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {known}; or give a .yaml file.")
+    return (resources.files("emo.train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _override(table: dict[str, Any], pair: str) -> None:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {pair!r} is not key=value.")
+    *tables, last = key.split(".")
+    for each in tables:
+        # A value that is no table is replaced; validation then names what is wrong.
+        table[each] = dict(table[each]) if isinstance(table.get(each), dict) else {}
+        table = table[each]
+    table[last] = _yaml(value, f"--set {key}")
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's own, impossible dates, endless depth
+        raise UsageError(f"{where} is not YAML: {error}.") from error
