@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.files import file_digest, write_json
+from emo.featstore.text import some_of
 
 
 def utc(seconds: float) -> str:
@@ -112,3 +114,74 @@ def latest_run(root: Path) -> Run:
             f"{root / 'runs'} holds no finished run ({len(runs)} unfinished).", "Train one: emo train --head attention."
         )
     return max(finished, key=lambda run: (run.info.get("finished_at", ""), run.name))
+
+
+# ---- digests --------------------------------------------------------------------------------------------------------
+
+DIGESTS = "digests.json"
+UNSEALED = "{} has no digests: it was made by an earlier version, and its files are read as they are."
+
+
+def seal(folder: Path, *names: str) -> None:
+    """Write the digests of files of a folder into its `digests.json`, from which `check` knows damaged ones.
+
+    Args:
+        folder: A run, a checkpoint, or another folder of files that are whole.
+        names: Files whose digest is new; the others keep theirs. Without names all files of the folder itself:
+            folders in it are sealed on their own.
+    """
+    known = {} if not names else _digests(folder) or {}
+    given = names or [each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")]
+    for name in given:
+        if name != DIGESTS:
+            digest = _digest_of(folder / name)
+            if digest is None:
+                raise TrainError(f"{folder / name} cannot be read.", "Is it still there?")
+            known[name] = digest
+    write_json(folder / DIGESTS, dict(sorted(known.items())))
+
+
+def check(folder: Path, *names: str) -> str | None:
+    """Compare files of a folder with the digests that `seal` wrote.
+
+    Args:
+        folder: As of `seal`.
+        names: Files to compare, which must all be sealed; without names all that are.
+
+    Returns:
+        A sentence for the user where the folder has no digests because an earlier version made it, else `None`.
+
+    Raises:
+        TrainError: A file is gone or not what was written; all such files are named.
+    """
+    known = _digests(folder)
+    if known is None:
+        return UNSEALED.format(folder.name)
+    wrong = [name for name in names or known if name not in known or known[name] != _digest_of(folder / name)]
+    if wrong:
+        raise TrainError(
+            f"{folder} is damaged: {some_of(wrong, 5)} {'is' if len(wrong) == 1 else 'are'} not what was written.",
+            "Restore it from a copy, or make it again.",
+        )
+    return None
+
+
+def _digests(folder: Path) -> dict[str, str] | None:
+    try:
+        found = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{folder / DIGESTS} cannot be read: {error}.", "Restore it from a copy.") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise TrainError(f"{folder / DIGESTS} is damaged: not a table of digests.", "Restore it from a copy.")
+    return found
+
+
+def _digest_of(path: Path) -> str | None:
+    """Return the digest of a file, or `None` where it is gone or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file_digest(file)
+    except OSError:
+        return None
