@@ -1,39 +1,41 @@
-"""JSON from files and from the network: whatever is wrong with it is one sentence."""
+"""Files that others wrote: one reader per kind of text, each of which ends in a value or in a `UsageError`."""
 
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from emo.featstore.errors import UsageError
 
-_HALF = re.compile("[\ud800-\udfff]")  # half of a character: cut output has it, and nothing can write it
+Pairs: TypeAlias = Callable[[list[tuple[str, Any]]], Any]
 
 
-def parse_json(text: str, where: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Parse one JSON value.
+def parse_json(text: str, where: str, pairs: Pairs | None = None, line: int | None = None) -> Any:
+    """The value of a JSON text.
 
     Args:
         text: The text.
-        where: File, and line where the file has one value per line; messages begin with it.
-        pairs: Makes a value of an object's pairs, in place of a `dict`.
+        where: The file that it is from.
+        pairs: Makes an object of its pairs, where a dictionary is not wanted.
+        line: Its line in the file, where it is one of many.
 
     Raises:
-        UsageError: It is no JSON, or nested deeper than Python follows, or a number has thousands of digits.
+        UsageError: It is not JSON, is nested too deeply, or holds a number of thousands of digits.
     """
+    place = f" line {line}" if line else ""
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
-        place = "" if error.lineno == 1 else f" line {error.lineno}"
-        raise UsageError(f"{where}{place} is not JSON: {error.msg}.") from error
-    except RecursionError:
-        raise UsageError(f"{where} is nested too deeply to be read.") from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise UsageError(f"{where} is not JSON that can be read: {error}.") from error
+        raise UsageError(f"{where} line {line or error.lineno} is not JSON: {error.msg}.") from error
+    except RecursionError as error:
+        raise UsageError(f"{where}{place} is nested too deeply to be read.") from error
+    except ValueError as error:
+        raise UsageError(f"{where}{place} {_too_long(error)}.") from error
 
 
-def whole_text(text: str) -> str:
-    """Replace halves of characters, which JSON can spell and no file can hold, by the replacement character."""
-    return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
+def _too_long(error: ValueError) -> str:
+    if "digits" in str(error):
+        return f"holds a number of more than {sys.get_int_max_str_digits():,} digits"
+    return f"holds a value that cannot be read: {error}"

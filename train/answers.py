@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from emo.featstore.datasets.tables import (
     rows_by_name,
 )
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import parse_json, whole_text
+from emo.featstore.reading import parse_json
 
 FILES = (".csv", ".json", ".jsonl")
 NAMES = ("name", "names")
@@ -34,6 +35,9 @@ ASIDE = (  # never an answer; any other column beside one of EMOTION_COLUMNS may
     *("file", "note", "notes", "comment", "text", "sentence", "subtitle", "transcript", "prompt"),
     *("confidence", "probabilities"),
 )
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def read_answers(
         given = {"answer": row[chosen], "valence": None if valence == "" else valence}
         _add(said, where, name, given | {"probabilities": row.get("probabilities") if suffix == ".jsonl" else None})
     told = f"Answers were read from column {chosen} of {path.name}"
-    told += f"; {', '.join(doubtful)} may hold the truth and was not read." if doubtful else "."
+    told += f"; not read, because it may hold the truth: {', '.join(doubtful)}." if doubtful else "."
     return Answers(by_clip(said), (told,))
 
 
@@ -156,7 +160,9 @@ def answer_column(
 def _csv_header(path: Path) -> list[str]:
     try:
         records = csv.reader(io.StringIO(read_text(path), newline=""))
-        header = [column.strip().lower() for column in next(each for each in records if any(map(str.strip, each)))]
+        header = [
+            column.strip().lower() for column in next((each for each in records if any(map(str.strip, each))), [])
+        ]
     except csv.Error as error:
         raise UsageError(f"{path} is not csv: {error}.") from error
     if twice := [each for each in header if each and header.count(each) > 1]:
@@ -173,7 +179,7 @@ def _jsonl_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: answers may hold U+2028
         if line.strip():
-            row = parse_json(line, f"{path} line {number}")
+            row = parse_json(line, str(path), line=number)
             if not isinstance(row, dict):
                 raise UsageError(f"{path} line {number} has no name.", 'Expected: {"name": ..., "answer": ...}.')
             rows.append((f"{path} line {number}", {key.strip().lower(): value for key, value in row.items()}))
@@ -192,9 +198,14 @@ def _json_answers(path: Path) -> dict[str, Prediction]:
     return by_clip(said)
 
 
+def _whole(text: str) -> str:
+    """Replace halves of characters, which JSON can spell and no file or screen can hold."""
+    return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _add(said: dict[str, Prediction], where: str, name: str, row: dict[str, Any]) -> None:
     each = _prediction(row, where)
-    if said.setdefault(normal_name(whole_text(name)), each) != each:
+    if said.setdefault(normal_name(_whole(name)), each) != each:
         raise UsageError(f"{where} gives clip {name} another answer than before.", "Keep one per clip.")
 
 
@@ -205,9 +216,11 @@ def _prediction(row: dict[str, Any], where: str) -> Prediction:
     if probabilities is not None:
         if not isinstance(probabilities, dict):
             raise UsageError(f"{where}: probabilities must be a table of label: number.")
-        probabilities = {label: _number(p, where, f"probability of {label}") for label, p in probabilities.items()}
+        probabilities = {
+            _whole(label): _number(p, where, f"probability of {label}") for label, p in probabilities.items()
+        }
     number = None if valence is None else _number(valence, where, "valence")
-    return Prediction(whole_text(answer), number, probabilities)
+    return Prediction(_whole(answer), number, probabilities)
 
 
 def _number(value: Any, where: str, what: str) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from emo.featstore.errors import UsageError
-from emo.train.answers import Prediction, read_predictions
+from emo.train.answers import Prediction, read_answers, read_predictions
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,80 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, says: str)
 def test_an_absent_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         read_predictions(tmp_path / "p.csv")
+
+
+# ---- which column is read --------------------------------------------------------------------------------------------
+
+NAMES = ("prediction", "pred", "predict", "answer", "response", "output", "predicted_label")
+
+
+@pytest.mark.parametrize("truth", ["label", "emotion", "discrete"])
+@pytest.mark.parametrize("column", NAMES)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_the_truth_beside_the_answer_is_never_read(tmp_path: Path, suffix: str, column: str, truth: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    rows = [{"name": name, truth: "happy", column: "sad", "valence": 1.0} for name in "ab"]
+    if suffix == ".csv":
+        path.write_text("\n".join(",".join(map(str, row)) for row in (rows[0], *(row.values() for row in rows))) + "\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_answers(path)
+    assert found.said == {name: Prediction("sad") for name in "ab"}  # the valence may be the truth's as well
+    assert found.told == (
+        f"Answers were read from column {column} of {path.name}; not read, because it may hold the truth: {truth}, "
+        "valence.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("name,label,guess", "a,happy,sad"),
+        ("name,pred,answer", "a,happy,sad"),
+        ("name,label,emotion", "a,happy,sad"),
+        ("name,emotion,model_7", "a,happy,sad"),
+    ],
+)
+def test_two_candidates_are_refused_until_one_is_named(tmp_path: Path, header: str, row: str) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"{header}\n{row}\n")
+    last = header.split(",")[-1]
+    with pytest.raises(UsageError, match=f"one of them may be the truth. Name the column: --column {last}"):
+        read_answers(path)
+    found = read_answers(path, last.upper())
+    assert (found.said["a"].answer, f"column {last} " in found.told[0]) == ("sad", True)
+    with pytest.raises(UsageError, match="does not have one column nothing"):
+        read_answers(path, "nothing")
+
+
+def test_a_runs_own_file_keeps_its_valence_beside_the_truth(tmp_path: Path) -> None:
+    row = {"name": "a", "answer": "sad", "valence": 0.5, "truth": "happy", "truth_valence": 2.0, "folds": [1]}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    assert read_predictions(tmp_path / "p.jsonl") == {"a": Prediction("sad", 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.jsonl", '{"name": "a", "answer": "x", "valence": %s}' % ("9" * 5000), "4,300 digits"),
+        ("p.jsonl", '{"name": "a", "answer": "x", "valence": %s}' % ("9" * 400), "valence of too many digits"),
+        ("p.jsonl", '{"name": "a", "answer": "x", "valence": NaN}', "valence nan is not a number"),
+        ("p.jsonl", '{"name": "a", "answer": %s}' % ("9" * 4000), "answer of too many digits is not text"),
+        ("p.jsonl", "[" * 100_000, "line 1 is nested too deeply"),
+        ("p.json", '{"a": ' * 100_000, "nested too deeply"),
+        ("p.csv", "name,prediction,valence\na,x," + "9" * 5000, "valence '999"),
+        ("p.csv", 'name,prediction\na,"%s"\n' % ("x" * 200_000), "is not csv"),
+        ("p.csv", ",,\n,,\n", "no column prediction"),
+        ("p.csv", "name,prediction,prediction\na,x,y\n", "several columns prediction"),
+    ],
+)
+def test_what_no_reader_expects_is_one_sentence(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        read_predictions(tmp_path / name)
+    assert len(str(caught.value)) < 500
+
+
+def test_half_a_character_becomes_one_that_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"name": "\\ud800a", "answer": "sad \\udfff"}')
+    assert read_predictions(tmp_path / "p.jsonl") == {"\ufffda": Prediction("sad \ufffd")}
