@@ -5,7 +5,6 @@ Numbers equal scikit-learn's (`zero_division=0`) and the MER2023 scripts'; nothi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from emo.featstore.datasets.tables import read_labels
 from emo.featstore.errors import UsageError
 from emo.featstore.text import some_of
 from emo.train.answers import Prediction, read_predictions
+from emo.train.metrics.nearest import parse_nearest
 
 __all__ = ["POLICIES", "Prediction", "Score", "read_labels", "read_predictions", "score", "too_few"]
 
@@ -25,42 +25,11 @@ VALENCE_WEIGHT = 0.25  # combined = F1 - 0.25 * MSE, MERBench toolkit/utils/metr
 FEW_CLIPS = 100  # below this the 95 % interval of an accuracy is wider than +-8 points
 EXAMPLES = 10
 
-# Words that stand for one emotion. `nearest` turns a word into the first member of its first group that the label set
-# holds, so the narrow groups come first; a word that is itself a label always stays what it is. It knows no grammar:
-# "not happy" is happy. `fear`, `contempt` and `doubt` are legal answers under Emotion-LLaMA's nine-label prompt, but
-# MER2023 is scored on six. On DFEW's seven, worried is fear, contempt is disgust and doubt is surprise.
-NEAR_WORDS = (
-    ("disgust", "disgusted", "contempt", "contemptuous"),
-    ("fear", "fearful", "afraid", "scared"),
-    ("excited", "excitement"),
-    ("neutral", "calm"),
-    ("angry", "anger", "annoyed", "furious", "frustrated", "contempt", "contemptuous", "disgust", "disgusted"),
-    ("happy", "happiness", "joy", "joyful", "glad", "pleased", "excited", "excitement"),
-    ("sad", "sadness", "sorrow", "sorrowful", "unhappy", "grief"),
-    ("worried", "doubt", "doubtful"),
-    ("worried", "worry", "anxious", "anxiety", "nervous", "fear", "fearful", "afraid", "scared"),
-    ("surprise", "surprised", "amazed", "astonished", "shocked", "doubt", "doubtful"),
-)
-
 
 def parse_official(answer: str, labels: Sequence[str]) -> str | None:
     """Last space-separated word if it is exactly a label (Emotion-LLaMA eval_emotion.py:83-89), else `None`."""
     word = answer.split(" ")[-1]
     return word if word in labels else None
-
-
-def parse_nearest(answer: str, labels: Sequence[str]) -> str | None:
-    """Last word that is a label or near one (`NEAR_WORDS`), whatever its case and punctuation."""
-    exact = {label.lower(): label for label in labels}
-    table = dict(exact)
-    for group in NEAR_WORDS:
-        if member := next((exact[word] for word in group if word in exact), None):
-            for word in group:
-                table.setdefault(word, member)
-    for word in reversed(re.findall(r"[^\W\d_]+", answer.lower())):
-        if word in table:
-            return table[word]
-    return None
 
 
 PARSERS: dict[str, Callable[[str, Sequence[str]], str | None]] = {
