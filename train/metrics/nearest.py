@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 # Words that stand for one emotion. `nearest` turns a word into the first member of its first group that the label set
 # holds, so the narrow groups come first; a word that is itself a label always stays what it is. `fear`, `contempt` and
-# `doubt` are legal answers under Emotion-LLaMA's nine-label prompt, but MER2023 is scored on six. On DFEW's seven, worried is
-# fear, contempt is disgust and doubt is surprise.
+# `doubt` are legal answers under Emotion-LLaMA's nine-label prompt, but MER2023 is scored on six. On DFEW's seven,
+# worried is fear, contempt is disgust and doubt is surprise.
 NEAR_WORDS = (
     ("disgust", "disgusted", "contempt", "contemptuous"),
     ("fear", "fearful", "afraid", "scared"),
