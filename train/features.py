@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.cells import held_out, split_name
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.text import some_of
@@ -26,6 +28,15 @@ class FeatureSource(Protocol):
     def get(self, feature: str, clip_id: str) -> Any: ...
     def utterances(self, feature: str, clip_ids: Sequence[str], missing: Missing = "error") -> np.ndarray: ...
     def failures(self) -> Sequence[Any]: ...
+    def clip_row(self, clip_id: str) -> tuple[str, str | None, int, int] | None: ...
+
+
+class StreamShape(NamedTuple):
+    """Columns D of a stream, whether a clip has several rows of it, and what it is made from (`audio`, `text` ...)."""
+
+    dim: int
+    sequence: bool = False
+    modality: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,13 @@ class Stream:
         name: Feature name as the recipe has it.
         rows: `(N, D)` float32, one row per clip; or all rows of all clips, `(R, D)`, where `offsets` is given.
         offsets: `(N + 1,)`: clip i owns rows `offsets[i]:offsets[i + 1]`. `None` for one row per clip.
+        modality: What the feature is made from, as its spec says.
     """
 
     name: str
     rows: np.ndarray
     offsets: np.ndarray | None = None
+    modality: str = ""
 
     @property
     def dim(self) -> int:
@@ -51,6 +64,11 @@ class Stream:
     def sequence(self) -> bool:
         """Whether a clip has several rows, in order of time."""
         return self.offsets is not None
+
+    @property
+    def shape(self) -> StreamShape:
+        """What a head must know of the stream before it is built."""
+        return StreamShape(self.dim, self.sequence, self.modality)
 
 
 @dataclass(frozen=True)
@@ -138,20 +156,36 @@ def find_present(
     return present, lacking
 
 
+def trained_splits(clips: Iterable[Clip], chosen: Sequence[str] | None) -> set[str]:
+    """Splits to train on, as `split_name` has them: the chosen ones, or all that nobody means to be held out."""
+    splits = {clip.split for clip in clips}
+    if chosen is not None:
+        return {split_name(split) for split in chosen}
+    return {split_name(split) for split in splits if not held_out(split, splits)}
+
+
+def media_of(store: FeatureSource | None, clip_ids: Iterable[str]) -> dict[str, str]:
+    """Content hashes of the media of clips, as far as the store knows them."""
+    rows = {clip_id: store.clip_row(clip_id) for clip_id in clip_ids} if store is not None else {}
+    return {clip_id: row[0] for clip_id, row in rows.items() if row is not None and not row[0].startswith("clip:")}
+
+
 def _stream(
     store: FeatureSource, name: str, pool: Pool, spec: EncoderSpec, clip_ids: Sequence[str], present: np.ndarray
 ) -> Stream:
     if spec.level == "utt":
         # With zeros chosen by name, the caller has been told which clips these are.
-        return Stream(name, store.utterances(spec.key, clip_ids, missing="error" if present.all() else "zeros"))
+        rows = store.utterances(spec.key, clip_ids, missing="error" if present.all() else "zeros")
+        return Stream(name, rows, modality=spec.modality)
     matrices = (
         np.asarray(store.get(spec.key, clip).array, dtype=np.float32) if ok else np.zeros((1, spec.dim), np.float32)
         for clip, ok in zip(clip_ids, present, strict=True)
     )
     if pool == "mean":
-        return Stream(name, np.stack([matrix.mean(axis=0, dtype=np.float64).astype(np.float32) for matrix in matrices]))
+        means = [matrix.mean(axis=0, dtype=np.float64).astype(np.float32) for matrix in matrices]
+        return Stream(name, np.stack(means), modality=spec.modality)
     kept = list(matrices)
-    return Stream(name, np.concatenate(kept), np.cumsum([0, *(len(matrix) for matrix in kept)]))
+    return Stream(name, np.concatenate(kept), np.cumsum([0, *(len(matrix) for matrix in kept)]), spec.modality)
 
 
 def profile_note(specs: Iterable[EncoderSpec]) -> str | None:

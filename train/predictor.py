@@ -62,7 +62,7 @@ def answers(
 
         missing = "zeros" if load_recipe(run.path / "recipe.yaml").missing == "zeros" else "skip"
         return predict_run(store, run, clips, policy, device, missing=missing, task=task, keep=keep)
-    from emo.train.heads.fit import predict_cached
+    from emo.train.heads.predict import predict_cached
 
     assert store is not None  # a head always has features
     return predict_cached(store, run, [clip.id for clip in clips], device)

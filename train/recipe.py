@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from emo.train.keys import Recipe
 if TYPE_CHECKING:
     from emo.train.heads.base import Head
 
+GROUP = "emo.heads"  # entry points of installed packages: `mine = "package.module:Mine"`
 HEADS = {
     "attention": "emo.train.heads.attention:Attention",
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
@@ -30,14 +31,29 @@ HEADS = {
 KINDS = {"tune": "emo.train.llm.recipe:TuneRecipe"}
 
 
+def head_names() -> list[str]:
+    """Return the names of all heads: emo's own, then those that installed packages add."""
+    added = {point.name for point in metadata.entry_points(group=GROUP)} - HEADS.keys()
+    return [*HEADS, *sorted(added)]
+
+
 def head_class(name: str) -> type[Head]:
     """Return the head registered under `name`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or an installed package's cannot be loaded.
     """
-    found: type[Head] = _registered(HEADS, name, "head")
-    return found
+    if name in HEADS:
+        found: type[Head] = _import(HEADS[name])
+        return found
+    for point in metadata.entry_points(group=GROUP, name=str(name)):
+        try:
+            found = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"Head {name} of {point.value} cannot be loaded: {error}.") from error
+        return found
+    hint = f"{did_you_mean(str(name), head_names())} Heads: {', '.join(head_names())}."
+    raise UsageError(f"There is no head {name!r}.", hint.strip())
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -102,15 +118,8 @@ def _recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
         found: type[Recipe] = _import(KINDS[str(table["kind"])])
         return found
     if "head" not in table:
-        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(HEADS)}; or kind: tune.")
+        raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(head_names())}; or kind: tune.")
     return head_class(table["head"]).Recipe
-
-
-def _registered(registry: Mapping[str, str], name: object, what: str) -> Any:
-    if name not in registry:
-        hint = f"{did_you_mean(str(name), registry)} {what.capitalize()}s: {', '.join(registry)}."
-        raise UsageError(f"There is no {what} {name!r}.", hint.strip())
-    return _import(registry[str(name)])
 
 
 def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -141,6 +150,8 @@ def _text(name: str) -> str:
         except UnicodeDecodeError as error:
             raise UsageError(f"Cannot read recipe {name}: it is not UTF-8 ({error.reason}).") from error
     if name not in shipped_recipes():
+        if name in head_names():
+            return f"head: {name}\n"  # an installed package's: all its keys have defaults
         known = ", ".join(shipped_recipes())
         raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {known}; or give a .yaml file.")
     return (resources.files("emo.train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")

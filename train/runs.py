@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import file_digest, write_json
 from emo.featstore.text import some_of
@@ -16,6 +19,14 @@ from emo.featstore.text import some_of
 def utc(seconds: float) -> str:
     """A time of `time.time()` as ISO text in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+_USES = {
+    "trained": "Trained on",
+    "validation": "held out for validation:",
+    "left_out": "left out:",
+    "unlabelled": "without a label:",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,28 @@ class Run:
         """
         if self.kind != kind:
             raise UsageError(f"Run {self.name} is of kind {self.kind}, not {what}.", "Name another run.")
+
+
+def split_counts(clips: Iterable[Clip], trained: Iterable[str], validation: Iterable[str] = ()) -> dict[str, Any]:
+    """Clips per split: trained on, held out for validation, left out though they have a label, without a label."""
+    use = dict.fromkeys(validation, "validation") | dict.fromkeys(trained, "trained")
+    counts = {what: Counter[str]() for what in _USES}
+    for clip in clips:
+        labelled = clip.label is not None and clip.label.emotion is not None
+        counts[use.pop(clip.id, "left_out" if labelled else "unlabelled")][clip.split or "(no split)"] += 1
+    for what in use.values():
+        counts[what]["(not in the dataset)"] += 1
+    return {what: dict(each) for what, each in counts.items() if each}
+
+
+def tell_splits(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """One sentence on the splits that a run was trained on and those that it left out."""
+    told = [
+        f"{words} {', '.join(f'{split} ({count:,})' for split, count in counts[what].items())}"
+        for what, words in _USES.items()
+        if what in counts
+    ]
+    return "; ".join(told) + "."
 
 
 def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:

@@ -22,7 +22,7 @@ from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
 from emo.train.metrics.report import score_page
 from emo.train.recipe import load_recipe
-from emo.train.runs import Run, load_run, new_run
+from emo.train.runs import Run, load_run, new_run, tell_splits
 
 Say = Callable[[str], None]
 
@@ -265,14 +265,15 @@ def run_page(result: Trained) -> Page:
     """A training that has ended: its validation where it has one, and what must stand beside it."""
     validation = result.validation.to_json() if result.validation else None
     value = {"run": str(result.run.path), **result.run.info, "validation": validation}
+    splits = tell_splits(result.run.info["splits"])
     if result.validation is None:
-        return Page(value, list(result.notes))
+        return Page(value, [splits, *result.notes])
     page = score_page(result.validation, "Validation", result.notes)
     parts = [*(search_parts(result.search) if result.search else ())]
     parts += average_parts(result.average) if result.average else ()
     value |= {"search": result.search} if result.search else {}
     value |= {"average": result.average} if result.average else {}
-    return replace(page, value=value, parts=[*parts, *page.parts])
+    return replace(page, value=value, parts=[splits, *parts, *page.parts])
 
 
 # ---- models from and for other tools ---------------------------------------------------------------------------------

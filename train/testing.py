@@ -1,17 +1,224 @@
-"""Contract tests of the plug-ins that `train` takes, for the tests of anybody who writes one."""
+"""Contract tests of the plug-ins that `train` takes, for the tests of anybody who writes one; they need emo alone.
+
+import pytest
+from emo.train.testing import HEAD_CHECKS
+
+@pytest.mark.parametrize("check", HEAD_CHECKS, ids=lambda check: check.__name__)
+def test_my_head(check):
+    check("my-head")  # its name in the entry-point group `emo.heads`, or its class
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.errors import UsageError
+import numpy as np
+import torch
+
+from emo.featstore.errors import EmoError, ModelError, UsageError
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
+from emo.train.features import Stream
+from emo.train.heads.base import Epoch, Fold, Head, Outputs, Targets
 from emo.train.metrics.base import Metric
 from emo.train.metrics.registry import make_metric, metric_class
+from emo.train.recipe import head_class
+
+CLASSES = 3
+TRAIN, VAL = np.arange(40), np.arange(40, 60)
+HeadCheck = Callable[[str | type[Head]], None]
+
+
+def sample_streams(dims: Sequence[int] = (6, 5), n: int = 60, sequence: bool = False) -> tuple[list[Stream], Targets]:
+    """Make streams that tell the emotion of their clips, the same ones every time."""
+    rng = np.random.default_rng(0)
+    emotion = rng.integers(CLASSES, size=n)
+    streams = []
+    for k, dim in enumerate(dims):
+        centre = rng.normal(size=(CLASSES, dim)) * 3
+        lengths = rng.integers(1, 6, size=n) if sequence else np.ones(n, dtype=int)
+        rows = (centre[np.repeat(emotion, lengths)] + rng.normal(size=(lengths.sum(), dim))).astype(np.float32)
+        modality = ("audio", "text", "video")[k % 3]
+        streams.append(Stream(f"s{k}", rows, np.cumsum([0, *lengths]) if sequence else None, modality))
+    return streams, Targets(emotion, emotion - 1.0)
+
+
+def build_head(
+    head: str | type[Head],
+    streams: Sequence[Stream],
+    seed: int = 1,
+    valence: bool = True,
+    classes: int = CLASSES,
+    **keys: Any,
+) -> Head:
+    """Make a head with its sample recipe; `keys` are recipe keys above it."""
+    kind: type[Head] = head_class(head) if isinstance(head, str) else head
+    recipe = kind.Recipe.model_validate({**kind.sample, **keys})
+    shapes = [stream.shape for stream in streams]
+    return kind(recipe, shapes, classes, valence and recipe.predicts_valence, "cpu", seed)
+
+
+def train_head(head: Head, streams: Sequence[Stream], targets: Targets, rows: np.ndarray = TRAIN) -> list[Epoch]:
+    """Train a head on some of the sample clips, with the last twenty for validation; return its epochs."""
+    epochs: list[Epoch] = []
+    measure = accuracy_of(targets)
+    head.fit(head.prepare(streams, "cpu"), targets, rows, VAL, measure, epochs.append)
+    return epochs
+
+
+def accuracy_of(targets: Targets) -> Callable[[Outputs], float]:
+    """Return the measure of outputs for the validation clips."""
+    return lambda out: float((out.logits.argmax(axis=1) == targets.emotion[VAL]).mean())
+
+
+def expect_refusal(error: type[EmoError], says: str, ask: Callable[[], object]) -> None:
+    """Check that something is refused with a message in which `says` occurs."""
+    message = None
+    try:
+        ask()
+    except error as refused:
+        message = str(refused)
+    assert message is not None, f"no {error.__name__} that says {says!r}"
+    assert says in message, f"the message {message!r} lacks {says!r}"
+
+
+# ---- heads ----------------------------------------------------------------------------------------------------------
+
+
+def learns_what_can_be_learned(name: str | type[Head]) -> None:
+    """It tells the classes of clips that it has not seen, and its best epoch is the one that it keeps."""
+    streams, targets = sample_streams()
+    head = build_head(name, streams)
+    epochs = train_head(head, streams, targets)
+    out = head.predict(head.prepare(streams, "cpu"), np.arange(60))
+    assert (out.logits.argmax(axis=1) == targets.emotion).mean() > 0.9
+    assert out.logits.shape == (60, CLASSES)
+    assert out.logits.dtype == np.float64
+    kept = (out.logits[VAL].argmax(axis=1) == targets.emotion[VAL]).mean()
+    assert abs(max(epoch.metric for epoch in epochs) - kept) < 1e-6
+    assert (out.valence is not None) == type(head).Recipe().predicts_valence
+
+
+def takes_any_number_of_streams(name: str | type[Head]) -> None:
+    """One stream, two or four."""
+    for dims in ((4,), (4, 3), (2, 3, 4, 5)):
+        streams, targets = sample_streams(dims)
+        head = build_head(name, streams)
+        train_head(head, streams, targets)
+        assert head.predict(head.prepare(streams, "cpu"), np.arange(3)).logits.shape == (3, CLASSES)
+
+
+def answers_alike_alone_and_in_a_batch(name: str | type[Head]) -> None:
+    """An answer does not depend on the other clips that are asked about; no clip is an answer too."""
+    for sequence in (False, True):
+        streams, targets = sample_streams(sequence=sequence)
+        if sequence and not _class(name).sequences:
+            continue
+        head = build_head(name, streams)
+        train_head(head, streams, targets)
+        data = head.prepare(streams, "cpu")
+        alone = np.concatenate([head.predict(data, np.array([i])).logits for i in range(8)])
+        assert np.abs(alone - head.predict(data, np.arange(8)).logits).max() < 1e-5
+        assert head.predict(data, np.arange(0)).logits.shape == (0, CLASSES)
+
+
+def is_a_function_of_its_seed(name: str | type[Head]) -> None:
+    """The same seed gives the same bits, and another seed does not, unless the head says that it is fixed."""
+    streams, targets = sample_streams()
+    heads = [build_head(name, streams, seed) for seed in (1, 1, 2)]
+    for head in heads:
+        train_head(head, streams, targets)
+    a, b, c = (head.state() for head in heads)
+    assert all(np.array_equal(a[key], b[key]) for key in a)
+    assert all(np.array_equal(a[key], c[key]) for key in a) == _class(name).fixed
+
+
+def leaves_the_callers_random_state_alone(name: str | type[Head]) -> None:
+    """Neither training nor answering draws from torch's or numpy's own generators."""
+    streams, targets = sample_streams()
+    torch.manual_seed(5)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    head = build_head(name, streams)
+    train_head(head, streams, targets)
+    head.predict(head.prepare(streams, "cpu"), np.arange(3))
+    assert torch.equal(before, torch.get_rng_state())
+    assert numpy_before == np.random.get_state()[1].tolist()
+
+
+def answers_finitely_without_a_class(name: str | type[Head]) -> None:
+    """A fold without one class, or with a single one, still gives finite logits."""
+    streams, targets = sample_streams()
+    for seen in ({0, 1}, {2}):
+        rows = np.array([i for i in TRAIN if targets.emotion[i] in seen])
+        head = build_head(name, streams)
+        train_head(head, streams, targets, rows)
+        out = head.predict(head.prepare(streams, "cpu"), rows)
+        assert np.isfinite(out.logits).all()
+        if _class(name).fixed:
+            assert set(out.logits.argmax(axis=1).tolist()) == seen
+
+
+def saves_and_loads_strictly(name: str | type[Head]) -> None:
+    """`load` takes what `state` gives, bit by bit, and refuses anything that lacks a tensor or has one more."""
+    streams, targets = sample_streams()
+    head, fresh = build_head(name, streams), build_head(name, streams, seed=9)
+    train_head(head, streams, targets)
+    fresh.load(head.state())
+    data = head.prepare(streams, "cpu")
+    assert np.array_equal(fresh.predict(data, np.arange(9)).logits, head.predict(data, np.arange(9)).logits)
+    some = next(iter(head.state()))
+    less = {key: array for key, array in head.state().items() if key != some}
+    expect_refusal(ModelError, some, lambda: fresh.load(less))
+    expect_refusal(ModelError, "stranger", lambda: fresh.load(head.state() | {"stranger": np.zeros(1)}))
+
+
+def says_whether_it_takes_sequences(name: str | type[Head]) -> None:
+    """Streams with several rows per clip are trained on or refused, as the class declares."""
+    streams, targets = sample_streams(sequence=True)
+    if _class(name).sequences:
+        train_head(build_head(name, streams), streams, targets)
+    else:
+        expect_refusal(UsageError, "one row per clip", lambda: build_head(name, streams))
+
+
+def searches_what_it_declares(name: str | type[Head]) -> None:
+    """`searchable` names keys of its recipe, and a search can train it; or it says why there is none."""
+    streams, targets = sample_streams()
+    kind = _class(name)
+    strange = [key for key in getattr(kind.Recipe(), "search", {}) if key not in kind.Recipe.searchable]
+    assert not strange, f"search names {strange}, which searchable does not"
+    if (why := kind.why_not_searched(())) is not None:
+        assert kind.name() in why
+        return
+    heads = [build_head(name, streams, seed) for seed in (1, 2)]
+    told: list[Epoch] = []
+    folds = [Fold(TRAIN, VAL, accuracy_of(targets), told.append) for _ in heads]
+    best = kind.fit_all(heads, kind.prepare(streams, "cpu"), targets, folds, keep=False)
+    assert all(epoch >= 1 for epoch in best)
+    assert len(told) >= len(heads)
+
+
+HEAD_CHECKS: tuple[HeadCheck, ...] = (
+    learns_what_can_be_learned,
+    takes_any_number_of_streams,
+    answers_alike_alone_and_in_a_batch,
+    is_a_function_of_its_seed,
+    leaves_the_callers_random_state_alone,
+    answers_finitely_without_a_class,
+    saves_and_loads_strictly,
+    says_whether_it_takes_sequences,
+    searches_what_it_declares,
+)
+
+
+def _class(name: str | type[Head]) -> type[Head]:
+    return head_class(name) if isinstance(name, str) else name
+
+
+# ---- metrics --------------------------------------------------------------------------------------------------------
 
 NOTE = "A sentence that must stand beside the number."
 

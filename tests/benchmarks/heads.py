@@ -21,10 +21,12 @@ from record import PAGE, alternate, record, typed
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
-from emo.train.features import Stream
-from emo.train.heads.attention import Attention, Linear, merbench_attention, one_thread
-from emo.train.heads.base import Part, Targets
-from emo.train.heads.fit import make_folds
+from emo.train.features import Stream, StreamShape
+from emo.train.heads.attention import Attention, merbench_attention
+from emo.train.heads.base import Fold, Targets
+from emo.train.heads.folds import make_folds
+from emo.train.heads.layers import Linear
+from emo.train.heads.objective import one_thread
 from emo.train.heads.search import Draw, draw
 from emo.train.metrics.labels import weighted_f1
 from emo.train.recipe import load_recipe
@@ -75,7 +77,7 @@ class Bench:
         self.data = Attention.prepare([Stream(str(k), each) for k, each in enumerate(self.rows)], self.device)
         self.samples = Samples(self.rows, emotion, self.targets.valence)
 
-    def parts(self, each: Draw, count: int | None = None) -> Iterator[tuple[int, Part]]:
+    def parts(self, each: Draw, count: int | None = None) -> Iterator[tuple[int, Fold]]:
         """The seed and the part of the first folds of a draw."""
         everyone = np.arange(len(self.targets.emotion))
         for fold, val in enumerate(self.folds[each.seed][:count]):
@@ -84,12 +86,12 @@ class Bench:
             def measure(out: Any, truth: np.ndarray = truth) -> float:
                 return weighted_f1(truth, out.logits.argmax(axis=1), CLASSES)
 
-            yield 1000 * each.seed + fold, Part(np.delete(everyone, val), val, measure, lambda epoch: None)
+            yield 1000 * each.seed + fold, Fold(np.delete(everyone, val), val, measure, lambda epoch: None)
 
     def head(self, each: Draw, seed: int, epochs: int) -> Attention:
         recipe = each.recipe.model_copy(update={"epochs": epochs})
-        dims = [(rows.shape[1], False) for rows in self.rows]
-        return Attention(recipe, dims, CLASSES, True, self.device, seed)
+        shapes = [StreamShape(rows.shape[1]) for rows in self.rows]
+        return Attention(recipe, shapes, CLASSES, True, self.device, seed)
 
     def peers(self) -> None:
         """MERBench: a DataLoader per model, batches of 32 collated clip by clip, Adam, a look at the held-out fold."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from emo.train.heads.attention import (
     OFFICIAL_STREAMS,
     AttentionFusion,
-    head_loss,
     load_official,
     mer2023_attention,
     merbench_attention,
 )
+from emo.train.heads.objective import head_loss
 from emo.train.metrics.labels import combined_metric, read_labels, read_predictions, score, weighted_f1
 
 GOLDEN_CASES = ["case6_attention_head"]

@@ -36,6 +36,7 @@ class FakeStore:
     rows: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     failed: list[FakeFailure] = field(default_factory=list)
     path: str = "memory"
+    media: dict[str, str] = field(default_factory=dict)
 
     def add(self, spec: EncoderSpec, rows: Mapping[str, np.ndarray]) -> None:
         self.specs[spec.name] = spec
@@ -56,6 +57,9 @@ class FakeStore:
     def fail(self, name: str, clip: str, kind: str) -> None:
         del self.rows[name][clip]
         self.failed.append(FakeFailure(self.specs[name].key, clip, kind))
+
+    def clip_row(self, clip_id: str) -> tuple[str, str | None, int, int] | None:
+        return (self.media[clip_id], None, 0, 0) if clip_id in self.media else None
 
     def get(self, feature: str, clip_id: str) -> FakeFeature:
         return FakeFeature(self.rows[self.resolve(feature).name][clip_id])

@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emo.featstore.clip import Label
+from emo.featstore.clip import Clip, Label
+from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.featstore.workspace import DataTable
 from emo.train.heads.base import HeadRecipe, Outputs
-from emo.train.heads.fit import FitResult, Mean, Progress, fit_head, make_folds, predict_run
+from emo.train.heads.ensemble import LogitMean
+from emo.train.heads.fit import FitResult, Progress, fit_head
+from emo.train.heads.folds import group_clips, make_folds
+from emo.train.heads.predict import predict_run
 from emo.train.recipe import HEADS, load_recipe, make_recipe
-from emo.train.runs import load_run
+from emo.train.runs import load_run, tell_splits
 
 Fill = Callable[..., Any]
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
@@ -51,6 +56,7 @@ def test_every_head_learns_and_fills_its_run_folder(fill: Fill, tmp_path: Path, 
         "log.jsonl",
         "metrics.json",
         "predictions.jsonl",
+        "clips.json",
         *(f"seed0-fold{fold}.safetensors" for fold in range(3)),
     }
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -88,7 +94,7 @@ def test_the_same_recipe_gives_the_same_bytes_again(fill: Fill, tmp_path: Path) 
     for name in ("a", "b"):
         fit(fill(), tmp_path / name, quick(features=features, seeds=[3]))
     files = sorted(path.name for path in (tmp_path / "a").iterdir() if path.name != "run.json")
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
@@ -263,8 +269,125 @@ def test_folds_are_even_disjoint_and_a_function_of_the_seed(n: int, folds: int, 
         assert not all(np.array_equal(a, b) for a, b in zip(parts, other, strict=True))
 
 
+GROUPED = {
+    "speakers of equal size": [Clip(f"c{i}", speaker=f"s{i % 19}") for i in range(380)],
+    "speakers of any size": [Clip(f"c{i}", speaker=f"s{int(i**0.5)}") for i in range(100)],
+    "few speakers": [Clip(f"c{i}", speaker=f"s{i % 3}") for i in range(30)],
+    "speakers and dialogues": [Clip(f"c{i}", speaker=f"s{i // 4}", dialogue=f"d{i // 10}") for i in range(120)],
+    "sessions": [Clip(f"c{i}", speaker=f"s{i % 10}", session=f"e{i % 10 // 2}") for i in range(100)],
+    "some without a speaker": [Clip(f"c{i}", speaker=f"s{i % 7}" if i % 2 else None) for i in range(60)],
+}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("case", GROUPED)
+def test_nobody_is_in_two_folds(case: str, seed: int) -> None:
+    clips = GROUPED[case]
+    groups = group_clips(clips)
+    assert groups.of is not None
+    emotion = np.random.default_rng(1).integers(4, size=len(clips))
+    count = min(5, len(groups))
+    folds = make_folds(emotion, count, seed, True, groups.of)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(clips)))
+    assert all(len(fold) for fold in folds)
+    for name in groups.by:
+        held = [{getattr(clips[i], name) for i in fold} - {None} for fold in folds]
+        assert sum(map(len, held)) == len(set().union(*held)), name
+    assert all(
+        np.array_equal(a, b) for a, b in zip(folds, make_folds(emotion, count, seed, True, groups.of), strict=True)
+    )
+    if "equal size" in case:
+        assert {len(fold) for fold in folds} == {60, 80}  # 19 speakers of 20 clips
+        for other in make_folds(emotion, count, seed + 1, True, groups.of):
+            assert not any(np.array_equal(other, fold) for fold in folds)
+    if case == "sessions":
+        assert len(groups) == 5
+
+
+def test_a_cast_that_talks_in_every_dialogue_is_kept_together_by_speaker_alone() -> None:
+    clips = [Clip(f"c{i}", speaker=f"s{i % 6}", dialogue=f"d{i // 7}") for i in range(84)]
+    groups = group_clips(clips)
+    assert groups.by == ("speaker",)
+    assert groups.note == "Folds keep clips of one speaker together (6 groups), but not those of one dialogue."
+    alone = [Clip(f"c{i}", speaker="only") for i in range(10)]
+    assert group_clips(alone).of is None
+    assert "nearly all clips share one speaker" in group_clips(alone).note
+    assert group_clips([Clip("a"), Clip("b")]).note == ""
+
+
+def spoken(clips: list[Clip], speakers: int = 8) -> list[Clip]:
+    return [replace(clip, speaker=f"s{i % speakers}") for i, clip in enumerate(clips)]
+
+
+def test_a_run_holds_speakers_out_and_says_so_unless_the_recipe_wants_random_folds(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    plain = fit((store, clips), tmp_path / "plain")
+    assert plain.run.info["folds"] == {"by": ["random"], "groups": 40}
+    clips = spoken(clips)
+    result = fit((store, clips), tmp_path / "run")
+    assert "Folds keep clips of one speaker together (8 groups)." in result.notes
+    assert result.run.info["folds"] == {"by": ["speaker"], "groups": 8}
+    who = {clip.id: clip.speaker for clip in clips}
+    held: dict[int, set[str | None]] = {}
+    for row in rows_of(tmp_path / "run"):
+        if row["folds"]:
+            held.setdefault(row["folds"][0], set()).add(who[row["name"]])
+    assert len(held) == 3
+    assert sum(map(len, held.values())) == 8
+    free = fit((store, clips), tmp_path / "random", quick(fold_by="random"))
+    assert (tmp_path / "random/predictions.jsonl").read_bytes() == (tmp_path / "plain/predictions.jsonl").read_bytes()
+    assert "Folds are random: clips of one speaker may be in several folds." in free.notes
+    few = fit((store, spoken(clips, 2)), tmp_path / "few")
+    assert "2 groups by speaker allow 2 folds instead of 3." in few.notes
+
+
+def test_a_search_holds_speakers_out_too(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    recipe = quick(epochs=1, folds=20, search={"lr": [0.01, 0.001]})
+    result = fit((store, spoken(clips)), tmp_path / "run", recipe, search=2)
+    assert result.search is not None
+    assert {len(draw["folds"]) for row in result.search["configurations"] for draw in row["draws"]} == {8}
+
+
+def test_no_actor_of_ravdess_is_in_two_folds(shared: Path) -> None:
+    table = DataTable("RAVDESS", shared / "data/ravdess_speech_16k", "ravdess")
+    clips = [clip for clip in open_dataset("RAVDESS", table).clips() if clip.label and clip.split <= "actor19"]
+    groups = group_clips(clips)
+    assert (len(groups), groups.by) == (19, ("speaker",))
+    emotion = np.unique([clip.label.emotion for clip in clips if clip.label], return_inverse=True)[1]
+    folds = make_folds(emotion, 5, 0, True, groups.of)
+    held = [{clips[i].speaker for i in fold} for fold in folds]
+    assert sorted(map(len, held)) == [3, 4, 4, 4, 4]
+    assert len(set().union(*held)) == 19
+
+
+def test_parts_that_are_meant_to_be_held_out_are_not_trained_on_unless_asked(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    names = ("train", "eval", "Val", "dev_corpus", "held-out", "actor07")
+    clips = [replace(clip, split=names[i % 6]) if i < 40 else clip for i, clip in enumerate(clips)]
+    result = fit((store, clips), tmp_path / "run", quick("logistic"))
+    splits = result.run.info["splits"]
+    assert splits["trained"] == {"train": 7, "actor07": 6}
+    assert splits["left_out"] == {"eval": 7, "Val": 7, "dev_corpus": 7, "held-out": 6, "test1": 6}
+    assert tell_splits(splits) == (
+        "Trained on train (7), actor07 (6); left out: eval (7), Val (7), dev_corpus (7), held-out (6), test1 (6); "
+        "without a label: pool (2)."
+    )
+    asked = fit((store, clips), tmp_path / "asked", quick("logistic", train_splits=["eval", "val"]))
+    assert asked.run.info["splits"]["trained"] == {"eval": 7, "Val": 7}
+
+
+def test_the_run_folder_names_the_clips_and_media_that_it_has_seen(fill: Fill, tmp_path: Path) -> None:
+    store, clips = fill()
+    store.media = {"clip_000": "ab" * 16, "clip_001": "clip:clip_001", "clip_044": "cd" * 16}
+    fit((store, clips), tmp_path / "run", quick("logistic"))
+    seen = json.loads((tmp_path / "run/clips.json").read_text())
+    assert seen["train"] == seen["validation"] == [clip.id for clip in clips[:40]]
+    assert seen["media"] == {"clip_000": "ab" * 16}
+
+
 def test_the_ensemble_is_the_mean_of_raw_logits() -> None:
-    mean = Mean(2, 2)
+    mean = LogitMean(2, 2)
     mean.add(np.array([0, 1]), Outputs(np.array([[4.0, 0.0], [0.0, 1.0]]), np.array([1.0, 5.0])))
     mean.add(np.array([0]), Outputs(np.array([[-1.0, 1.0]]), np.array([2.0])))
     # a majority vote or a mean of probabilities could say otherwise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,122 +14,20 @@ from torch import nn
 
 from emo.featstore.errors import ModelError, UsageError
 from emo.train.features import Stream
-from emo.train.heads.attention import Fused, head_loss, load_official, mer2023_attention, merbench_attention
-from emo.train.heads.base import Epoch, Head, Outputs, Targets
-from emo.train.recipe import HEADS, head_class, make_recipe
-
-QUICK = {"attention": {"epochs": 15}, "attention-mer2023": {"epochs": 15}, "logistic": {}, "knn": {"k": 5}}
-FIXED = ("logistic", "knn")  # every seed ends in the same place
-CLASSES = 3
-
-
-def make_streams(dims: Sequence[int] = (6, 5), n: int = 60, sequence: bool = False) -> tuple[list[Stream], Targets]:
-    rng = np.random.default_rng(0)
-    emotion = rng.integers(CLASSES, size=n)
-    streams = []
-    for k, dim in enumerate(dims):
-        centre = rng.normal(size=(CLASSES, dim)) * 3
-        lengths = rng.integers(1, 6, size=n) if sequence else np.ones(n, dtype=int)
-        rows = (centre[np.repeat(emotion, lengths)] + rng.normal(size=(lengths.sum(), dim))).astype(np.float32)
-        streams.append(Stream(f"s{k}", rows, np.cumsum([0, *lengths]) if sequence else None))
-    return streams, Targets(emotion, emotion - 1.0)
+from emo.train.heads.attention import load_official, mer2023_attention, merbench_attention
+from emo.train.heads.base import Targets
+from emo.train.heads.objective import Fused, head_loss
+from emo.train.recipe import HEADS, head_class
+from emo.train.testing import CLASSES, HEAD_CHECKS
+from emo.train.testing import build_head as build
+from emo.train.testing import sample_streams as make_streams
+from emo.train.testing import train_head as train
 
 
-def build(
-    name: str, streams: Sequence[Stream], seed: int = 1, valence: bool = True, classes: int = CLASSES, **keys: Any
-) -> Head:
-    recipe = make_recipe({"head": name, **QUICK[name], **keys})
-    dims = [(stream.dim, stream.sequence) for stream in streams]
-    return head_class(name)(recipe, dims, classes, valence and recipe.predicts_valence, "cpu", seed)
-
-
-def train(head: Head, streams: Sequence[Stream], targets: Targets, rows: np.ndarray) -> list[Epoch]:
-    def accuracy(out: Outputs) -> float:
-        return float((out.logits.argmax(axis=1) == targets.emotion[40:60]).mean())
-
-    epochs: list[Epoch] = []
-    head.fit(head.prepare(streams, "cpu"), targets, rows, np.arange(40, 60), accuracy, epochs.append)
-    return epochs
-
-
+@pytest.mark.parametrize("check", HEAD_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", HEADS)
-class TestEveryHead:
-    def test_it_learns_what_can_be_learned(self, name: str) -> None:
-        streams, targets = make_streams()
-        head = build(name, streams)
-        epochs = train(head, streams, targets, np.arange(40))
-        out = head.predict(head.prepare(streams, "cpu"), np.arange(60))
-        assert (out.logits.argmax(axis=1) == targets.emotion).mean() > 0.9
-        assert out.logits.shape == (60, CLASSES)
-        assert out.logits.dtype == np.float64
-        assert max(epoch.metric for epoch in epochs) == pytest.approx(
-            (out.logits[40:].argmax(axis=1) == targets.emotion[40:]).mean()
-        )
-
-    @pytest.mark.parametrize("dims", [(4,), (4, 3), (2, 3, 4, 5)])
-    def test_any_number_of_streams(self, name: str, dims: tuple[int, ...]) -> None:
-        streams, targets = make_streams(dims)
-        head = build(name, streams)
-        train(head, streams, targets, np.arange(40))
-        assert head.predict(head.prepare(streams, "cpu"), np.arange(3)).logits.shape == (3, CLASSES)
-
-    def test_an_answer_does_not_depend_on_its_batch(self, name: str) -> None:
-        streams, targets = make_streams()
-        head = build(name, streams)
-        train(head, streams, targets, np.arange(40))
-        data = head.prepare(streams, "cpu")
-        alone = np.concatenate([head.predict(data, np.array([i])).logits for i in range(5)])
-        assert np.abs(alone - head.predict(data, np.arange(5)).logits).max() < 1e-5
-        assert head.predict(data, np.arange(0)).logits.shape == (0, CLASSES)
-
-    def test_the_same_seed_gives_the_same_bits_and_another_does_not(self, name: str) -> None:
-        streams, targets = make_streams()
-        heads = [build(name, streams, seed) for seed in (1, 1, 2)]
-        for head in heads:
-            train(head, streams, targets, np.arange(40))
-        a, b, c = (head.state() for head in heads)
-        assert all(np.array_equal(a[key], b[key]) for key in a)
-        if name not in FIXED:
-            assert any(not np.array_equal(a[key], c[key]) for key in a)
-
-    def test_training_leaves_the_callers_random_state_alone(self, name: str) -> None:
-        streams, targets = make_streams()
-        torch.manual_seed(5)
-        before = torch.get_rng_state()
-        train(build(name, streams), streams, targets, np.arange(40))
-        assert torch.equal(before, torch.get_rng_state())
-
-    def test_a_fold_without_one_class_still_answers_finitely(self, name: str) -> None:
-        streams, targets = make_streams()
-        for seen in ({0, 1}, {2}):
-            rows = np.array([i for i in range(40) if targets.emotion[i] in seen])
-            head = build(name, streams)
-            train(head, streams, targets, rows)
-            out = head.predict(head.prepare(streams, "cpu"), rows)
-            assert np.isfinite(out.logits).all()
-            if name in FIXED:
-                assert set(out.logits.argmax(axis=1)) == seen
-
-    def test_state_and_load_are_inverse_and_strict(self, name: str) -> None:
-        streams, targets = make_streams()
-        head, fresh = build(name, streams), build(name, streams, seed=9)
-        train(head, streams, targets, np.arange(40))
-        fresh.load(head.state())
-        data = head.prepare(streams, "cpu")
-        assert np.array_equal(fresh.predict(data, np.arange(9)).logits, head.predict(data, np.arange(9)).logits)
-        some = next(iter(head.state()))
-        with pytest.raises(ModelError, match=some.replace(".", r"\.")):
-            fresh.load({key: array for key, array in head.state().items() if key != some})
-        with pytest.raises(ModelError, match="stranger"):
-            fresh.load(head.state() | {"stranger": np.zeros(1)})
-
-    def test_it_says_whether_it_takes_sequences(self, name: str) -> None:
-        streams, targets = make_streams(sequence=True)
-        if name == "attention":
-            train(build(name, streams), streams, targets, np.arange(40))
-        else:
-            with pytest.raises(UsageError, match="one row per clip"):
-                build(name, streams)
+def test_every_head_keeps_the_contract(name: str, check: Callable[[str], None]) -> None:
+    check(name)
 
 
 def test_the_number_of_cpu_threads_changes_no_bit() -> None:

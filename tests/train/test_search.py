@@ -17,9 +17,9 @@ from emo.featstore.clip import Label
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Table
 from emo.train.answers import read_predictions
-from emo.train.features import Stream
+from emo.train.features import Stream, StreamShape
 from emo.train.heads import stack
-from emo.train.heads.base import Epoch, Head, HeadRecipe, Outputs, Part, Targets
+from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Outputs, Targets
 from emo.train.heads.fit import Progress, fit_head
 from emo.train.heads.noise import Drop, draw_noise
 from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
@@ -59,10 +59,10 @@ class Material:
         """One per settings and fold."""
         kind = head_class(name)
         recipes = [make_recipe({"head": name, "epochs": 6, "batch_size": 16, **keys, **each}) for each in settings]
-        dims = [(stream.dim, False) for stream in self.streams]
-        return [kind(recipe, dims, CLASSES, True, "cpu", 10 + fold) for recipe in recipes for fold in range(3)]
+        shapes = [StreamShape(stream.dim) for stream in self.streams]
+        return [kind(recipe, shapes, CLASSES, True, "cpu", 10 + fold) for recipe in recipes for fold in range(3)]
 
-    def parts(self, count: int, told: list[list[Epoch]]) -> list[Part]:
+    def parts(self, count: int, told: list[list[Epoch]]) -> list[Fold]:
         found = []
         for i in range(count):
             val = np.arange(i % 3, self.n, 3)
@@ -72,7 +72,7 @@ class Material:
                 return -float(np.mean((out.valence - self.emotion[val] + 1) ** 2))  # tells small differences
 
             told.append([])
-            found.append(Part(np.delete(np.arange(self.n), val), val, measure, told[-1].append))
+            found.append(Fold(np.delete(np.arange(self.n), val), val, measure, told[-1].append))
         return found
 
     def train(self, heads: list[Head], together: bool, keep: bool = True) -> tuple[list[int], list[list[Epoch]]]:

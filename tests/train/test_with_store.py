@@ -13,7 +13,8 @@ import pytest
 
 from emo.featstore.errors import FeatureMissing, MediaError
 from emo.featstore.storage.store import Store, open_store
-from emo.train.heads.fit import fit_head, predict_run
+from emo.train.heads.fit import fit_head
+from emo.train.heads.predict import predict_run
 from emo.train.metrics.labels import Prediction, read_predictions, score
 from emo.train.recipe import make_recipe
 from emo.train.runs import latest_run, new_run

@@ -1,7 +1,11 @@
-"""Contract of a head: a recipe and four methods. A new head is one file here and one line in `emo.train.recipe`."""
+"""The contract of a head: what it declares, and what it can be asked to do.
+
+A new head is one file beside this one and one line in `emo.train.recipe`; it must pass `emo.train.testing.HEAD_CHECKS`.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
-from emo.train.features import Missing, Pool, Stream
+from emo.featstore.errors import TrainError, UsageError
+from emo.train.features import Missing, Pool, Stream, StreamShape
+from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
 
 Metric = Literal["auto", "combined", "f1_weighted", "accuracy"]
@@ -28,9 +34,14 @@ def _choice(value: Any) -> Any:
 
 
 class HeadRecipe(Recipe):
-    """Keys that every head has; the commented files in `recipes/` say what each means."""
+    """Keys that every head has; the commented files in `recipes/` say what each means.
+
+    Attributes:
+        searchable: Keys whose values `--search` may draw; empty where a head has nothing to search.
+    """
 
     makes: ClassVar[str] = "head"
+    searchable: ClassVar[tuple[str, ...]] = ()
     head: str
     features: tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...] = Field(
         default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True
@@ -39,6 +50,7 @@ class HeadRecipe(Recipe):
     train_splits: tuple[str, ...] | None = None
     folds: int = Field(default=5, ge=2)
     stratify: bool = True
+    fold_by: FoldBy = "speaker"
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     select_by: Metric = "auto"
 
@@ -53,6 +65,11 @@ class HeadRecipe(Recipe):
     def predicts_valence(self) -> bool:
         """Whether the head learns valence where clips have one."""
         return False
+
+    @property
+    def passes(self) -> int | None:
+        """Passes over the training clips, of which validation chooses the best; `None` where there is no choice."""
+        return None
 
     @property
     def title(self) -> str:
@@ -104,7 +121,7 @@ OnEpoch = Callable[[Epoch], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class Fold:
     """What one of several heads trains on and is chosen by; the arguments of `Head.fit`."""
 
     train: np.ndarray
@@ -118,18 +135,50 @@ class Head(ABC):
 
     Args:
         recipe: An instance of the class's `Recipe`.
-        dims: `(D, is a sequence)` of each stream, in recipe order.
+        shapes: Shape of each stream, in recipe order.
         classes: Number of labels C.
         valence: Whether to predict valence too.
         device: Torch device name, for the heads that use one.
+        seed: Decides everything that is random.
+
+    Attributes:
+        Recipe: Its keys; the default of `head` is the head's name.
+        sequences: Whether it reads streams with several rows per clip.
+        fixed: Whether every seed ends in the same place.
+        sample: Recipe keys with which it learns a small set in about a second; the contract test takes them.
     """
 
     Recipe: ClassVar[type[HeadRecipe]]
+    sequences: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
+    sample: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def __init__(
-        self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
+        self, recipe: Any, shapes: Sequence[StreamShape], classes: int, valence: bool, device: str, seed: int
     ) -> None: ...
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the name under which recipes ask for the head."""
+        return str(cls.Recipe.model_fields["head"].default)
+
+    @classmethod
+    def check_shapes(cls, shapes: Sequence[StreamShape]) -> None:
+        """Refuse streams that the head cannot read.
+
+        Raises:
+            UsageError: It takes one row per clip, and a stream has several.
+        """
+        if not cls.sequences and any(shape.sequence for shape in shapes):
+            raise UsageError(
+                f"Head {cls.name()} takes one row per clip.", "Pool the sequences: {name: ..., pool: mean}."
+            )
+
+    @classmethod
+    def why_not_searched(cls, shapes: Sequence[StreamShape]) -> str | None:
+        """Return why settings of the head cannot be searched on these streams; `None` where they can."""
+        return None if cls.Recipe.searchable else f"Head {cls.name()} has no epochs to train together."
 
     @classmethod
     @abstractmethod
@@ -140,26 +189,25 @@ class Head(ABC):
     def fit(
         self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
     ) -> int:
-        """Train on the rows `train`, keep the epoch at which `measure` of the rows `val` is best, and return it."""
+        """Train on the rows `train`, keep the epoch at which `measure` of the rows `val` is best, and return it.
 
-    @classmethod
-    def why_not_together(cls, dims: Sequence[tuple[int, bool]]) -> str | None:
-        """Why heads over these streams cannot be trained together; `None` where they can."""
-        return f"Head {cls.Recipe.model_fields['head'].default} has no epochs to train together."
+        Raises:
+            TrainError: The training diverges.
+        """
 
     @classmethod
     def fit_all(
-        cls, heads: Sequence[Head], data: Any, targets: Targets, parts: Sequence[Part], keep: bool = True
+        cls, heads: Sequence[Head], data: Any, targets: Targets, folds: Sequence[Fold], keep: bool = True
     ) -> list[int]:
-        """Train several heads, each on its part: what `fit` does one by one, and together where that is faster.
+        """Train several heads, each on its fold: one by one here, together in a head that can do so faster.
 
         Args:
             heads: Of this class, over the same streams.
             data: From `prepare`.
             targets: Of all clips.
-            parts: One per head.
+            folds: One per head.
             keep: Whether the trained heads are wanted. Without, they may stay as they were, and of a head that
-                diverges the best epoch is 0.
+                diverges the best epoch is 0 and the last metric NaN.
 
         Returns:
             The best epoch of each head.
@@ -167,22 +215,28 @@ class Head(ABC):
         Raises:
             TrainError: A head diverges that is to be kept.
         """
-        return [
-            head.fit(data, targets, part.train, part.val, part.measure, part.on_epoch)
-            for head, part in zip(heads, parts, strict=True)
-        ]
+        best = []
+        for head, fold in zip(heads, folds, strict=True):
+            try:
+                best.append(head.fit(data, targets, fold.train, fold.val, fold.measure, fold.on_epoch))
+            except TrainError:
+                if keep:
+                    raise
+                fold.on_epoch(Epoch(0, None, math.nan, False))
+                best.append(0)
+        return best
 
     @abstractmethod
     def predict(self, data: Any, rows: np.ndarray) -> Outputs:
-        """Outputs for the given rows, in their order."""
+        """Return the outputs for the given rows, in their order."""
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
-        """Everything learned, by name."""
+        """Return everything learned, by name."""
 
     @abstractmethod
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Inverse of `state`, strict.
+        """Take over what `state` has returned, strictly.
 
         Raises:
             ModelError: A name or shape differs; all differences are named.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from emo.featstore.errors import ModelError, UsageError
-from emo.train.features import Stream
+from emo.featstore.errors import ModelError
+from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
 
 
@@ -28,14 +28,15 @@ class Knn(Head):
     Its logits are log-probabilities; every class has the vote of one neighbour at cosine 0, so none is minus infinity.
     """
 
-    Recipe = KnnRecipe
+    Recipe: ClassVar[type[HeadRecipe]] = KnnRecipe
+    fixed = True
+    sample: ClassVar[Mapping[str, Any]] = {"k": 5}
 
     def __init__(
-        self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
+        self, recipe: Any, shapes: Sequence[StreamShape], classes: int, valence: bool, device: str, seed: int
     ) -> None:
-        if any(sequence for _, sequence in dims):
-            raise UsageError("Head knn takes one row per clip.", "Pool the sequences: {name: ..., pool: mean}.")
-        self.recipe, self.classes, self.widths = recipe, classes, [dim for dim, _ in dims]
+        self.check_shapes(shapes)
+        self.recipe, self.classes, self.widths = recipe, classes, [shape.dim for shape in shapes]
         width = sum(self.widths)
         self._state = {
             "mean": np.zeros(width, np.float32),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from emo.featstore.errors import ModelError, UsageError
-from emo.train.features import Stream
+from emo.featstore.errors import ModelError
+from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
 
 
@@ -28,14 +28,14 @@ class Logistic(Head):
     instead of minus infinity, so that a mean over folds stays finite.
     """
 
-    Recipe = LogisticRecipe
+    Recipe: ClassVar[type[HeadRecipe]] = LogisticRecipe
+    fixed = True
 
     def __init__(
-        self, recipe: Any, dims: Sequence[tuple[int, bool]], classes: int, valence: bool, device: str, seed: int
+        self, recipe: Any, shapes: Sequence[StreamShape], classes: int, valence: bool, device: str, seed: int
     ) -> None:
-        if any(sequence for _, sequence in dims):
-            raise UsageError("Head logistic takes one row per clip.", "Pool the sequences: {name: ..., pool: mean}.")
-        width = sum(dim for dim, _ in dims)
+        self.check_shapes(shapes)
+        width = sum(shape.dim for shape in shapes)
         self.recipe = recipe
         self._state = {
             "mean": np.zeros(width),

@@ -18,11 +18,11 @@ LEVELS = 2**16  # a dropout probability is rounded to a multiple of 1 / LEVELS
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators as a pure function of the seed; the caller's own state comes back afterwards."""
+def seeded(seed: int, device: torch.device, epoch: int = 0) -> Iterator[None]:
+    """Torch's generators as a pure function of seed and epoch; the caller's own state comes back afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(_key(seed, 0))  # epochs count from 1
+        torch.manual_seed(_key(seed, epoch))  # epochs count from 1; 0 is for the initial weights
         yield
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Table
+from emo.train.features import StreamShape
 from emo.train.heads.base import HeadRecipe
-from emo.train.recipe import HEADS, head_class
+from emo.train.recipe import head_class, head_names
 
 RUNS = 6  # of the chosen settings, averaged in the end: MERBench/README.md
 SHOWN = 20  # rows of the leaderboard on the screen; search.json holds all
@@ -32,13 +33,15 @@ class Draw:
     seed: int
 
 
-def check_search(recipe: HeadRecipe, dims: Sequence[tuple[int, bool]] = ()) -> None:
-    """Raises:
-    UsageError: The head, its streams or the recipe allow no search; the message says what does.
+def check_search(recipe: HeadRecipe, shapes: Sequence[StreamShape] = ()) -> None:
+    """Refuse a search that cannot be done; the message says what can.
+
+    Raises:
+        UsageError: The head, its streams or the recipe allow none.
     """
-    if why := head_class(recipe.head).why_not_together(dims):
-        able = [name for name in HEADS if head_class(name).why_not_together(()) is None]
-        hint = "Pool them: {name: ..., pool: mean}." if dims else f"Heads that can: {', '.join(able)}."
+    if why := head_class(recipe.head).why_not_searched(shapes):
+        able = [name for name in head_names() if head_class(name).why_not_searched(()) is None]
+        hint = "Pool them: {name: ..., pool: mean}." if shapes else f"Heads that can: {', '.join(able)}."
         raise UsageError(f"A search trains many heads together. {why}", hint)
     if not getattr(recipe, "search", None):
         raise UsageError("The recipe names nothing to search.", "Add search: {lr: [0.001, 0.0001], ...}.")

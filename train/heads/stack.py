@@ -1,6 +1,6 @@
 """Many heads of one shape trained together: their weights are stacked, and each step is one step of all of them.
 
-Every head sees the clips, the dropout masks and the optimizer that `Attention.fit` would give it alone; only the sums
+Every head sees the clips, dropout masks and optimizer that `GradientHead.fit` would give it alone; only the sums
 inside a matrix product may come in another order. On a GPU a step is one CUDA graph, and nothing waits for the host
 within an epoch. On a CPU as many heads are stacked as a core's cache holds, and the cores take stacks in turn: what a
 head learns does not depend on how many cores there are.
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from emo.train.heads.attention import check_finite, head_loss, one_thread, scaling_of
-from emo.train.heads.base import Epoch, Outputs, Part, Targets
+from emo.train.heads.base import Epoch, Fold, Outputs, Targets
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise
+from emo.train.heads.objective import check_finite, head_loss, one_thread, scaling_of
 
 ARRAYS = 4  # weights, gradients and Adam's two moments
 CPU_BYTES = 64 * 2**20  # of these arrays in one stack, about what a cache holds
@@ -37,23 +37,23 @@ Event = tuple[int, Epoch]  # which head of a stack, and how its epoch went
 
 
 def train_together(
-    heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, parts: Sequence[Part], keep: bool
+    heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, folds: Sequence[Fold], keep: bool
 ) -> list[int]:
-    """`Head.fit_all` of the attention heads.
+    """`Head.fit_all` of heads that are stackable.
 
     Args:
         heads: They may differ in seed, widths, dropout, learning rate, weight decay and clipping.
         data: `(N, D)` of each stream, on the heads' device.
         targets: Of all clips.
-        parts: One per head.
+        folds: One per head.
         keep: As in `Head.fit_all`.
     """
     best = [0] * len(heads)
     cores, device = torch.get_num_threads(), heads[0].device
-    stacks = _stacks(heads, parts)
+    stacks = _stacks(heads, folds)
 
     def start(k: int) -> Iterator[Event]:
-        return Stack([heads[i] for i in stacks[k]], data, targets, [parts[i] for i in stacks[k]], keep).events()
+        return Stack([heads[i] for i in stacks[k]], data, targets, [folds[i] for i in stacks[k]], keep).events()
 
     with one_thread(), closing(_in_order(len(stacks), start, 1 if device.type == "cuda" else cores)) as events:
         for k, (place, epoch) in events:
@@ -62,16 +62,16 @@ def train_together(
                 best[i] = epoch.epoch
             if not math.isfinite(epoch.metric):
                 best[i] = 0
-            parts[i].on_epoch(epoch)
+            folds[i].on_epoch(epoch)
     return best
 
 
-def _stacks(heads: Sequence[Any], parts: Sequence[Part]) -> list[list[int]]:
+def _stacks(heads: Sequence[Any], folds: Sequence[Fold]) -> list[list[int]]:
     """Which heads are stacked: those of the same shapes and number of steps, as many as there is room for."""
     alike: dict[Any, list[int]] = {}
-    for i, (head, part) in enumerate(zip(heads, parts, strict=True)):
+    for i, (head, fold) in enumerate(zip(heads, folds, strict=True)):
         shapes = tuple(tuple(p.shape) for p in head.net.parameters())
-        steps = -(-len(part.train) // head.recipe.batch_size)
+        steps = -(-len(fold.train) // head.recipe.batch_size)
         alike.setdefault((shapes, steps, head.recipe.batch_size, head.recipe.epochs), []).append(i)
     if heads[0].device.type == "cuda":
         room = GPU_SHARE * torch.cuda.mem_get_info(heads[0].device)[0] / 2  # the best weights, activations
@@ -126,7 +126,7 @@ def _in_order(count: int, start: Callable[[int], Iterable[Event]], workers: int)
 
 
 class _Adam:
-    """`torch.optim.Adam(fused=True)`, as `Attention.fit` has it, on the heads `first` to `last` of stacked tensors."""
+    """`torch.optim.Adam(fused=True)` of `GradientHead.fit`, on the heads `first` to `last` of stacked tensors."""
 
     def __init__(
         self, params: Sequence[Tensor], first: int, last: int, lr: float, weight_decay: float, clip: float
@@ -148,28 +148,28 @@ class Stack:
     """Heads of one shape, and the state of their training. M heads, of which U differ in seed or clips.
 
     Args:
-        heads, data, targets, parts, keep: As in `train_together`; the heads have the same shapes and number of steps.
+        heads, data, targets, folds, keep: As in `train_together`; the heads have the same shapes and number of steps.
     """
 
     def __init__(
-        self, heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, parts: Sequence[Part], keep: bool
+        self, heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, folds: Sequence[Fold], keep: bool
     ) -> None:
-        self.heads, self.data, self.parts, self.keep = heads, data, parts, keep
+        self.heads, self.data, self.folds, self.keep = heads, data, folds, keep
         self.device, recipe = heads[0].device, heads[0].recipe
         self.epochs, self.size = recipe.epochs, recipe.batch_size
-        self.steps = -(-len(parts[0].train) // self.size)
+        self.steps = -(-len(folds[0].train) // self.size)
         self.emotion = torch.from_numpy(targets.emotion).to(self.device)
         self.valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
 
         kinds: dict[Any, int] = {}
         of = [
-            kinds.setdefault((head.seed, part.train.tobytes(), part.val.tobytes()), len(kinds))
-            for head, part in zip(heads, parts, strict=True)
+            kinds.setdefault((head.seed, fold.train.tobytes(), fold.val.tobytes()), len(kinds))
+            for head, fold in zip(heads, folds, strict=True)
         ]
         first = [of.index(u) for u in range(len(kinds))]
         self.of = torch.tensor(of, device=self.device)  # (M,)
         self.seeds = [heads[m].seed for m in first]
-        self.trains, self.vals = [parts[m].train for m in first], [parts[m].val for m in first]
+        self.trains, self.vals = [folds[m].train for m in first], [folds[m].val for m in first]
         self.scaling = self._scaling() if recipe.standardise else None
 
         self.net = self._stacked()
@@ -201,7 +201,7 @@ class Stack:
         best, alive, gone = np.full(count, -math.inf), np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
 
         def judge(epoch: int, losses: np.ndarray, outs: list[Outputs]) -> Iterator[Event]:
-            metrics = np.array([part.measure(out) for part, out in zip(self.parts, outs, strict=True)])
+            metrics = np.array([fold.measure(out) for fold, out in zip(self.folds, outs, strict=True)])
             alive[:] &= np.isfinite(losses) & np.isfinite(metrics)
             better = alive & (metrics > best)
             best[better] = metrics[better]
@@ -220,7 +220,7 @@ class Stack:
         for epoch in range(1, self.epochs + 1):
             self._train(epoch)
             yield from waiting  # while a GPU is busy with the next epoch
-            losses = self.total.cpu().numpy() / [len(part.train) for part in self.parts]
+            losses = self.total.cpu().numpy() / [len(fold.train) for fold in self.folds]
             waiting = judge(epoch, losses, self._outputs())
             if self.keep:  # the weights are still those of this epoch
                 yield from waiting
@@ -292,7 +292,7 @@ class Stack:
         valence = None
         if outs[0].valence is not None:
             valence = torch.cat([out.valence for out in outs], dim=1).squeeze(2).double().cpu().numpy()  # (M, V)
-        lengths = [len(part.val) for part in self.parts]
+        lengths = [len(fold.val) for fold in self.folds]
         return [Outputs(logits[m, :n], None if valence is None else valence[m, :n]) for m, n in enumerate(lengths)]
 
     def _streams(self, rows: Tensor) -> list[Tensor]:

@@ -26,8 +26,8 @@ from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
-from emo.train.features import Missing, find_present
-from emo.train.heads.fit import make_folds
+from emo.train.features import Missing, find_present, trained_splits
+from emo.train.heads.folds import make_folds
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.recipe import CLIPS, FIELDS, FeatureKeys, SourceKeys, Task, TuneRecipe
 
@@ -173,8 +173,8 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
     """Bring clips and annotation files together.
 
     A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
-    is not trained on (by default every split whose name begins with `test`). Annotated names that the dataset does not
-    list are trained on: pseudo-labelled clips are in no split.
+    is not trained on (by default `test`, `val`, `dev` and such, see `held_out`). Annotated names that the dataset does
+    not list are trained on: pseudo-labelled clips are in no split.
 
     Args:
         clips: The dataset's; names must differ.
@@ -184,7 +184,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
     Raises:
         UsageError: A file is wrong, two sources contradict each other, or nothing is left to train on.
     """
-    by_id = {clip.id: clip for clip in clips}
+    by_id, splits = {clip.id: clip for clip in clips}, trained_splits(clips, recipe.train_splits)
     if len(by_id) < len(clips):
         twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
         raise UsageError(f"{len(twice)} clip names come more than once: {some_of(twice)}.")
@@ -210,7 +210,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
             {task: found[name] for task, found in answers.items() if name in found},
         )
         clip = by_id.get(name)
-        if clip is not None and not _trains(clip, recipe.train_splits):
+        if clip is not None and split_name(clip.split) not in splits:
             left_out.setdefault(f"split {clip.split}", []).append(name)
         elif name in chosen_validation:
             left_out.setdefault("validation", []).append(name)
@@ -296,11 +296,6 @@ def _read(
     if path.suffix.lower() == ".json":
         return read_merr_json(path, source.field or FIELDS[task], labels)
     return {name: Annotation(emotion, emotion) for name, emotion in read_emotions(path, labels).items()}
-
-
-def _trains(clip: Clip, splits: Sequence[str] | None) -> bool:
-    split = split_name(clip.split)
-    return split in map(split_name, splits) if splits is not None else not split.startswith("test")
 
 
 def _split_clips(clips: Sequence[Clip], recipe: TuneRecipe) -> dict[str, str]:

@@ -25,6 +25,7 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
 from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction
+from emo.train.features import media_of
 from emo.train.llm.data import Features, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.emotion_llama import checkpoint
 from emo.train.llm.emotion_llama.model import Batch
@@ -49,7 +50,7 @@ from emo.train.llm.shard import shard
 from emo.train.llm.world import World, ahead, interruptible, own_device
 from emo.train.metrics.labels import Score, score, too_few
 from emo.train.recipe import load_recipe
-from emo.train.runs import Run, load_run, utc
+from emo.train.runs import Run, load_run, split_counts, utc
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
 # They change nothing of what is learned: a run may go on with others.
@@ -179,7 +180,7 @@ class Training:
         info: dict[str, Any],
     ) -> None:
         self.recipe, self.run_dir, self.device, self.world, self.info = recipe, run_dir, device, world, info
-        self.on_progress = on_progress
+        self.on_progress, self.store = on_progress, store
         if recipe.tensorboard:
             summary_writer()  # where it is missing, that is said now
         files: dict[str, str] = {}
@@ -232,6 +233,11 @@ class Training:
         }
         info |= describe(recipe, self.features, self.examples, source) | {
             "files": files,
+            "splits": split_counts(
+                clips,
+                [example.name for example in self.examples.train],
+                [example.name for example in self.examples.validation],
+            ),
             "parameters": {"llm": llm_parameters, "trained": sum(each.numel() for each in self.parameters)},
             "steps": self.steps,
             "mfu": MFU_DEFINITION,
@@ -269,7 +275,8 @@ class Training:
             write_atomic(self.run_dir / "recipe.yaml", recipe.to_yaml())
             parts = {"train": self.examples.train, "validation": self.examples.validation}
             names = {part: [example.name for example in examples] for part, examples in parts.items()}
-            write_json(self.run_dir / "clips.json", names)
+            media = media_of(self.store, {name for part in names.values() for name in part})
+            write_json(self.run_dir / "clips.json", names | {"media": media})
         save_every = recipe.checkpoint.every_steps or self.epoch_steps
         validate_every = recipe.validation.every or self.epoch_steps
         told = (self.on_progress, recipe.tensorboard, recipe.validation.metric)

@@ -1,0 +1,219 @@
+"""Heads that are trained by gradient descent: their keys, and the one loop that trains them.
+
+Trained as MERBench does, except that everything is seeded and batches are shuffled.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from emo.featstore.errors import ModelError
+from emo.train.features import Stream, StreamShape
+from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
+from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise, seeded
+from emo.train.heads.objective import check_finite, head_loss, one_thread, scaling_of
+
+EVAL_ROWS = 2048
+SEARCHABLE = ("hidden", "layers", "dropout", "lr", "weight_decay", "grad_clip")
+
+
+class GradientRecipe(HeadRecipe):
+    """Keys of the heads that are trained by gradient descent. Defaults: MERBench/main-release.py, model-tune.yaml."""
+
+    searchable: ClassVar[tuple[str, ...]] = SEARCHABLE
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
+    grad_clip: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    valence: Literal["auto", "off"] = "auto"
+    standardise: bool = False
+    search: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - pydantic copies it
+
+    @property
+    def predicts_valence(self) -> bool:
+        return self.valence == "auto"
+
+    @property
+    def passes(self) -> int | None:
+        return self.epochs
+
+    @model_validator(mode="after")
+    def _search(self) -> Self:
+        able = [name for name in self.searchable if name in type(self).model_fields]
+        for name, values in self.search.items():
+            if name not in able:
+                raise ValueError(f"search: {name} cannot be searched, but {', '.join(able)} can")
+            if not values:
+                raise ValueError(f"search.{name}: no values")
+            for value in values:
+                try:
+                    type(self).model_validate({name: value, "search": {}})
+                except ValidationError as error:
+                    raise ValueError(f"search.{name}: {value!r}: {error.errors()[0]['msg']}") from None
+        return self
+
+
+def load_strict(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load every tensor and leave none over.
+
+    Raises:
+        ModelError: With all differences.
+    """
+    own = net.state_dict()
+    wrong = [f"{key} is missing" for key in own if key not in state]
+    wrong += [f"{key} is left over" for key in state if key not in own]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise ModelError(f"The weights do not fit the head: {'; '.join(wrong)}.")
+    net.load_state_dict(dict(state))
+
+
+class GradientHead(Head):
+    """A network that gives `Fused`, and the loop that trains it.
+
+    A head of this kind implements `build`. Its dropout is best made of `Drop`, whose masks depend on the seed alone;
+    whatever else is random while it trains is a function of the seed as well. Terms of its own loss go into
+    `Fused.inner`. A head that wants sequences padded or aligned overrides `prepare` or `batch`.
+
+    Attributes:
+        stackable: Whether its weights are all in `Linear` layers and its dropout in `Drop`, so that many heads over
+            single rows can be trained as one.
+    """
+
+    Recipe: ClassVar[type[HeadRecipe]] = GradientRecipe
+    sample: ClassVar[Mapping[str, Any]] = {"epochs": 15}
+    stackable: ClassVar[bool] = False
+
+    def __init__(
+        self, recipe: Any, shapes: Sequence[StreamShape], classes: int, valence: bool, device: str, seed: int
+    ) -> None:
+        self.check_shapes(shapes)
+        self.recipe, self.device, self.seed, self.classes = recipe, torch.device(device), seed, classes
+        self.scaling = [(torch.zeros(s.dim), torch.ones(s.dim)) for s in shapes] if recipe.standardise else None
+        with seeded(seed, self.device):
+            self.net = self.build(shapes, classes, valence).to(self.device)
+
+    @abstractmethod
+    def build(self, shapes: Sequence[StreamShape], classes: int, valence: bool) -> nn.Module:
+        """Make the network: streams as `batch` gives them in, `Fused` out."""
+
+    @classmethod
+    def prepare(cls, streams: Sequence[Stream], device: str) -> list[tuple[Tensor, np.ndarray | None]]:
+        return [(torch.from_numpy(np.ascontiguousarray(s.rows)).to(device), s.offsets) for s in streams]
+
+    def batch(self, data: Any, rows: np.ndarray, at: Tensor) -> list[Tensor | PackedSequence]:
+        """Return the streams of the clips `rows`, also given as `at` on the device: `(B, D)` each, or packed."""
+        streams: list[Tensor | PackedSequence] = []
+        for i, (tensor, offsets) in enumerate(data):
+            parts = [tensor[at]] if offsets is None else [tensor[offsets[k] : offsets[k + 1]] for k in rows]
+            if self.scaling is not None:
+                mean, std = self.scaling[i]
+                parts = [(part - mean) / std for part in parts]
+            streams.append(parts[0] if offsets is None else pack_sequence(parts, enforce_sorted=False))
+        return streams
+
+    @one_thread()
+    def fit(
+        self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
+    ) -> int:
+        recipe = self.recipe
+        emotion = torch.from_numpy(targets.emotion).to(self.device)
+        valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
+        if self.scaling is not None:
+            self.scaling = [scaling_of(tensor, offsets, train) for tensor, offsets in data]
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        drops, size = drops_of(self.net), recipe.batch_size
+        width, steps = sum(drop.width for drop in drops), -(-len(train) // size)
+        best, best_metric, best_state = 0, -math.inf, self.net.state_dict()
+        for epoch in range(1, recipe.epochs + 1):
+            order = epoch_order(train, self.seed, epoch)
+            total = torch.zeros((), device=self.device)
+            self.net.train()
+            with seeded(self.seed, self.device, epoch):
+                for step in range(steps):
+                    if step % BLOCK == 0:
+                        drawn = min(BLOCK, steps - step) * size
+                        noise = draw_noise(self.seed, epoch, step // BLOCK, drawn, width, self.device)
+                    rows = order[step * size : (step + 1) * size]
+                    at = torch.from_numpy(rows).to(self.device)
+                    give_noise(drops, noise[step % BLOCK * size :][: len(rows)])
+                    loss = head_loss(self.net(self.batch(data, rows, at)), emotion[at], valence[at])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    if recipe.grad_clip is not None:
+                        nn.utils.clip_grad_value_(self.net.parameters(), recipe.grad_clip)
+                    optimizer.step()
+                    total += loss.detach() * len(rows)
+            mean_loss = total.item() / len(order)
+            metric = measure(self.predict(data, val))
+            check_finite(epoch, mean_loss, metric)
+            if better := metric > best_metric:
+                best, best_metric = epoch, metric
+                best_state = {key: tensor.clone() for key, tensor in self.net.state_dict().items()}
+            on_epoch(Epoch(epoch, mean_loss, metric, better))
+        self.net.load_state_dict(best_state)
+        return best
+
+    @classmethod
+    def fit_all(
+        cls, heads: Sequence[Head], data: Any, targets: Targets, folds: Sequence[Fold], keep: bool = True
+    ) -> list[int]:
+        if not cls.stackable or any(offsets is not None for _, offsets in data):
+            return super().fit_all(heads, data, targets, folds, keep)
+        from emo.train.heads.stack import train_together
+
+        return train_together(heads, [tensor for tensor, _ in data], targets, folds, keep)
+
+    @one_thread()
+    @torch.no_grad()
+    def predict(self, data: Any, rows: np.ndarray) -> Outputs:
+        self.net.eval()
+        logits, valence = [np.zeros((0, self.classes))], []
+        with seeded(self.seed, self.device):
+            for start in range(0, len(rows), EVAL_ROWS):
+                some = rows[start : start + EVAL_ROWS]
+                out = self.net(self.batch(data, some, torch.from_numpy(some).to(self.device)))
+                logits.append(out.logits.double().cpu().numpy())
+                if out.valence is not None:
+                    valence.append(out.valence.squeeze(1).double().cpu().numpy())
+        return Outputs(np.concatenate(logits), np.concatenate(valence) if valence else None)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {key: tensor.cpu().numpy() for key, tensor in self._modules().state_dict().items()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        modules = self._modules()
+        load_strict(modules, {key: torch.from_numpy(array) for key, array in state.items()})
+        if self.scaling is not None:
+            self.scaling = [(each.mean.to(self.device), each.std.to(self.device)) for each in modules.scaling]
+
+    def _modules(self) -> Any:
+        """The network, with the scaling of its inputs where there is one, as one module to save or load."""
+        return self.net if self.scaling is None else _Scaled(self.net, self.scaling)
+
+
+class _Scaled(nn.Module):
+    """Names the tensors of a head whose inputs are standardised."""
+
+    def __init__(self, net: nn.Module, scaling: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.net = net
+        self.scaling = nn.ModuleList(nn.Module() for _ in scaling)
+        for module, (mean, std) in zip(self.scaling, scaling, strict=True):
+            module.register_buffer("mean", mean.clone())
+            module.register_buffer("std", std.clone())

@@ -1,0 +1,54 @@
+"""Layers that heads are made of; those that can be stacked hold one model's weights or many models'."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from emo.train.heads.noise import Drop
+
+
+class Linear(nn.Linear):
+    """A linear layer, or as many as are stacked in its weight, then `(M, in, out)`: `(M, B, in) -> (M, B, out)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 2:
+            return super().forward(x)
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+
+
+class MlpEncoder(nn.Module):
+    """Dropout on the input, then three times linear and ReLU: `(B, D) -> (B, hidden)`."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.drop = Drop(dim, dropout)
+        self.linear_1 = Linear(dim, hidden)
+        self.linear_2 = Linear(hidden, hidden)
+        self.linear_3 = Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        for linear in (self.linear_1, self.linear_2, self.linear_3):
+            x = F.relu(linear(x))
+        return x
+
+
+class LstmEncoder(nn.Module):
+    """Final state of one LSTM layer, dropout, linear without ReLU: `(B, T, D)` or packed sequences `-> (B, hidden)`.
+
+    The reference pads in front with zeros and reads the state at the end; packed sequences hold no padding at all.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(dim, hidden, batch_first=True)
+        self.drop = Drop(hidden, dropout)
+        self.linear_1 = Linear(hidden, hidden)
+
+    def forward(self, x: Tensor | PackedSequence) -> Tensor:
+        _, (state, _) = self.rnn(x)
+        out: Tensor = self.linear_1(self.drop(state[-1]))
+        return out

@@ -1,0 +1,165 @@
+"""What the training of a head starts from: clips with features, and the plan of who trains on what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emo.featstore.clip import Clip, Label
+from emo.featstore.datasets.cells import split_name
+from emo.featstore.errors import UsageError
+from emo.featstore.text import some_of
+from emo.train.features import FeatureSource, Inputs, StreamShape, load_inputs, profile_note, trained_splits
+from emo.train.heads.base import HeadRecipe, Measure, Outputs, Targets
+from emo.train.heads.folds import Groups, group_clips, make_folds
+from emo.train.metrics.labels import combined_metric, weighted_f1
+
+
+@dataclass(frozen=True)
+class Material:
+    """Clips and their features, before it is decided who trains on what."""
+
+    labels: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    inputs: Inputs
+    targets: Targets
+    train: np.ndarray  # rows that folds are made of
+    others: np.ndarray  # rows that no fold trains on
+    groups: Groups  # of the rows to train on
+
+    @property
+    def shapes(self) -> list[StreamShape]:
+        """Shape of each stream."""
+        return [stream.shape for stream in self.inputs.streams]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who trains on what, decided before the first step.
+
+    Attributes:
+        recipe: With `select_by` resolved.
+        folds: Seed, fold, rows to train on, rows held out.
+        valence: Whether valence is learned.
+        notes: Sentences that must stand beside any score of the run.
+        fold_note: What must stand beside the validation score; may be empty.
+    """
+
+    recipe: HeadRecipe
+    folds: tuple[tuple[int, int, np.ndarray, np.ndarray], ...]
+    valence: bool
+    notes: tuple[str, ...]
+    fold_note: str
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all heads together."""
+        return len(self.folds) * (self.recipe.passes or 1)
+
+
+def load_material(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], recipe: HeadRecipe) -> Material:
+    """Read the features of all clips, and decide which clips are trained on.
+
+    Raises:
+        UsageError: Clips or labels cannot be used, or too few are to be trained on.
+        FeatureMissing: Clips lack features and `recipe.missing` is `error`.
+    """
+    _check_clips(clips, labels)
+    choices = [(choice.name, choice.pool) for choice in recipe.features]
+    inputs = load_inputs(store, choices, [clip.id for clip in clips], recipe.missing)
+    by_id = {clip.id: clip for clip in clips}
+    clips = tuple(by_id[clip_id] for clip_id in inputs.clip_ids)
+    splits = trained_splits(clips, recipe.train_splits)
+    trains = np.array([_has_emotion(clip) and split_name(clip.split) in splits for clip in clips])
+    train = np.flatnonzero(trains)
+    if len(train) < 2:
+        raise UsageError(
+            f"{len(train)} labelled clips with features are in the training splits; at least 2 are needed.",
+            f"Splits of the clips given: {', '.join(sorted({clip.split or '(none)' for clip in clips}))}; "
+            "name some by train_splits.",
+        )
+    groups = group_clips([clips[i] for i in train], recipe.fold_by)
+    return Material(labels, clips, inputs, _targets(clips, labels), train, np.flatnonzero(~trains), groups)
+
+
+def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
+    """Decide the folds of every seed, the metric that chooses epochs, and what must be said of the run.
+
+    Raises:
+        UsageError: The recipe's metric needs valence that a fold does not have.
+    """
+    inputs, targets, train = material.inputs, material.targets, material.train
+    notes = [note for note in (profile_note(inputs.specs),) if note]
+    groups = material.groups
+    count, what = (len(train), "labelled clips") if groups.of is None else (len(groups), f"groups by {groups.by[0]}")
+    folds = min(recipe.folds, count)
+    if folds < recipe.folds:
+        notes.append(f"{count} {what} allow {folds} folds instead of {recipe.folds}.")
+    for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
+        if names:
+            notes.append(f"{len(names)} clips lack features and were {done}: {some_of(names)}.")
+    parts = tuple(
+        (seed, fold, np.delete(train, part), train[part])
+        for seed in recipe.seeds
+        for fold, part in enumerate(make_folds(targets.emotion[train], folds, seed, recipe.stratify, groups.of))
+    )
+    valence = recipe.predicts_valence and bool(np.isfinite(targets.valence[train]).any())
+    everywhere = valence and all(np.isfinite(targets.valence[part]).any() for *_, part in parts)
+    if valence and not everywhere and recipe.select_by == "auto":
+        notes.append("Some validation folds have no valence, so epochs were chosen by f1_weighted.")
+    return Plan(_resolve_metric(recipe, everywhere), parts, valence, tuple(notes), groups.note)
+
+
+def make_measure(metric: str, targets: Targets, rows: np.ndarray, classes: int) -> Measure:
+    """Return the function that says how good outputs for `rows` are, by the metric's name."""
+    emotion, valence = targets.emotion[rows], targets.valence[rows]
+    known = np.isfinite(valence)
+
+    def measure(out: Outputs) -> float:
+        answer = out.logits.argmax(axis=1)
+        if metric == "accuracy":
+            return float((answer == emotion).mean())
+        f1 = weighted_f1(emotion, answer, classes)
+        if metric == "f1_weighted" or out.valence is None:
+            return f1
+        return combined_metric(f1, float(np.mean((out.valence[known] - valence[known]) ** 2)))
+
+    return measure
+
+
+def _check_clips(clips: Sequence[Clip], labels: Sequence[str]) -> None:
+    twice = [clip_id for clip_id, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise UsageError(f"{len(twice)} clip names come more than once: {some_of(twice)}.")
+    emotions = {clip.label.emotion for clip in clips if clip.label and clip.label.emotion}
+    if strange := sorted(emotions - set(labels)):
+        raise UsageError(
+            f"Clips carry labels outside the label set: {', '.join(strange)}.", f"It is: {', '.join(labels)}."
+        )
+
+
+def _has_emotion(clip: Clip) -> bool:
+    return clip.label is not None and clip.label.emotion is not None
+
+
+def _targets(clips: Sequence[Clip], labels: Sequence[str]) -> Targets:
+    index = {label: i for i, label in enumerate(labels)}
+    given = [clip.label or Label() for clip in clips]
+    emotion = np.array([-1 if label.emotion is None else index[label.emotion] for label in given], dtype=np.int64)
+    valence = np.array([np.nan if label.valence is None else label.valence for label in given], dtype=np.float64)
+    return Targets(emotion, valence)
+
+
+def _resolve_metric(recipe: HeadRecipe, valence_everywhere: bool) -> HeadRecipe:
+    """Name the validation metric: `auto` is MERBench's, combined where there is valence, else weighted F1."""
+    if recipe.select_by == "combined" and not valence_everywhere:
+        raise UsageError(
+            "Epochs cannot be chosen by combined: a validation fold has no valence, or the head predicts none.",
+            "Use select_by: f1_weighted.",
+        )
+    if recipe.select_by != "auto":
+        return recipe
+    return recipe.model_copy(update={"select_by": "combined" if valence_everywhere else "f1_weighted"})

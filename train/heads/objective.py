@@ -1,0 +1,84 @@
+"""What heads are trained for, and the conditions under which their numbers come out the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emo.featstore.errors import TrainError
+
+
+class Fused(NamedTuple):
+    """Outputs of a network that is trained by gradient descent; of stacked models each is `(M, B, ...)`.
+
+    Attributes:
+        features: Fused vector `(B, h)`.
+        logits: Emotion logits `(B, C)`.
+        valence: `(B, 1)`, or `None`.
+        inner: Loss terms of the network's own (reconstruction, mutual information ...), weighted and summed: a scalar,
+            of stacked models `(M,)`; `None` where there are none.
+    """
+
+    features: Tensor
+    logits: Tensor
+    valence: Tensor | None
+    inner: Tensor | None = None
+
+
+def head_loss(out: Fused, emotion: Tensor, valence: Tensor, real: Tensor | None = None) -> Tensor:
+    """Cross-entropy, mean over the batch, plus squared valence error, mean over the clips that have one; unweighted.
+
+    Terms of the network's own are added as they are (MERBench/main-release.py: `loss = loss + interloss`).
+
+    Shape:
+        emotion: `(B,)` class indices. valence: `(B,)`, NaN where absent. real: `(B,)` bool, clips that count; default
+        all. Of stacked models each is `(M, B)`, and the loss is `(M,)`.
+    """
+    if real is None:
+        real = torch.ones_like(emotion, dtype=torch.bool)
+    each = F.cross_entropy(out.logits.flatten(0, -2), emotion.flatten(), reduction="none").view(emotion.shape)
+    loss = (each * real).sum(dim=-1) / real.sum(dim=-1)
+    if out.valence is not None:
+        known = real & ~valence.isnan()
+        error = (out.valence.squeeze(-1) - valence.nan_to_num()) * known
+        loss = loss + error.square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+    return loss if out.inner is None else loss + out.inner
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread: sums come out the same on any number of cores, and networks this small run faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def check_finite(epoch: int, loss: float, metric: float) -> None:
+    """Refuse to go on after an epoch whose numbers are not finite.
+
+    Raises:
+        TrainError: The training has diverged.
+    """
+    if not (math.isfinite(loss) and math.isfinite(metric)):
+        raise TrainError(
+            f"Training diverged at epoch {epoch}: loss {loss}, validation metric {metric}.",
+            "Lower lr, or look for broken features.",
+        )
+
+
+def scaling_of(tensor: Tensor, offsets: np.ndarray | None, clips: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and deviation `(D,)` of a stream over the training clips; a constant column keeps its scale."""
+    rows = clips if offsets is None else np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in clips])
+    seen = tensor[torch.from_numpy(rows).to(tensor.device)].double()
+    std = seen.std(dim=0, unbiased=False)
+    return seen.mean(dim=0).float(), torch.where(std > 0, std, 1.0).float()
