@@ -36,12 +36,10 @@ CIRCLES: set[tuple[str, ...]] = {
         "emo.extract.weights",
     ),
     ("emo.featstore.storage.maintain", "emo.featstore.storage.store", "emo.featstore.storage.writer"),
-    ("emo.train.heads.attention", "emo.train.heads.stack"),
 }
 LONG_FUNCTIONS = {
     "featstore/interop/exporter.py:export_features",
     "extract/compare/rerun.py:experiment",
-    "train/heads/fit.py:_fit",
     "train/llm/data.py:load_examples",
     "train/llm/emotion_llama/exchange.py:import_run",
     "train/llm/predict.py:predict_run",
