@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
+from emo.featstore.reading import read_toml
 from emo.featstore.text import did_you_mean, nearest
 
 FILE_NAME = "emo.toml"
@@ -28,6 +28,7 @@ KNOWN_WEIGHTS = (
 )
 WEIGHT_FOLDERS = ("checkpoints", "ckpt", "models", "pretrained", "weights")
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".gguf")
+MAX_NAME_BYTES = 255  # of one part of a path, on every usual file system
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -43,6 +44,7 @@ class DataTable:
         clips: Folder of the media files, likewise.
         faces: Folder of OpenFace output, to be used in place of the face detector.
         kind: Reader to use: a registered dataset name or `folder`; empty for the name's own.
+        classes: All label words in order; empty for the dataset's own.
     """
 
     name: str
@@ -52,6 +54,7 @@ class DataTable:
     clips: Path | None = None
     faces: Path | None = None
     kind: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,11 @@ class Workspace:
         value = self.weights.get(name)
         if not value:
             return None
-        path = self.root / Path(value).expanduser()
+        path = self.root / os.path.expanduser(value)
         owner = value.split("/")[0]
-        if path.exists() or path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(value):
+        if os.path.exists(path) or path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(value):
             return path
-        return path if owner in WEIGHT_FOLDERS or (self.root / owner).is_dir() else value
+        return path if owner in WEIGHT_FOLDERS or os.path.isdir(self.root / owner) else value
 
 
 # ---- finding and loading --------------------------------------------------------------------------------------------
@@ -142,9 +145,9 @@ def find_workspace(start: Path | None = None) -> Path:
     Raises:
         UsageError: There is none.
     """
-    folder = (start or Path.cwd()).resolve()
+    folder = Path(os.path.realpath(start or Path.cwd()))
     for each in (folder, *folder.parents):
-        if (each / FILE_NAME).is_file():
+        if os.path.isfile(each / FILE_NAME):
             return each / FILE_NAME
     raise UsageError(f"No {FILE_NAME} in {folder} or above.", "Run `emo init` to write one.")
 
@@ -155,31 +158,16 @@ def load_workspace(path: str | Path) -> Workspace:
     Raises:
         UsageError: The file is absent, is not TOML, or has problems; all of them are listed, one per line.
     """
-    path = Path(path).resolve()
-    path = path / FILE_NAME if path.is_dir() else path
-    reader = _Reader(_parse(path), path.parent)
+    path = Path(os.path.realpath(path))  # unlike resolve(), it does not fail on links in a circle
+    path = path / FILE_NAME if os.path.isdir(path) else path
+    if not os.path.lexists(path):
+        raise UsageError(f"{path} does not exist.", "Run `emo init` to write one.")
+    reader = _Reader(read_toml(path), path.parent)
     workspace = reader.workspace()
     if reader.problems:
         count = f"{len(reader.problems)} problem{'s' if len(reader.problems) > 1 else ''}"
         raise UsageError("\n  ".join([f"{path} has {count}:", *reader.problems]))
     return workspace
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist.", "Run `emo init` to write one.") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
-        what = str(error)
-        place = re.search(r"\(at line (\d+), column (\d+)\)", what)
-        where = f"line {place[1]}, column {place[2]}" if place else "at its end"
-        hint = "Write Windows paths with / or between 'single quotes'." if "escape" in what.lower() else ""
-        raise UsageError(f"{path} is not valid TOML, {where}: {what.split(' (at ')[0]}.", hint) from error
 
 
 class _Reader:
@@ -211,12 +199,17 @@ class _Reader:
             if not isinstance(table, dict):
                 self.problems.append(f"{where}: must be a table; write [data.NAME] above its keys")
                 continue
-            self.known(where, table, ("root", "labels", "transcripts", "clips", "faces", "kind"))
+            self.known(where, table, ("root", "labels", "transcripts", "clips", "faces", "kind", "classes"))
             root = self.path(where, table, "root")
             if "root" not in table:
                 self.problems.append(f"{where}.root: is missing; it is the folder of the dataset")
             places = {key: self.path(where, table, key) for key in ("labels", "transcripts", "clips", "faces")}
-            tables[name] = DataTable(name, root or self.root, **places, kind=self.text(where, table, "kind"))
+            classes = table.get("classes", [])
+            if not isinstance(classes, list) or not all(isinstance(each, str) and each.strip() for each in classes):
+                self.problems.append(f'{where}.classes: must be a list of words, such as ["happy", "none"]')
+                classes = []
+            kind, words = self.text(where, table, "kind"), tuple(each.strip().lower() for each in classes)
+            tables[name] = DataTable(name, root or self.root, **places, kind=kind, classes=words)
         return tables
 
     def extract_table(self) -> ExtractTable:
@@ -237,7 +230,7 @@ class _Reader:
             every = None
         frame = self.text("extract", table, "frame", default.frame)
         if frame not in ("first", "middle"):
-            frame = str(self.root / Path(frame).expanduser())
+            frame = str(self.root / os.path.expanduser(frame))
         return ExtractTable(
             profile=profile,
             encoders=tuple(dict.fromkeys(encoders)),
@@ -286,7 +279,10 @@ class _Reader:
 
     def path(self, where: str, table: Mapping[str, Any], key: str) -> Path | None:
         value = self.text(where, table, key)
-        return Path(os.path.abspath(self.root / Path(value).expanduser())) if value else None
+        if "\0" in value or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in value.split("/")):
+            self.problems.append(f"{where}.{_key(key)}: no file can have this name: {value[:60]!r}")
+            return None
+        return Path(os.path.abspath(self.root / os.path.expanduser(value))) if value else None
 
 
 def _key(name: str) -> str:
@@ -318,6 +314,7 @@ root = {root}
 # transcripts = "transcription.csv"     # csv with name and chinese, english or sentence
 # clips = "clips"                       # folder of the media files
 # faces = "openface_face"               # OpenFace output (<clip>_aligned/, <clip>/, <clip>.npy), replaces detection
+# classes = ["happy", "sad", "none"]     # all label words in order; needed only where one is called none or unknown
 # kind = "folder"                       # for your own data: any folder of media with a csv of labels
 
 [extract]

@@ -11,17 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.datasets.tables import (
-    EMOTION_COLUMNS,
-    VALENCE_COLUMNS,
-    by_clip,
-    normal_name,
-    read_csv,
-    read_text,
-    rows_by_name,
-)
+from emo.featstore.datasets.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import parse_json
+from emo.featstore.reading import parse_json, read_text
 
 FILES = (".csv", ".json", ".jsonl")
 NAMES = ("name", "names")

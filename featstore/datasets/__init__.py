@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +51,8 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     """
     kind = table.kind or (name if name in DATASETS else _folder_unless_typo(name))
     module = importlib.import_module(_module(kind))
-    if not table.root.is_dir():
-        state = "is a file" if table.root.exists() else "does not exist"
+    if not os.path.isdir(table.root):
+        state = "is a file" if os.path.exists(table.root) else "does not exist"
         raise UsageError(f"The root of {name}, {table.root}, {state}.", "Correct `root` in emo.toml.")
     return cast(Callable[[DataTable, Card], Dataset], module.open_table)(table, card(kind))
 
@@ -67,7 +68,7 @@ def find_labels(name: str, start: Path | None = None) -> Path:
         UsageError: It is nowhere.
     """
     path, mark, split = name.partition("#")
-    if Path(path).exists() or Path(name).exists():
+    if os.path.exists(path) or os.path.exists(name):
         return Path(name)
     try:
         workspace = load_workspace(find_workspace(start))

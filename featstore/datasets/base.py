@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.cells import held_out, split_name
+from emo.featstore.datasets.cells import held_out, is_missing, split_name
 from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.errors import UsageError
@@ -19,6 +20,7 @@ from emo.featstore.workspace import DataTable
 
 __all__ = ["Card", "Dataset", "DatasetCheck", "LabelledFolder", "ListFolder", "SplitCheck", "escapes", "transcript_csv"]
 
+WORDS_SHOWN = 5  # spellings in a problem
 SPLITS_SHOWN = 8  # more are summed up on a card
 
 
@@ -175,7 +177,7 @@ class LabelledFolder(ABC):
     def __init__(self, table: DataTable, card: Card) -> None:
         self.name = table.name
         self.table = table
-        self.card = card
+        self.card = replace(card, labels=table.classes) if table.classes else card
 
     @abstractmethod
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
@@ -332,6 +334,7 @@ class LabelledFolder(ABC):
         for (split, other), ids in twice.items():
             yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {quoted(ids)}."
         words = {clip.label.emotion for clip in clips if clip.label is not None and clip.label.emotion is not None}
+        yield from self._words_as_written()
         strange = sorted(words - set(self.labels))
         if strange:
             yield f"{quoted(strange)} in the label files is not one of {', '.join(self.labels)}."
@@ -340,6 +343,23 @@ class LabelledFolder(ABC):
                 yield f"{each.name} lists {each.listed:,} clips; the published set has {each.published:,}."
         if self.table.faces is not None and here and not any(clip.faces for clip in clips):
             yield f"{self.table.faces} holds no <clip>_aligned/, <clip>/ or <clip>.npy for any clip."
+
+    def _words_as_written(self) -> Iterator[str]:
+        """What cells mean that look like something else: no label at all, or the class of another word."""
+        nothing, forms = Counter[str](), dict[str, Counter[str]]()
+        for row in self._listed.values():
+            emotion = None if row.label is None else row.label.emotion
+            if row.written and emotion is None and is_missing(row.written, self.card.labels):
+                nothing[row.written] += 1
+            elif row.written and emotion is not None and row.written.lower() != emotion:
+                forms.setdefault(emotion, Counter())[row.written] += 1
+        if nothing:
+            each = ", ".join(f"{word!a} ({count:,})" for word, count in nothing.most_common(WORDS_SHOWN))
+            more = "" if self.table.classes else " If one of them is a class, name all classes in emo.toml (`classes`)."
+            yield f"{nothing.total():,} clips are not annotated, as their label is {each}.{more}"
+        for emotion, written in forms.items():
+            ways = ", ".join(f"{word!a} ({count:,})" for word, count in written.most_common(WORDS_SHOWN))
+            yield f"{emotion!r} is also written {ways}: one class."
 
     def find_split(self, text: str) -> str:
         wanted = split_name(text)
@@ -370,7 +390,7 @@ class ListFolder(LabelledFolder):
 
     def read_list(self, path: Path, split: str) -> tuple[dict[str, Listed], list[str]]:
         """Rows of one file, and problems."""
-        return listed_table(path, split, label_needed=False), []
+        return listed_table(path, split, label_needed=False, classes=self.card.labels), []
 
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
         if self.table.labels is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import NAME, Listed, add_rows, read_table
+from emo.featstore.datasets.lists import NAME, Listed, add_rows
 from emo.featstore.datasets.media import MediaTree
-from emo.featstore.datasets.tables import rows_by_name
+from emo.featstore.datasets.tables import read_table, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable

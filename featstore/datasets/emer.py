@@ -7,9 +7,9 @@ from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import NAME, Column, Listed, add_rows, listed_table, read_table
+from emo.featstore.datasets.lists import NAME, Listed, add_rows, listed_table
 from emo.featstore.datasets.mer2023 import LABELS
-from emo.featstore.datasets.tables import rows_by_name
+from emo.featstore.datasets.tables import Column, read_table, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable

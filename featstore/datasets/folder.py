@@ -41,7 +41,7 @@ class Folder(LabelledFolder):
         path, problems = self._usual(self.table.labels, LABEL_FILES, "labels")
         if path is None:
             return {}, problems
-        rows, differ = listed_file(path, rename=str)
+        rows, differ = listed_file(path, classes=self.card.labels, rename=str)
         if differ:
             problems.append(f"{quoted(differ)} has two different labels in {path}; the first is used.")
         named: dict[str, Listed] = {}

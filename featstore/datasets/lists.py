@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.cells import cell_text, held_out, split_name
 from emo.featstore.datasets.tables import (
     EMOTION_COLUMNS,
     VALENCE_COLUMNS,
+    Column,
     CsvRow,
-    csv_label,
     normal_name,
     npz_splits,
-    read_csv,
-    read_label_npz,
     read_labels,
     read_list,
     read_names,
-    read_text,
+    read_table,
+    read_told_npz,
+    row_label,
     rows_by_name,
     without_suffix,
 )
 from emo.featstore.errors import UsageError
-
-Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, of which the first is the key
+from emo.featstore.reading import read_json
 
 SHOWN = 3  # examples named in a problem
 NAME = ("name", "names", "video_name")  # MERTools; EMER v1; DFEW
@@ -52,6 +49,7 @@ class Listed:
         speaker: Where the file or the name tells; `dialogue` and `session` likewise, as `Clip` has them.
         annotations: Free text by kind, as `Clip.annotations`.
         also: Further splits whose lists name the clip.
+        written: The emotion as the file writes it, where that is a word.
     """
 
     split: str
@@ -61,6 +59,7 @@ class Listed:
     dialogue: str | None = None
     session: str | None = None
     also: tuple[str, ...] = ()
+    written: str = ""
 
 
 def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
@@ -97,41 +96,9 @@ def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_table(path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> list[CsvRow]:
-    """As `read_csv`, and the same of a `.jsonl` file: one object of texts and numbers a line.
-
-    Raises:
-        UsageError: As `read_csv`, or a line is no such object.
-    """
-    if path.suffix.lower() != ".jsonl":
-        return read_csv(path, columns, optional)
-    found: list[tuple[int, dict[str, str]]] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines: texts may hold U+2028
-        if line.strip():
-            found.append((number, _json_row(line, f"{path} line {number}")))
-    known = {key for _, fields in found for key in fields}
-    chosen: dict[str, str] = {}
-    for each in [*columns, *optional]:
-        spellings = (each,) if isinstance(each, str) else each
-        here = [spelling for spelling in spellings if spelling in known]
-        if here:
-            chosen[spellings[0]] = here[0]
-        elif each in columns:
-            raise UsageError(f"{path} has no key {' or '.join(spellings)}; its keys are {', '.join(sorted(known))}.")
-    return [CsvRow(n, {name: fields.get(key, "") for name, key in chosen.items()}) for n, fields in found]
-
-
-def _json_row(line: str, where: str) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where} is not JSON: {error.msg}.") from error
-    if not isinstance(row, dict) or any(isinstance(value, dict | list | bool) for value in row.values()):
-        raise UsageError(f"{where} is not an object of texts and numbers.", 'Write {"name": "a", "label": "sad"}.')
-    return {key.strip().lower(): "" if value is None else str(value).strip() for key, value in row.items()}
-
-
-def listed_table(path: Path, split: str = "", label_needed: bool = True) -> dict[str, Listed]:
+def listed_table(
+    path: Path, split: str = "", label_needed: bool = True, classes: Sequence[str] = ()
+) -> dict[str, Listed]:
     """Rows of a label csv or jsonl: `name`, `label|emotion|discrete`, perhaps `valence`, `split`, `speaker`; the open
     annotations of MER2024 to MER2026 (`openset`, `reason`, `a1`, `a2`, `preference`) where they are.
 
@@ -141,20 +108,21 @@ def listed_table(path: Path, split: str = "", label_needed: bool = True) -> dict
     columns: list[Column] = [NAME, EMOTION_COLUMNS] if label_needed else [NAME]
     more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", *PLACES, *OPEN_COLUMNS]
     rows = read_table(path, columns, more)
-    return {name: _listed(path, row, split) for name, row in rows_by_name(path, rows).items()}
+    return {name: _listed(path, row, split, classes) for name, row in rows_by_name(path, rows).items()}
 
 
-def _listed(path: Path, row: CsvRow, split: str) -> Listed:
-    label = csv_label(path, row)
+def _listed(path: Path, row: CsvRow, split: str, classes: Sequence[str]) -> Listed:
+    label = row_label(path, row, classes)
     texts = {column: row.fields.get(column, "") for column in OPEN_COLUMNS}
     texts["openset"] = ", ".join(open_words(texts["openset"]))
     return Listed(
-        row.fields.get("split") or split,
+        cell_text(row.fields.get("split", "")) or split,
         None if label == Label() else label,
         annotations={kind: text for kind, text in texts.items() if text},
         speaker=cell_text(row.fields.get("speaker", "")),
         dialogue=cell_text(row.fields.get("dialogue", "")),
         session=cell_text(row.fields.get("session", "")),
+        written=row.fields.get("label", ""),
     )
 
 
@@ -166,7 +134,7 @@ def listed_file(
     Args:
         path: The file.
         split: Split of rows that name none.
-        classes: Words for the integer labels of an npz.
+        classes: The dataset's words: for the integer labels of an npz, and for a class that is called `none`.
         rename: How a split that the file names is called here.
 
     Returns:
@@ -180,13 +148,15 @@ def listed_file(
         rows: dict[str, Listed] = {}
         differ: list[str] = []
         for each in npz_splits(path):
-            labels = read_label_npz(path, each, classes)
-            differ += add_rows(rows, {name: Listed(rename(each), label) for name, label in labels.items()})
+            labels = read_told_npz(path, each, classes)
+            differ += add_rows(
+                rows, {n: Listed(rename(each), told.label, written=told.written) for n, told in labels.items()}
+            )
         return rows, differ
     if suffix in (".csv", ".jsonl"):
-        table = listed_table(path, split)
+        table = listed_table(path, split, classes=classes)
         return {name: replace(row, split=rename(row.split)) for name, row in table.items()}, []
-    return {row.name: Listed(rename(split), row.label) for row in read_list(path)}, []
+    return {row.name: Listed(rename(split), row.label, written=row.written) for row in read_list(path)}, []
 
 
 def transcript_csv(path: Path) -> dict[str, dict[str, str]]:
@@ -222,10 +192,7 @@ def names_of(path: Path) -> list[str]:
     suffix = path.suffix.lower()
     names: list[str] = []
     if suffix == ".json":
-        try:
-            content = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+        content = read_json(path)
         if isinstance(content, dict):
             names = list(content)
         elif isinstance(content, list):

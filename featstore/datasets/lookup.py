@@ -22,7 +22,7 @@ from emo.featstore.storage.store import open_store
 from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
 
-LISTS = (".csv", ".txt", ".npz")
+LISTS = (".csv", ".jsonl", ".txt", ".npz")
 
 
 def clips_of(workspace: Workspace) -> dict[str, Clip]:
@@ -101,4 +101,4 @@ def listed_names(word: str) -> list[str]:
         UsageError: It is nowhere, or no list.
     """
     path = find_labels(word)
-    return read_names(path) if path.suffix.lower() in (".csv", ".txt") else list(read_labels(path))
+    return read_names(path) if path.suffix.lower() in (".csv", ".jsonl", ".txt") else list(read_labels(path))

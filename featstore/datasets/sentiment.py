@@ -42,4 +42,4 @@ class Sentiment(MerBench):
     def meaning(self, name: str, row: Listed) -> Listed:
         label = None if row.label is None else Label(None, row.label.valence)
         video, _, number = name.rpartition("_")
-        return replace(row, label=label, dialogue=video if video and number.isdecimal() else None)
+        return replace(row, label=label, written="", dialogue=video if video and number.isdecimal() else None)

@@ -8,38 +8,40 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import lzma
 import math
-import pickle
+import os
 import re
+import struct
+import tokenize
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from emo.featstore.clip import Label
-from emo.featstore.datasets.cells import split_name
+from emo.featstore.datasets.cells import is_missing, label_word, split_name
 from emo.featstore.errors import UsageError
+from emo.featstore.pickles import Refused, read_pickle
+from emo.featstore.reading import read_bytes, read_json, read_jsonl, read_text
+
+Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, of which the first is the key
 
 EMOTION_COLUMNS = ("label", "emotion", "discrete")
 VALENCE_COLUMNS = ("valence", "val")
 NO_VALENCE = -10.0  # "not annotated" in MERBench's npz and in the relative_*_NCEV.txt lists
-MAX_MEMBER_BYTES = 1 << 30  # the largest published label table is below 1 MB; a bomb is refused
-
-# Python <= 1.x names and numpy 2 names of the three functions that rebuild an object array, and nothing else.
-_NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
-_PICKLE_GLOBALS = frozenset(
-    [(module, name) for module in _NUMPY_MODULES for name in ("_reconstruct", "scalar")]
-    + [("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict")]
-)
+MAX_MEMBER_BYTES = 1 << 28  # the largest published label table is below 1 MB; a bomb is refused
+# What zipfile, the decompressors behind it and numpy's header parser make of damaged bytes; nothing else runs there.
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, EOFError)
+DAMAGE = (*_DAMAGED_ARCHIVE, RuntimeError, OSError, ValueError, TypeError, LookupError, SyntaxError, ArithmeticError)
 # name frames emotion [valence]; greedy on the right, so that a name may hold spaces
 _LIST_LINE = re.compile(
-    r"(?P<name>\S.*?)\s+(?P<frames>\d+)\s+(?P<emotion>\S+)(?:\s+(?P<valence>[-+.\deE]+|nan))?", re.I
+    r"(?P<name>\S.*?)\s+(?P<frames>\d{1,18})\s+(?P<emotion>\S+)(?:\s+(?P<valence>[-+.\deE]+|nan))?", re.I
 )
 
 
@@ -51,11 +53,13 @@ class ListRow:
         name: Clip id.
         frames: Frame count as written; 0 or a placeholder in some published lists, so it is never relied on.
         label: Emotion (lower case) and valence, `None` where the list says -10.
+        written: The emotion as it is written.
     """
 
     name: str
     frames: int
     label: Label
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -92,25 +96,6 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def read_text(path: Path) -> str:
-    """Text of a UTF-8 file, with or without byte-order mark.
-
-    Raises:
-        UsageError: The file is absent, not UTF-8, or empty.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist.") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not text.strip():
-        raise UsageError(f"{path} is empty.")
-    return text
-
-
 def read_list(path: Path) -> list[ListRow]:
     """Read the field's label list, three or four columns separated by blanks: `name frames emotion [valence]`.
 
@@ -126,8 +111,8 @@ def read_list(path: Path) -> list[ListRow]:
         if match is None:
             problems.append(f"line {number}: {_short(line)}")
             continue
-        label = Label(match["emotion"].lower(), _valence(match["valence"] or "", f"{path} line {number}"))
-        row = ListRow(normal_name(match["name"]), int(match["frames"]), label)
+        label = Label(label_word(match["emotion"]), _valence(match["valence"] or "", f"{path} line {number}"))
+        row = ListRow(normal_name(match["name"]), int(match["frames"]), label, match["emotion"])
         before = rows.setdefault(row.name, (number, row))
         if before[1].label != row.label:
             raise _conflict(path, row.name, before[0], number)
@@ -140,20 +125,18 @@ def read_list(path: Path) -> list[ListRow]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Clip names of a list: csv with a column `name`; or text, one name a line or as `read_list` has it.
+    """Clip names of a list: csv or jsonl with a column `name`; or text, one name a line or as `read_list` has it.
 
     Raises:
         UsageError: The file is absent, empty or no text.
     """
-    if path.suffix.lower() == ".csv":
-        return list(rows_by_name(path, read_csv(path, ["name"])))
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        return list(rows_by_name(path, read_table(path, ["name"])))
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return [normal_name(found["name"] if (found := _LIST_LINE.fullmatch(line)) else line) for line in lines]
 
 
-def read_csv(
-    path: Path, columns: Sequence[str | tuple[str, ...]], optional: Sequence[str | tuple[str, ...]] = ()
-) -> list[CsvRow]:
+def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> list[CsvRow]:
     """Read chosen columns of a comma-separated file with a header.
 
     Args:
@@ -190,6 +173,33 @@ def read_csv(
     if not rows:
         raise UsageError(f"{path} has a header and no rows.")
     return rows
+
+
+def read_table(path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> list[CsvRow]:
+    """As `read_csv`, and the same of a `.jsonl` file: one object of texts and numbers a line.
+
+    Raises:
+        UsageError: As `read_csv`, or a line is no such object.
+    """
+    if path.suffix.lower() != ".jsonl":
+        return read_csv(path, columns, optional)
+    found = [(number, _json_row(row, f"{path} line {number}")) for number, row in read_jsonl(path)]
+    known = {key for _, fields in found for key in fields}
+    chosen: dict[str, str] = {}
+    for each in [*columns, *optional]:
+        spellings = (each,) if isinstance(each, str) else each
+        here = [spelling for spelling in spellings if spelling in known]
+        if here:
+            chosen[spellings[0]] = here[0]
+        elif each in columns:
+            raise UsageError(f"{path} has no key {' or '.join(spellings)}; its keys are {', '.join(sorted(known))}.")
+    return [CsvRow(n, {name: fields.get(key, "") for name, key in chosen.items()}) for n, fields in found]
+
+
+def _json_row(row: Any, where: str) -> dict[str, str]:
+    if not isinstance(row, dict) or any(isinstance(value, dict | list | bool) for value in row.values()):
+        raise UsageError(f"{where} is not an object of texts and numbers.", 'Write {"name": "a", "label": "sad"}.')
+    return {key.strip().lower(): "" if value is None else str(value).strip() for key, value in row.items()}
 
 
 def rows_by_name(path: Path, rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
@@ -229,8 +239,8 @@ def _short(text: str) -> str:
 
 
 def _valence(text: str, where: str) -> float | None:
-    """A valence field: empty, `nan` and -10 mean "not annotated"."""
-    if not text.strip():
+    """A valence field: empty, `nan`, `NA` and such, and -10 mean "not annotated"."""
+    if is_missing(text):
         return None
     try:
         value = float(text)
@@ -240,23 +250,6 @@ def _valence(text: str, where: str) -> float | None:
 
 
 # ---- MERBench label npz ---------------------------------------------------------------------------------------------
-
-
-class NumpyOnly(pickle.Unpickler):
-    """Unpickler that can rebuild dictionaries and numpy arrays, and can call nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return _latin1
-        if (module, name) not in _PICKLE_GLOBALS:
-            raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _latin1(text: str, codec: str) -> bytes:
-    if codec != "latin1":
-        raise pickle.UnpicklingError(f"it wants to encode as {codec!r}")
-    return text.encode("latin1")
 
 
 def npz_splits(path: Path) -> list[str]:
@@ -273,7 +266,7 @@ def read_npz_dict(path: Path, split: str) -> dict[str, Any]:
     """One pickled dictionary of an npz, without running code that the file may carry.
 
     Published label files are object arrays, which `np.load` opens only with `allow_pickle=True`, that is by running
-    whatever the file asks for. This reader rebuilds dictionaries, lists, strings, numbers and numpy scalars only.
+    whatever the file asks for. This reader makes dictionaries, lists, words and numbers only.
 
     Raises:
         UsageError: Absent, damaged, no such split, not a dictionary, or the pickle asks for anything else.
@@ -284,31 +277,32 @@ def read_npz_dict(path: Path, split: str) -> dict[str, Any]:
             names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
             raise UsageError(f"{path} has no split {split!r}.", f"It has {names}.")
         if archive.getinfo(member).file_size > MAX_MEMBER_BYTES:
-            raise UsageError(f"{path}#{split} unpacks to more than 1 GiB, which is no label table.")
+            raise UsageError(f"{path}#{split} unpacks to more than 256 MiB, which is no label table.")
         try:
-            stream = io.BytesIO(archive.read(member))
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-            value: object = None
-            if dtype.hasobject and shape == ():
-                value = NumpyOnly(stream, encoding="latin1").load()
-                value = value.item() if isinstance(value, np.ndarray) and value.shape == () else value
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise UsageError(f"{path}#{split} is damaged: {error}.", "Copy or download it again.") from error
-        except pickle.UnpicklingError as error:
+            value = _npy_object(archive.read(member))
+        except Refused as error:
             hint = "A label file holds words and numbers only; do not load this one with allow_pickle=True."
             raise UsageError(f"{path}#{split} is refused: {error}.", hint) from error
-        except (ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, ImportError, OverflowError) as e:
-            raise UsageError(f"{path}#{split} is damaged: {e}.", "Copy or download it again.") from e
+        except DAMAGE as error:
+            raise UsageError(f"{path}#{split} is damaged: {error}.", "Copy or download it again.") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}#{split} is not a dictionary of names.", "MERBench label files hold one per split.")
     return {str(name): entry for name, entry in value.items()}
 
 
+class Told(NamedTuple):
+    """A label, and the emotion as its file writes it; empty where that is a number of a class."""
+
+    label: Label
+    written: str
+
+
 def read_label_npz(path: Path, split: str, classes: Sequence[str] = ()) -> dict[str, Label]:
+    """Labels of one split, as `read_told_npz`."""
+    return {name: each.label for name, each in read_told_npz(path, split, classes).items()}
+
+
+def read_told_npz(path: Path, split: str, classes: Sequence[str] = ()) -> dict[str, Told]:
     """Labels of one split of a MERBench npz: `{name: {"emo": word or index, "val": number}}`.
 
     Args:
@@ -323,24 +317,37 @@ def read_label_npz(path: Path, split: str, classes: Sequence[str] = ()) -> dict[
     for name, entry in read_npz_dict(path, _find_split(path, split)).items():
         if not isinstance(entry, dict) or "emo" not in entry:
             raise UsageError(f"{path}#{split}: {name} has no 'emo'; a label is {{'emo': ..., 'val': ...}}.")
-        emotion = entry["emo"]
-        if isinstance(emotion, int | np.integer):
-            if classes and not 0 <= int(emotion) < len(classes):
+        emotion, valence = entry["emo"], entry.get("val", "")
+        if not isinstance(emotion, str | int | float | None) or not isinstance(valence, str | int | float | None):
+            raise UsageError(f"{path}#{split}: {name} has an emotion or a valence that is no word and no number.")
+        written = str(emotion)
+        if isinstance(emotion, int | float) and float(emotion).is_integer():
+            if classes and not 0 <= emotion < len(classes):
                 raise UsageError(f"{path}#{split}: {name} has class {emotion} where {len(classes)} are known.")
-            emotion = classes[int(emotion)] if classes else str(int(emotion))
-        valence = _valence(str(entry.get("val", "")), f"{path}#{split}: {name}")
-        labels[normal_name(name)] = Label(str(emotion).strip().lower() or None, valence)
+            emotion, written = classes[int(emotion)] if classes else str(int(emotion)), ""
+        label = Label(label_word(str(emotion), classes), _valence(str(valence), f"{path}#{split}: {name}"))
+        labels[normal_name(name)] = Told(label, written)
     if not labels:
         raise UsageError(f"{path}#{split} is empty.")
     return labels
 
 
+def _npy_object(data: bytes) -> object:
+    """The one object of an npy file; `None` where it holds something else."""
+    stream = io.BytesIO(data)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if np.lib.format.read_magic(stream) == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(stream)
+    return read_pickle(data[stream.tell() :])[0] if dtype.kind == "O" and shape == () else None
+
+
 def _open_npz(path: Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist.") from None
-    except (zipfile.BadZipFile, OSError) as error:
+        return zipfile.ZipFile(io.BytesIO(read_bytes(path)))
+    except DAMAGE as error:
         raise UsageError(f"{path} is not an npz file: {error}.", "Copy or download it again.") from error
 
 
@@ -358,18 +365,18 @@ def _find_split(path: Path, split: str) -> str:
 def read_labels(path: Path, split: str | None = None, classes: Sequence[str] = ()) -> dict[str, Label]:
     """Labels by clip name from whatever holds them.
 
-    Accepted: a MERBench npz (`label-6way.npz#test3`), a csv with `name` and `label|emotion|discrete` (and perhaps
-    `valence`, `split`), or a text list `name frames emotion [valence]`.
+    Accepted: a MERBench npz (`label-6way.npz#test3`), a csv or jsonl with `name` and `label|emotion|discrete` (and
+    perhaps `valence`, `split`), or a text list `name frames emotion [valence]`.
 
     Args:
         path: File, with `#split` appended where it holds several splits.
         split: The split, where it is not part of the path.
-        classes: Words for integer labels of an npz.
+        classes: The dataset's words: for integer labels of an npz, and for a class that is called `none` or `unknown`.
 
     Raises:
         UsageError: Not readable as labels, or the split is missing, unknown or not applicable.
     """
-    if not path.exists() and "#" in path.name:
+    if not os.path.exists(path) and "#" in path.name:
         name, _, given = path.name.partition("#")
         path, split = path.with_name(name), split or given
     suffix = path.suffix.lower()
@@ -378,15 +385,15 @@ def read_labels(path: Path, split: str | None = None, classes: Sequence[str] = (
         if not split and len(names) != 1:
             raise UsageError(f"{path} holds the splits {', '.join(names)}.", f"Choose one: {path.name}#{names[-1]}.")
         return by_clip(read_label_npz(path, split or names[0], classes))
-    if suffix == ".csv":
-        return by_clip(_read_label_csv(path, split))
+    if suffix in (".csv", ".jsonl"):
+        return by_clip(_read_label_table(path, split, classes))
     if split:
         raise UsageError(f"{path} is a text list and has no splits, so #{split} means nothing.")
     return by_clip({row.name: row.label for row in read_list(path)})
 
 
-def _read_label_csv(path: Path, split: str | None) -> dict[str, Label]:
-    rows = read_csv(path, ["name", EMOTION_COLUMNS], [VALENCE_COLUMNS, *(["split"] if split is not None else [])])
+def _read_label_table(path: Path, split: str | None, classes: Sequence[str]) -> dict[str, Label]:
+    rows = read_table(path, ["name", EMOTION_COLUMNS], [VALENCE_COLUMNS, *(["split"] if split is not None else [])])
     if split is not None:
         if "split" not in rows[0].fields:
             raise UsageError(f"{path} has no column split, so #{split} means nothing.")
@@ -394,37 +401,34 @@ def _read_label_csv(path: Path, split: str | None) -> dict[str, Label]:
         rows = [row for row in rows if split_name(row.fields["split"]) == split_name(split)]
         if not rows:
             raise UsageError(f"{path} has no rows of split {split!r}.", f"It has {', '.join(known)}.")
-    return {name: csv_label(path, row) for name, row in rows_by_name(path, rows).items()}
+    return {name: row_label(path, row, classes) for name, row in rows_by_name(path, rows).items()}
 
 
-def csv_label(path: Path, row: CsvRow) -> Label:
-    """Label of a csv row whose emotion column is known as `label`; an empty field means "not annotated"."""
+def row_label(path: Path, row: CsvRow, classes: Sequence[str] = ()) -> Label:
+    """Label of a row whose emotion column is known as `label`; an empty field, `nan` and such mean "not annotated"."""
     valence = _valence(row.fields.get("valence", ""), f"{path} line {row.line}")
-    return Label(row.fields.get("label", "").lower() or None, valence)
+    return Label(label_word(row.fields.get("label", ""), classes), valence)
 
 
 def read_frames(path: Path) -> dict[str, int]:
-    """Frame index per clip: a csv `name,frame|peak_index`, or a JSON file in MERR's form (`{name: {"peak_index"}}`).
+    """Frame index per clip: a csv or jsonl `name,frame|peak_index`, or JSON as MERR has it (`{name: {"peak_index"}}`).
 
     Raises:
         UsageError: Not such a file, or an index is not a whole number from 0 up.
     """
     found: dict[str, tuple[str, object]] = {}
     if path.suffix.lower() == ".json":
-        try:
-            table = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+        table = read_json(path)
         if not isinstance(table, dict):
             raise UsageError(f"{path} is not a JSON object of clip names.")
         for name, entry in table.items():
             found[name] = (f"{path}: {name}", entry.get("peak_index") if isinstance(entry, dict) else entry)
     else:
-        for name, row in rows_by_name(path, read_csv(path, ["name", ("frame", "peak_index", "index")])).items():
+        for name, row in rows_by_name(path, read_table(path, ["name", ("frame", "peak_index", "index")])).items():
             found[name] = (f"{path} line {row.line}", row.fields["frame"])
     frames = {}
     for name, (where, value) in found.items():
-        if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value).strip()):
+        if isinstance(value, bool) or not re.fullmatch(r"\d{1,18}", str(value).strip()):
             raise UsageError(f"{where}: frame index {value!r} is not a whole number from 0 up.")
         frames[normal_name(name)] = int(str(value))
     return frames

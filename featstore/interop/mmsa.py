@@ -4,8 +4,7 @@ Features are dense, `(N, L, D)`, shorter clips padded with zeros; `audio_lengths
 is. Its loader (src/MMSA/data_loader.py) reads all three splits and all three features, `raw_text`, `id` and
 `regression_labels`. Ids of MMSA-FET are `<video>$_$<clip>`; here they are `<video>_<clip>`, as in MERBench's labels.
 
-The pickle is read by an unpickler that can rebuild words, numbers, lists, dictionaries and numpy arrays, and can call
-nothing else. A pickle cannot be streamed: it is in memory as a whole.
+The pickle is read without unpickling (`featstore/pickles.py`). It cannot be streamed: it is in memory as a whole.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.cells import split_name
-from emo.featstore.datasets.tables import NumpyOnly
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.base import (
     Found,
@@ -36,6 +34,8 @@ from emo.featstore.interop.base import (
     told_by,
     told_of,
 )
+from emo.featstore.pickles import Damaged, Refused, read_pickle
+from emo.featstore.reading import read_bytes
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
 
@@ -43,19 +43,6 @@ SUFFIXES = (".pkl", ".pickle")
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 MODALITIES = {"audio": "audio", "vision": "face", "text": "text"}  # name there -> modality here
 NOTES = "emo"  # key beside the splits
-
-
-class _Arrays(NumpyOnly):
-    """Also rebuilds arrays as pickle protocol 5 writes them; numpy refuses objects there."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_frombuffer" and module in ("numpy.core.numeric", "numpy._core.numeric"):
-            return _from_buffer
-        return super().find_class(module, name)
-
-
-def _from_buffer(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> Array:
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def find(path: Path, files: ExitStack) -> Found | None:
@@ -79,15 +66,12 @@ def find(path: Path, files: ExitStack) -> Found | None:
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
-        with open(path, "rb") as file:
-            table = _Arrays(file, encoding="latin1").load()
-    except pickle.UnpicklingError as error:
-        if not str(error).startswith("it wants"):
-            raise UsageError(f"{path} is damaged: {error}.", "Copy it again.") from error
+        table, _ = read_pickle(read_bytes(path))
+    except Refused as error:
         hint = "It is not loaded: a pickle of features holds words, numbers and numpy arrays only."
         raise UsageError(f"{path} is refused: {error}.", hint) from error
-    except (ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, ImportError, MemoryError) as error:
-        raise UsageError(f"{path} is damaged: {error!r}.", "Copy it again.") from error
+    except Damaged as error:
+        raise UsageError(f"{path} is damaged: {error}.", "Copy it again.") from error
     if not isinstance(table, dict):
         raise UsageError(f"{path} holds no dictionary of the splits train, valid and test.")
     return table

@@ -20,9 +20,10 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.datasets.cells import split_name
-from emo.featstore.datasets.tables import normal_name, read_labels, read_text
+from emo.featstore.datasets.tables import normal_name, read_labels
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import digest
+from emo.featstore.reading import read_text
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import ModelError, TrainError, UsageError
 from emo.featstore.files import write_atomic
+from emo.featstore.reading import read_text
 from emo.train.device import resolve_device
 
 ATTEMPTS = 5

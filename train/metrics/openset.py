@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from emo.featstore.datasets.tables import normal_name, read_text
+from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
-from emo.featstore.reading import parse_json
+from emo.featstore.reading import parse_json, read_text
 from emo.train.answers import Prediction
 from emo.train.metrics.base import Option, Say
 from emo.train.metrics.labels import shared_clips
