@@ -165,6 +165,12 @@ def _store() -> Any:
     return open_store(_workspace().store_path)
 
 
+def _weights_of_language_models() -> Any:
+    from emo.train.llm.emotion_llama.sources import WEIGHTS
+
+    return WEIGHTS
+
+
 # ---- workspace -------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +190,7 @@ def doctor(json: Json = False) -> None:
     from emo.featstore.workspace import find_workspace, load_workspace
 
     try:
-        findings = diagnose(load_workspace(find_workspace()))
+        findings = diagnose(load_workspace(find_workspace()), others=_weights_of_language_models())
     except UsageError as error:
         findings = diagnose(None, error)
     _show(doctor_page(findings), json)
@@ -463,9 +469,9 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         ),
     },
     "weights": {
-        "list": ("emo.extract.pull:weights_page", "emo weights list"),
-        "pull": ("emo.extract.pull:pulled_page", "emo weights pull HL-UTT"),
-        "check": ("emo.extract.pull:weights_check_page", "emo weights check"),
+        "list": ("emo.extract.weights_page:weights_page", "emo weights list"),
+        "pull": ("emo.extract.weights_page:pulled_page", "emo weights pull HL-UTT"),
+        "check": ("emo.extract.weights_page:weights_check_page", "emo weights check"),
         "import": ("emo.train.session:imported_page", "emo weights import checkpoint_best.pth --run official"),
         "export": ("emo.train.session:exported_page", "emo weights export official official.pth --form official"),
     },
@@ -501,6 +507,7 @@ def _drawn(where: str) -> Callable[..., None]:
         "store": _store,
         "workspace": lambda: _workspace(needed=type(None) not in get_args(parameters["workspace"].annotation)),
         "say": lambda: _say,
+        "others": _weights_of_language_models,
     }
 
     def run(*, json: bool, **given: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emo.extract.pull import check_weights, wanted
+from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
 from emo.featstore.page import Page, Table
@@ -62,12 +62,15 @@ def doctor_page(findings: Sequence[Finding]) -> Page:
     return Page({"findings": findings}, [table], exit_code=int(ill))
 
 
-def diagnose(workspace: Workspace | None = None, trouble: EmoError | None = None) -> list[Finding]:
+def diagnose(
+    workspace: Workspace | None = None, trouble: EmoError | None = None, others: Others = NO_OTHERS
+) -> list[Finding]:
     """Look at the machine and, where there is one, at the workspace. Nothing is changed, nothing is fetched.
 
     Args:
         workspace: The workspace, if it could be loaded.
         trouble: Why it could not, where its file is there but wrong.
+        others: Weights that are no encoder's.
     """
     areas: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", _python),
@@ -82,7 +85,7 @@ def diagnose(workspace: Workspace | None = None, trouble: EmoError | None = None
             ("workspace", lambda: _workspace(workspace)),
             ("data", lambda: _data(workspace)),
             ("store", lambda: _store(workspace)),
-            ("weights", lambda: _weights(workspace)),
+            ("weights", lambda: _weights(workspace, others)),
             ("disk", lambda: _disk(workspace)),
         ]
     findings = []
@@ -268,11 +271,11 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("store", "ok", what)
 
 
-def _weights(workspace: Workspace) -> Iterator[Finding]:
+def _weights(workspace: Workspace, others: Others) -> Iterator[Finding]:
     if workspace.extract.profile == "tiny":
         yield Finding("weights", "ok", "The tiny profile needs none")
         return
-    for name, look in check_weights(workspace):
+    for name, look in check_weights(workspace, others):
         if look.status in ("ok", "unchecked"):
             yield Finding("weights", "ok", f"{name}: {look.what}")
         else:

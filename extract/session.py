@@ -17,11 +17,11 @@ from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import DECODER
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
-from emo.extract.pull import local_path
 from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, plan
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import prepare_processes, processes_work
+from emo.extract.weights_page import local_path
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_frames

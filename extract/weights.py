@@ -23,16 +23,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emo.extract.pull import pull
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import digest, file_digest, write_json
+from emo.featstore.sources.hub import FILES, Source, cached, fetch, weight_files
 from emo.featstore.text import some_of
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES
 
 State = dict[str, Tensor]
 Reasons = Sequence[tuple[str, str]]  # (regular expression on the whole name, reason)
 
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIGS = ("config.json", "preprocessor_config.json")
 WIDTHS = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant"}
 
@@ -113,47 +112,15 @@ def find_weights(source: str | os.PathLike[str]) -> Weights:
     if not path.exists():
         if path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(source):
             raise WeightsMissing(f"There are no weights at {source}.", "Correct the path under [weights] in emo.toml.")
-        path = _cached(source) or pull(source)
+        path = cached(source) or fetch(Source(hub=source))
     if not path.is_dir():
         return Weights(source, path, (path,))
-    files = _folder_files(path)
+    files = weight_files(path)
     if not files:
         raise ModelError(
             f"The folder {path} holds no weights: none of {', '.join(FILES)}.", "Is the download complete?"
         )
     return Weights(source, path, files)
-
-
-def _cached(repo: str) -> Path | None:
-    """Folder of a model in the local Hugging Face cache."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = (try_to_load_from_cache(repo, name) for name in FILES)
-        return next((Path(path).parent for path in found if isinstance(path, str)), None)
-    except HFValidationError as error:
-        raise WeightsMissing(f"There are no weights at {repo}, and it is no Hugging Face id.") from error
-
-
-def _folder_files(folder: Path) -> tuple[Path, ...]:
-    """Weights files of a Hugging Face folder, shards included; empty where there are none or not all."""
-    for name in FILES:
-        file = folder / name
-        if not file.is_file():
-            continue
-        if not name.endswith(".index.json"):
-            return (file,)
-        try:
-            shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"{file} is not an index of shards: {error!r}.", "Fetch the model folder again."
-            ) from error
-        if absent := [shard for shard in shards if not (folder / shard).is_file()]:
-            raise ModelError(f"{folder} lacks shard {absent[0]}, which {name} names.", "Run `emo weights pull`.")
-        return tuple(folder / shard for shard in shards)
-    return ()
 
 
 _hashes: dict[str, str] = {}

@@ -23,8 +23,8 @@ from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, FaceTracker, read_openface
-from emo.extract.pull import local_path
 from emo.extract.texts import LANGUAGES
+from emo.extract.weights_page import local_path
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import EmoError, MediaError, ModelError, UsageError, WeightsMissing
 from emo.featstore.spec import EncoderSpec

@@ -24,6 +24,7 @@ from emo.extract.media.preprocess import resize, to_float
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
+from emo.featstore.sources.hub import Source
 from emo.featstore.spec import EncoderSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -117,7 +118,7 @@ class Encoder(ABC):
     family: ClassVar[str]
     modality: ClassVar[str]
     needs: ClassVar[str]  # "audio", "faces", "frame" or "text"
-    published: ClassVar[str]  # where the paper's weights are, for messages
+    source: ClassVar[Source] = Source()  # where the published weights are
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
     version: ClassVar[int] = 1
@@ -144,7 +145,9 @@ class Encoder(ABC):
                 raise UsageError(f"{self.name} has no weights to load.", "Take it out of [weights] in emo.toml.")
             profile = "paper"
         elif profile == "paper" and (weights := weights or self.installed()) is None:
-            hint = f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.published}), or use --profile tiny.'
+            hint = (
+                f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.source.where}), or use --profile tiny.'
+            )
             raise WeightsMissing(f"{self.name} has no weights.", hint)
         if profile == "random" and weights is not None:
             raise UsageError(f"{self.name}: profile `random` draws its weights and takes no file.")

@@ -36,7 +36,6 @@ class Egemaps(Encoder):
     family = "opensmile"
     modality = "audio"
     needs = "audio"
-    published = "opensmile on PyPI"
     budget: ClassVar[Mapping[str, float]] = {"cpu": 64}  # clips
     learned = False
 

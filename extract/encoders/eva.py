@@ -17,6 +17,7 @@ from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pi
 from emo.extract.encoders.vit import ViT, ViTConfig, interpolate_positions
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, resize_square
 from emo.extract.weights import State
+from emo.featstore.sources.hub import Source
 
 MLP_RATIO = 4.3637
 LN_VISION_EPS = 1e-5  # nn.LayerNorm's default in base_model.py; the blocks have 1e-6
@@ -64,7 +65,11 @@ class Eva(ViTEncoder):
     mean: Sequence[float] = CLIP_MEAN
     std: Sequence[float] = CLIP_STD
     prefixes = r"^(?:module\.)?(?:visual_encoder\.)?"
-    published = "eva_vit_g.pth from LAVIS: storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
+    source = Source(
+        "EVA ViT-g of BLIP-2 (39 blocks used, width 1408; bare state dict)",
+        url="https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/eva_vit_g.pth",
+        file="eva_vit_g.pth",
+    )
     budget: ClassVar[Mapping[str, float]] = {"cpu": 1, "cuda": 32}  # images
     ignore = (
         (r"blocks\.39\..*", "the 40th block of EVA-g, which Emotion-LLaMA does not build"),

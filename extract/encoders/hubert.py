@@ -21,6 +21,7 @@ from emo.extract.media.preprocess import normalise_audio
 from emo.extract.run.batching import alike
 from emo.extract.weights import State, rename
 from emo.featstore.errors import ModelError
+from emo.featstore.sources.hub import Source
 
 RATE = 16_000
 CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
@@ -80,7 +81,9 @@ class _Hubert(Encoder):
     family = "hubert"
     modality = "audio"
     needs = "audio"
-    published = "TencentGameMate/chinese-hubert-large on Hugging Face"
+    source = Source(
+        "HuBERT large on Chinese speech (24 layers, width 1024)", hub="TencentGameMate/chinese-hubert-large"
+    )
     budget: ClassVar[Mapping[str, float]] = {"cpu": 120 * RATE, "cuda": 2400 * RATE}  # samples
     ignore = (
         (r"masked_spec_embed", "used in pre-training only"),

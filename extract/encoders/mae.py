@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
 from emo.extract.encoders.vit import ViTConfig
 from emo.featstore.errors import UsageError
+from emo.featstore.sources.hub import Source
 
 # models_vit.vit_large_patch16 of facebookresearch/mae
 PAPER = ViTConfig(
@@ -51,7 +52,11 @@ class Mae(ViTEncoder):
     needs = "faces"
     paper = PAPER
     small = TINY
-    published = "mae_checkpoint-340.pth of Emotion-LLaMA's authors"
+    source = Source(
+        "MAE ViT-L/16 pre-trained on MER2023 faces (state dict under `model`)",
+        file="mae_checkpoint-340.pth",
+        ask="from the Google Drive folder of Emotion-LLaMA's authors (issue 2 of ZebangCheng/Emotion-LLaMA)",
+    )
     budget: ClassVar[Mapping[str, float]] = {"cpu": 32, "cuda": 512}  # faces
     ignore = (
         (r"decoder.*", "the decoder of pre-training"),

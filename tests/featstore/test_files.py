@@ -79,7 +79,7 @@ def test_one_digest_of_bytes_and_of_files(tmp_path: Path) -> None:
 
 def test_nobody_else_renames_a_temporary_file() -> None:
     """Downloads keep their part, checkpoints and the store have named steps; all else uses `replacing`."""
-    own = {"featstore/files.py", "train/llm/resume.py", "extract/pull.py", "featstore/sources/hub.py"}
+    own = {"featstore/files.py", "train/llm/resume.py", "featstore/sources/hub.py"}
     for room in ("featstore", "extract", "train"):
         for path in (ROOT / room).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()

@@ -1,9 +1,13 @@
-"""Weights: which ones emo knows, where they come from, fetching them, and looking into them without loading them."""
+"""Weights from elsewhere: where they are said to be, the local Hugging Face cache, and fetching them.
+
+What was fetched before is kept, also half a file: fetching again goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,16 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
-from emo.featstore.sources.headers import Inspection, gb, inspect
-from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
-
-if TYPE_CHECKING:
-    from emo.extract.encoders.base import Encoder
+from emo.featstore.sources.headers import gb, inspect
+from emo.featstore.workspace import WEIGHT_SUFFIXES
 
 TIMEOUT_S = 30.0
 RETRY_WAIT_S = 1.0  # before the first retry; doubled for each further one
@@ -30,242 +29,111 @@ BLOCK_BYTES = 1 << 18
 # never wanted. Text files (configuration, tokenizer) always are.
 FAMILIES = (r".*\.safetensors", r"pytorch_model.*\.bin", r".*\.bin", r".*\.pth")
 TEXT_FILES = r".*\.(json|txt|model)"
-DRIVE = "it lies in the Google Drive folder of Emotion-LLaMA's authors (issue 2 of ZebangCheng/Emotion-LLaMA)"
+# Files of a Hugging Face folder that a loader reads, the first that is there; an index names shards.
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 Report = Callable[[str, int, int | None], None]  # file, bytes so far, bytes in all
 
 
 @dataclass(frozen=True)
-class Known:
-    """Weights that emo knows by name.
+class Source:
+    """Where published weights come from, as whatever needs them declares it.
 
     Attributes:
-        name: Key under `[weights]`.
-        about: What it is.
-        hub: Hugging Face id, where it is there.
-        url: Address, where it is a plain file on the web.
+        about: What they are, in a few words.
+        hub: Hugging Face id, where they are there.
+        url: Address, where they are a plain file on the web.
         file: Published file name.
-        how: How to get it, where it cannot be pulled.
+        ask: Where to get the file by hand, where nothing can be fetched: `from the authors' page`.
+        revision: Commit, tag or branch of the hub that is meant; its default branch where empty.
+        sha256: Of the file at `url`, where it is known: other bytes are refused.
     """
 
-    name: str
-    about: str
+    about: str = ""
     hub: str = ""
     url: str = ""
     file: str = ""
-    how: str = ""
+    ask: str = ""
+    revision: str = ""
+    sha256: str = ""
+
+    @property
+    def where(self) -> str:
+        """Place to name in a message."""
+        return f"{self.hub} on Hugging Face" if self.hub else self.url or self.file
+
+    @property
+    def by_hand(self) -> str:
+        """What to do where nothing can be fetched."""
+        return f"Get {self.file} by hand {self.ask}." if self.ask else ""
 
 
-KNOWN = {
-    each.name: each
-    for each in (
-        Known(
-            "HL-UTT",
-            "HuBERT large on Chinese speech (24 layers, width 1024)",
-            hub="TencentGameMate/chinese-hubert-large",
-        ),
-        Known(
-            "mae_340_UTT",
-            "MAE ViT-L/16 pre-trained on MER2023 faces (state dict under `model`)",
-            file="mae_checkpoint-340.pth",
-            how=f"Get mae_checkpoint-340.pth by hand: {DRIVE}.",
-        ),
-        Known(
-            "maeV_399_UTT",
-            "VideoMAE ViT-L/16 pre-trained on MER2023 faces (state dict under `model` or `module`)",
-            file="maeVideo_ckp199.pth",
-            how=f"Get maeVideo_ckp199.pth by hand: {DRIVE}.",
-        ),
-        Known(
-            "eva_g_448",
-            "EVA ViT-g of BLIP-2 (39 blocks used, width 1408; bare state dict)",
-            url="https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/eva_vit_g.pth",
-            file="eva_vit_g.pth",
-        ),
-        Known(
-            "HL-MERBench-UTT", "The HuBERT of HL-UTT, for MERBench's recipe", hub="TencentGameMate/chinese-hubert-large"
-        ),
-        Known("videomae-large-UTT", "VideoMAE large as published, for MERBench's recipe", hub="MCG-NJU/videomae-large"),
-        Known(
-            "all-MiniLM-L6-v2-UTT",
-            "MiniLM for English sentences (6 layers, width 384); also in pip install 'emo[text]'",
-            hub="sentence-transformers/all-MiniLM-L6-v2",
-        ),
-        Known("llama", "Llama 2 7B chat, gated by its licence", hub="meta-llama/Llama-2-7b-chat-hf"),
-        Known(
-            "minigpt_v2",
-            "MiniGPT-v2 after stage 3: llama_proj and LoRA (state dict under `model`)",
-            file="minigptv2_checkpoint.pth",
-            how="Get minigptv2_checkpoint.pth by hand from the MiniGPT-4 repository (Vision-CAIR/MiniGPT-4).",
-        ),
-    )
-}
+# ---- on this machine ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class WeightRow:
-    """One line of `emo weights list`.
+def cached(repo: str, revision: str = "") -> Path | None:
+    """Folder of a model in the local Hugging Face cache, if it is whole: a half-fetched one does not count.
 
-    Attributes:
-        name: Key under `[weights]`.
-        about: What it is; empty for weights that emo does not know.
-        value: Path or id as configured; empty when not configured.
-        status: `present` (also in an installed package), `not needed` (no network), `missing` or `not configured`.
-        path: File or folder on disk, if present.
-        size_bytes: Its size, if present.
-        how: What to do when it is not there.
+    Raises:
+        WeightsMissing: It is no Hugging Face id.
     """
-
-    name: str
-    about: str
-    value: str
-    status: str
-    path: Path | None
-    size_bytes: int | None
-    how: str
-
-
-# ---- list and check -------------------------------------------------------------------------------------------------
-
-
-def list_weights(workspace: Workspace) -> list[WeightRow]:
-    """Every weight that emo knows or the workspace names, and whether it is on this machine."""
-    rows = []
-    for name in dict.fromkeys([*KNOWN, *wanted(workspace), *workspace.weights]):
-        known = KNOWN.get(name, Known(name, ""))
-        value = workspace.weights.get(name, "")
-        if not getattr(_encoder(name), "learned", True):
-            how = "Take it out of [weights] in emo.toml." if value else ""
-            rows.append(WeightRow(name, "It is computed without a network.", value, "not needed", None, None, how))
-            continue
-        path = local_path(workspace, name)
-        status = "present" if path else "missing" if value else "not configured"
-        rows.append(WeightRow(name, known.about, value, status, path, _size(path), "" if path else _how(known, value)))
-    return rows
-
-
-def check_weights(workspace: Workspace) -> list[tuple[str, Inspection]]:
-    """Look into the headers of every configured weight; no tensor is read."""
-    checks = []
-    needed = wanted(workspace)
-    for row in list_weights(workspace):
-        if row.status == "not needed":
-            checks.append((row.name, Inspection("ok", row.about)))
-        elif row.path is not None and (row.value or row.name in needed):
-            checks.append((row.name, inspect(row.path)))
-        elif row.value or row.name in needed:
-            what = f"{row.value} is not here." if row.value else "No weights are configured."
-            checks.append((row.name, Inspection(row.status, what, row.how)))
-    return checks
-
-
-def weights_page(workspace: Workspace) -> Page:
-    """List the weights that are known or configured, and how to get them."""
-    rows = list_weights(workspace)
-    cells = [[each.name, each.status, size_text(each.size_bytes), each.value, each.how or each.about] for each in rows]
-    columns = ("name", "status", "size", "configured", "what it is, or how to get it")
-    return Page(rows, [Table("Weights", columns, cells, ("size",))])
-
-
-def weights_check_page(workspace: Workspace) -> Page:
-    """Look into the headers of every configured weight without loading it; exit code 5 where one is ill or missing."""
-    checks = check_weights(workspace)
-    cells = [[name, found.status, f"{found.what} {found.do}"] for name, found in checks]
-    bad = any(found.status not in ("ok", "unchecked") for _, found in checks)
-    table = Table("Weights", ("name", "status", "what, and what to do"), cells)
-    return Page([{"name": name, **vars(found)} for name, found in checks], [table], exit_code=5 if bad else 0)
-
-
-def pulled_page(
-    workspace: Workspace | None,
-    say: Callable[[str], None],
-    name: Annotated[str, Arg("A name of `emo weights list`, or a Hugging Face id.")],
-    dest: Annotated[Path | None, Flag("Folder. Default: the Hugging Face cache.")] = None,
-    endpoint: Annotated[str | None, Flag("Another hub's address.")] = None,
-    token: Annotated[str | None, Flag("Hugging Face token for gated models.")] = None,
-) -> Page:
-    """Fetch weights; a fetch that was cut off goes on where it stopped."""
-    now = throttle(say, 2.0)
-
-    def show(file: str, done: int, total: int | None) -> None:
-        now(f"{file}: {size_text(done)}" + (f" of {size_text(total)}" if total else ""))
-
-    path = str(pull(name, dest, workspace=workspace, endpoint=endpoint, token=token, on_progress=show))
-    return Page({"name": name, "path": path}, [path])
-
-
-def wanted(workspace: Workspace) -> list[str]:
-    """Keys under `[weights]` of the encoders that `[extract]` names, which may be aliases."""
-    names = workspace.extract.encoders
-    return list(dict.fromkeys(getattr(_encoder(name), "name", name) for name in names))
-
-
-def local_path(workspace: Workspace, name: str) -> Path | None:
-    """File or folder of weights on this machine; for a Hugging Face id the copy in its cache.
-
-    Where none are configured, those that an installed package brings.
-    """
-    where = workspace.weights_at(name)
-    if isinstance(where, Path):
-        return where if where.exists() else None
-    if where:
-        return _cached(where)
-    installed = getattr(_encoder(name), "installed", lambda: None)()
-    return Path(installed) if installed else None
-
-
-def _encoder(name: str) -> type[Encoder] | None:
-    """The encoder of that name; `None` for other weights, such as those of a language model."""
-    from emo.extract.encoders.registry import find_encoder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return find_encoder(name)
-    except UsageError:
+        found = [try_to_load_from_cache(repo, name, revision=revision or None) for name in FILES]
+    except HFValidationError as error:
+        raise WeightsMissing(f"There are no weights at {repo}, and it is no Hugging Face id.") from error
+    folder = next((Path(each).parent for each in found if isinstance(each, str)), None)
+    try:
+        return folder if folder is not None and weight_files(folder) else None
+    except ModelError:  # a shard is not there yet
         return None
 
 
-def _cached(repo: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Files of a Hugging Face folder that hold tensors, shards included; empty where there are none.
 
-    found = try_to_load_from_cache(repo, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    Raises:
+        ModelError: The index of shards is damaged, or names one that is not there.
+    """
+    for name in FILES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return (file,)
+        try:
+            shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(
+                f"{file} is not an index of shards: {error!r}.", "Fetch the model folder again."
+            ) from error
+        if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+            raise ModelError(f"{folder} lacks shard {absent[0]}, which {name} names.", "Run `emo weights pull`.")
+        return tuple(folder / shard for shard in shards)
+    return ()
 
 
-def _how(known: Known, value: str) -> str:
-    if known.how:
-        return known.how
-    if known.hub or known.url or HUB_ID.fullmatch(value):
-        return f"Run `emo weights pull {known.name}`."
-    return "Correct its path under [weights] in emo.toml."
+# ---- fetch ----------------------------------------------------------------------------------------------------------
 
 
-def _size(path: Path | None) -> int | None:
-    if path is None:
-        return None
-    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-
-
-# ---- pull -----------------------------------------------------------------------------------------------------------
-
-
-def pull(
-    name_or_id: str,
-    dest: Path | None = None,
+def fetch(
+    source: Source,
+    target: Path | None = None,
     *,
-    workspace: Workspace | None = None,
     endpoint: str | None = None,
     token: str | None = None,
     cache: Path | None = None,
     retries: int = 3,
     on_progress: Report | None = None,
 ) -> Path:
-    """Fetch weights. What was fetched before is kept, also half a file: pulling again goes on where it stopped.
+    """Fetch weights.
 
     Args:
-        name_or_id: A name under `[weights]`, or a Hugging Face id.
-        dest: Folder to put the files in. By default a path configured for the name; else, for Hugging Face ids, its
-            cache, where every loader finds them by id.
-        workspace: Says what the name means and where it belongs.
+        source: Where they are.
+        target: Folder to put the files in; of a single file also its path. By default, from the hub, its cache, where
+            every loader finds them by id.
         endpoint: Hub to ask in place of huggingface.co (`HF_ENDPOINT`).
         token: Access token in place of the saved one.
         cache: Hugging Face cache in place of `HF_HOME`'s.
@@ -276,34 +144,18 @@ def pull(
         The folder, or the file where it is a single one.
 
     Raises:
-        UsageError: The name means nothing, or has no place to go to.
+        UsageError: A single file, and no place for it to go to.
         WeightsMissing: It cannot be had this way: gated, not on the hub, or to be fetched by hand.
         ModelError: The hub cannot be reached, the connection broke, the disk is full, or the bytes are not right.
     """
-    known = KNOWN.get(name_or_id)
-    configured = workspace.weights_at(name_or_id) if workspace is not None else None
-    target = dest or (configured if isinstance(configured, Path) else None)
     report = on_progress or (lambda file, done, total: None)
-    repo = configured if isinstance(configured, str) else known.hub if known else ""
-    if not repo and known is None and configured is None and HUB_ID.fullmatch(name_or_id):
-        repo = name_or_id
-    if repo:
-        if target is not None and target.suffix in WEIGHT_SUFFIXES:
-            message = f"{name_or_id} is a folder of files on Hugging Face; emo.toml names the single file {target}."
-            raise UsageError(message, f'Write "{name_or_id}" = "{repo}" under [weights], or a folder.')
-        return _pull_repo(repo, target, _Hub(endpoint, token, cache), retries, report)
-    if known is not None and known.url:
-        if target is None:
-            raise UsageError(f"{known.file} needs a place.", "Set its path under [weights] in emo.toml.")
-        final = target if target.suffix in WEIGHT_SUFFIXES else target / known.file
-        return _pull_url(known.url, final, retries, report)
-    if known is not None:
-        raise WeightsMissing(f"{known.name} ({known.file}) cannot be pulled.", known.how)
-    if configured is not None:
-        raise WeightsMissing(f"{name_or_id} is the local path {configured}; nothing says where to pull it from.")
-    names = ", ".join(dict.fromkeys([*KNOWN, *(workspace.weights if workspace else ())]))
-    hint = "Or name a Hugging Face id, owner/name."
-    raise UsageError(f"There are no weights called {name_or_id!r}; known are {names}.", hint)
+    if source.hub:
+        return _fetch_repo(source, target, _Hub(endpoint, token, cache), retries, report)
+    if not source.url:
+        raise WeightsMissing(f"{source.file} cannot be pulled.", source.by_hand)
+    if target is None:
+        raise UsageError(f"{source.file} needs a place.", "Set its path under [weights] in emo.toml.")
+    return _fetch_url(source, target if target.suffix in WEIGHT_SUFFIXES else target / source.file, retries, report)
 
 
 @dataclass(frozen=True)
@@ -326,15 +178,17 @@ class _Remote:
     headers: dict[str, str]
 
 
-def _pull_repo(repo: str, target: Path | None, hub: _Hub, retries: int, report: Report) -> Path:
+def _fetch_repo(source: Source, target: Path | None, hub: _Hub, retries: int, report: Report) -> Path:
     from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import get_hf_file_metadata, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
-    cache = hub.cache or Path(constants.HF_HUB_CACHE)
+    repo, cache = source.hub, hub.cache or Path(constants.HF_HUB_CACHE)
     blobs = cache / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
     with _explained(repo):
-        info = HfApi(endpoint=hub.endpoint, token=hub.token).model_info(repo, timeout=TIMEOUT_S)
+        info = HfApi(endpoint=hub.endpoint, token=hub.token).model_info(
+            repo, revision=source.revision or None, timeout=TIMEOUT_S
+        )
         names = choose_files([each.rfilename for each in info.siblings or []])
         if not names:
             raise WeightsMissing(f"{repo} on Hugging Face holds no weights that emo can read.")
@@ -351,8 +205,10 @@ def _pull_repo(repo: str, target: Path | None, hub: _Hub, retries: int, report: 
         _fetch_all(wanted, retries, report)
         if target is not None:
             return target
+        version, where, token = source.revision or None, hub.endpoint, hub.token
         paths = [
-            Path(hf_hub_download(repo, name, endpoint=hub.endpoint, token=hub.token, cache_dir=cache)) for name in names
+            Path(hf_hub_download(repo, name, revision=version, endpoint=where, token=token, cache_dir=cache))
+            for name in names
         ]
     return paths[0].parents[names[0].count("/")]
 
@@ -371,15 +227,16 @@ def choose_files(names: Sequence[str]) -> list[str]:
     return []
 
 
-def _pull_url(url: str, final: Path, retries: int, report: Report) -> Path:
+def _fetch_url(source: Source, final: Path, retries: int, report: Report) -> Path:
     from huggingface_hub.utils import get_session
 
+    url = source.url
     with _explained(url):
         response = get_session().head(url, timeout=TIMEOUT_S, follow_redirects=True)
         if response.status_code >= 400:
             raise WeightsMissing(f"{url} answers {response.status_code}.", "Fetch the file by hand.")
         size = int(response.headers.get("Content-Length", 0)) or None
-        remote = _Remote(final.name, url, response.headers.get("ETag", ""), size, {})
+        remote = _Remote(final.name, url, source.sha256 or response.headers.get("ETag", ""), size, {})
         _fetch_all([(remote, final)], retries, report)
     look = inspect(final)
     if look.status not in ("ok", "unchecked"):
