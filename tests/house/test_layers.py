@@ -24,7 +24,7 @@ THE_LOOP = ("train/llm/tune.py:tune", 100)  # one step of training is read in on
 
 # What still breaks a rule: take out what is mended, add nothing.
 CIRCLES: set[tuple[str, ...]] = {
-    ("emo.featstore.storage.maintain", "emo.featstore.storage.store", "emo.featstore.storage.writer"),
+    ("emo.featstore.storage.maintain", "emo.featstore.storage.store", "emo.featstore.storage.writer")
 }
 LONG_FUNCTIONS = {
     "featstore/interop/exporter.py:export_features",
