@@ -42,7 +42,7 @@ def is_missing(text: str, classes: Iterable[str] = ()) -> bool:
         classes: Words that the dataset declares as classes: one of them is a class, whatever it looks like.
     """
     word = visible(text).casefold()
-    if word in {visible(each).casefold() for each in classes}:
+    if word and word in {visible(each).casefold() for each in classes}:
         return False
     return (
         not word

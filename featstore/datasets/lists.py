@@ -156,7 +156,7 @@ def listed_file(
     if suffix in (".csv", ".jsonl"):
         table = listed_table(path, split, classes=classes)
         return {name: replace(row, split=rename(row.split)) for name, row in table.items()}, []
-    return {row.name: Listed(rename(split), row.label, written=row.written) for row in read_list(path)}, []
+    return {row.name: Listed(rename(split), row.label, written=row.written) for row in read_list(path, classes)}, []
 
 
 def transcript_csv(path: Path) -> dict[str, dict[str, str]]:

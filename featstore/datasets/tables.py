@@ -17,7 +17,7 @@ import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -96,7 +96,7 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def read_list(path: Path) -> list[ListRow]:
+def read_list(path: Path, classes: Sequence[str] = ()) -> list[ListRow]:
     """Read the field's label list, three or four columns separated by blanks: `name frames emotion [valence]`.
 
     Raises:
@@ -111,7 +111,7 @@ def read_list(path: Path) -> list[ListRow]:
         if match is None:
             problems.append(f"line {number}: {_short(line)}")
             continue
-        label = Label(label_word(match["emotion"]), _valence(match["valence"] or "", f"{path} line {number}"))
+        label = Label(label_word(match["emotion"], classes), _valence(match["valence"] or "", f"{path} line {number}"))
         row = ListRow(normal_name(match["name"]), int(match["frames"]), label, match["emotion"])
         before = rows.setdefault(row.name, (number, row))
         if before[1].label != row.label:
@@ -150,14 +150,14 @@ def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] =
     Raises:
         UsageError: The file is absent, empty, not UTF-8, not comma-separated, lacks a column or has a ragged row.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
-    records = _records(reader, path)
-    line, header = next(records, (1, []))
-    header = [column.strip().lower() for column in header]
+    (_, first), *records = _records(path)
+    header = [column.strip().lower() for column in first]
     chosen: dict[str, int] = {}
     for each in [*columns, *optional]:
         spellings = (each,) if isinstance(each, str) else each
         found = [header.index(spelling) for spelling in spellings if spelling in header]
+        if found and header.count(header[found[0]]) > 1:
+            raise UsageError(f"{path} has several columns {header[found[0]]}.", "Keep one of them.")
         if found:
             chosen[spellings[0]] = found[0]
         elif each in columns:
@@ -219,15 +219,38 @@ def rows_by_name(path: Path, rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
     return found
 
 
-def _records(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Records of a csv file that are not blank, each with its first line. A quote that swallows rows is refused."""
+    lines = list(io.StringIO(read_text(path), newline=""))
+    reader = csv.reader(lines, strict=True)
+    records: list[tuple[int, list[str]]] = []
+    several: list[tuple[int, int]] = []  # first and last line of records that have more than one
     line = 1
     try:
         for record in reader:
             if any(field.strip() for field in record):
-                yield line, record
-            line = reader.line_num + 1  # type: ignore[attr-defined]  # csv.reader has it, its protocol does not say
+                records.append((line, record))
+            if reader.line_num > line:
+                several.append((line, reader.line_num))
+            line = reader.line_num + 1
     except csv.Error as error:
+        if '"' in lines[line - 1]:
+            what = f"{path} line {line} opens a quote that is not closed where its field ends: {error}."
+            raise UsageError(what, "Remove the quote, or write it twice inside a quoted text.") from error
         raise UsageError(f"{path} line {line} is not csv: {error}.") from error
+    shapes = {_shape(record) for _, record in records[1:]}
+    for first, last in several:
+        inside = [row for row in csv.reader(lines[first:last]) if _shape(row) in shapes]
+        if inside:
+            what = f"{path} line {first} opens a quote that ends in line {last} and swallows what looks like rows"
+            raise UsageError(f"{what}, such as {_short(','.join(inside[0]))}.", "Remove the quote, or write it twice.")
+    return records
+
+
+def _shape(record: Sequence[str]) -> tuple[int, str]:
+    """How a row looks: its number of fields, and its first field with `9` for digits and `a` for letters."""
+    name = re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", record[0].strip())) if record else ""
+    return len(record), name
 
 
 def _conflict(path: Path, name: str, first: int, second: int) -> UsageError:
@@ -389,7 +412,7 @@ def read_labels(path: Path, split: str | None = None, classes: Sequence[str] = (
         return by_clip(_read_label_table(path, split, classes))
     if split:
         raise UsageError(f"{path} is a text list and has no splits, so #{split} means nothing.")
-    return by_clip({row.name: row.label for row in read_list(path)})
+    return by_clip({row.name: row.label for row in read_list(path, classes)})
 
 
 def _read_label_table(path: Path, split: str | None, classes: Sequence[str]) -> dict[str, Label]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import zipfile
@@ -19,6 +20,7 @@ from emo.featstore.datasets.tables import (
     read_label_npz,
     read_labels,
     read_list,
+    read_names,
     read_npz_dict,
 )
 from emo.featstore.errors import UsageError
@@ -236,3 +238,105 @@ def test_frame_tables(tmp_path: Path) -> None:
 
 def test_real_peak_frames(shared: Path) -> None:
     assert len(read_frames(shared / "data" / "merr" / "MERR_fine_grained.json")) == 4487
+
+
+# ---- quotes that nobody closes --------------------------------------------------------------------------------------
+
+
+def rows_of(broken: dict[int, str], header: str = "name,label", other: str = "happy", count: int = 20) -> str:
+    return f"{header}\n" + "".join(f"c{i},{broken.get(i, other)}\n" for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ({5: '"sad'}, 7),  # to the end of the file
+        ({5: '"sad', 9: '"sad'}, 7),
+        ({5: '"sad', 9: '"sad"'}, 7),
+        ({5: '"sad', 9: 'happy"'}, 7),  # a well-formed csv of 16 rows
+        ({0: '"sad', 19: 'happy"'}, 2),
+        ({5: '"a"b'}, 7),
+        ({19: '"sad'}, 21),
+    ],
+)
+def test_a_quote_that_swallows_rows_is_refused_with_its_line(tmp_path: Path, broken: dict[int, str], line: int) -> None:
+    path = write(tmp_path / "l.csv", rows_of(broken))
+    for read in (read_labels, lambda path: read_csv(path, ["name", "label"]), read_names):
+        with pytest.raises(UsageError, match=rf"l\.csv line {line} opens a quote"):
+            read(path)
+
+
+def test_texts_of_several_lines_are_read_whole(tmp_path: Path) -> None:
+    text = 'name,text\nc1,"Hello,\nand, well, good bye\n\nthe end"\nc2,"She said ""no"", twice"\nc3,it\'s 5" long\n'
+    rows = read_csv(write(tmp_path / "t.csv", text), ["name", "text"])
+    assert [(row.line, row.fields["text"]) for row in rows] == [
+        (2, "Hello,\nand, well, good bye\n\nthe end"),
+        (6, 'She said "no", twice'),
+        (7, "it's 5\" long"),
+    ]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.csv", "name,label,label\na,sad,happy\n")
+    with pytest.raises(UsageError, match="several columns label"):
+        read_labels(path)
+
+
+# ---- cells that say nothing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["nan", "NA", "None", "null", "-", "?", "unknown", ""])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "npz", "txt"])
+def test_what_says_nothing_is_no_label_in_any_form(tmp_path: Path, word: str, form: str) -> None:
+    path = tmp_path / f"labels.{form}"
+    if form == "npz":
+        npz(path, train={"a": {"emo": word, "val": word}, "b": {"emo": "Sad", "val": 1}})
+    elif form == "jsonl":
+        write(
+            path,
+            f'{{"name": "a", "label": "{word}", "valence": "{word}"}}\n{{"name": "b", "label": "Sad", "valence": 1}}\n',
+        )
+    elif form == "csv":
+        write(path, f"name,label,valence\na,{word},{word}\nb,Sad,1\n")
+    elif word:
+        write(path, f"a 1 {word}\nb 1 Sad 1\n")
+    else:
+        return
+    assert read_labels(path) == {"a": Label(), "b": Label("sad", 1.0)}
+    assert read_labels(path, classes=["sad", word.lower()])["a"].emotion == (word.lower() or None)
+
+
+def test_json_null_and_nan_are_no_label(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "l.jsonl", '{"name": "a", "label": null}\n{"name": "b", "label": NaN}\n{"name": "c", "label": 0.0}\n'
+    )
+    assert read_labels(path) == {"a": Label(), "b": Label(), "c": Label("0")}
+    table = npz(tmp_path / "l.npz", train={"a": {"emo": None}, "b": {"emo": float("nan")}, "c": {"emo": 2.0}})
+    assert read_labels(table, classes=["x", "y", "z"]) == {"a": Label(), "b": Label(), "c": Label("z")}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_labels_of_a_split_are_read_from_csv_and_jsonl_alike(tmp_path: Path, suffix: str) -> None:
+    rows = [{"name": "a", "label": "sad", "split": "train"}, {"name": "b", "label": "happy", "split": "test"}]
+    text = "name,label,split\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+    path = write(tmp_path / f"l{suffix}", text if suffix == ".csv" else "".join(json.dumps(row) + "\n" for row in rows))
+    assert read_labels(tmp_path / f"{path.name}#test") == {"b": Label("happy")}
+    assert read_names(path) == ["a", "b"]
+    with pytest.raises(UsageError, match="has no rows of split 'val'"):
+        read_labels(path, "val")
+
+
+def test_values_without_end_are_refused(tmp_path: Path) -> None:
+    nested: list[object] = []
+    for _ in range(30):
+        nested = [nested, nested]
+    table = npz(tmp_path / "l.npz", train={"a": {"emo": nested}})
+    with pytest.raises(UsageError, match="no word and no number"):
+        read_labels(table)
+    for text, said in [("[" * 10_000, "nested too deeply"), ('{"name": ' + "9" * 5000 + "}", "more than 4,300 digits")]:
+        with pytest.raises(UsageError, match=said):
+            read_labels(write(tmp_path / "l.jsonl", text))
+    with pytest.raises(UsageError, match="not a list of"):
+        read_labels(write(tmp_path / "l.txt", f"a {'9' * 5000} sad\n"))
+    with pytest.raises(UsageError, match="not a whole number"):
+        read_frames(write(tmp_path / "f.csv", f"name,frame\na,{'9' * 5000}\n"))
