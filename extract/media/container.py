@@ -4,50 +4,51 @@
 and a clip that was cut off is refused before any work is spent on it. Frames are then decoded one at a time as they are
 asked for; at no time are all frames of a clip in memory.
 
-What the numbers are equal to, and tested against:
+What the numbers are equal to, and tested against (`tests/extract/media`):
 
-- frames: `ffmpeg -i IN -pix_fmt rgb24`, bit for bit;
-- audio: `ffmpeg -i IN -ar 16000 -ac 1 out.wav` of FFmpeg 9, bit for bit. Encoder delay is skipped, and an mp4 ends
-  where its edit list says (FFmpeg before 9 keeps up to one AAC packet, 23 ms, of padding after that end; here the
-  result is the same whichever FFmpeg PyAV carries).
+- frames: `ffmpeg -i IN -pix_fmt rgb24`, bit for bit, 10 bit and interlaced video included. Where pixels are not square
+  by more than 1 %, frames have the shape that a player shows: `-vf scale=W:H` with its width;
+- times of frames: the best effort of ffprobe, except that they never run backwards;
+- audio: `ffmpeg -i IN -ac 1 -ar 16000 OUT.wav` of FFmpeg 4 to 8: as many samples, and within one step of 16 bits (bit
+  for bit where the codec is lossless; lossy decoders round differently from version to version). Encoder delay is
+  skipped, and the last packet of an mp4's sound is kept whole, which `Reading(sound_tail="trim")` cuts at the edit list
+  as FFmpeg 9 does. One thing is not ffmpeg's: where time stamps leave a gap of 0.1 s or more, which ffmpeg closes up,
+  there is silence, so that everything after it keeps its time.
+
+This is the one border to FFmpeg: whatever goes wrong beyond it ends in a `MediaError`.
 """
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
+from emo.extract.media.picture import Clock, Rgb
+from emo.extract.media.reading import Reading
+from emo.extract.media.sound import Sound, too_long, trimmed
+from emo.extract.media.whole import is_clip, missing_bytes, picture_in_mp4, states_duration, what_else
 from emo.featstore.errors import MediaError
-
-AUDIO_RATE = 16_000
-
-DECODER = {"frames": "ffmpeg rgb24, upright", "audio": "ffmpeg s16 mono 16000 Hz, without encoder delay and padding"}
-"""What of the decoding changes the numbers of a feature, for its fingerprint."""
 
 # Containers that hold a clip. Anything else that FFmpeg would open (text as ANSI art, play lists that name other files,
 # image sequences, devices) is not a clip, whatever its name says.
-_CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,mxf,ogg,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,amr"
-# Containers, beside mp4, whose header states how long the streams are.
-_STATES_DURATION = ("matroska", "avi", "flac", "wav")
+CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,mxf,ogg,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,amr"
 # Up to this much may be missing at the end before a clip counts as cut off: durations in headers are rounded.
 _SLACK_S = 0.2
+_MAX_PIXELS = 100_000_000  # of one frame; 8K video has 33 million
 
-# First bytes of containers (mp4 has its mark at byte 4): a file that starts like this and cannot be opened is damaged.
-_SIGNATURES = (b"RIFF", b"\x1aE\xdf\xa3", b"OggS", b"fLaC", b"FLV", b"0&\xb2u")
+# What PyAV raises where FFmpeg, or what FFmpeg found in a file, does not suit it.
+_FOREIGN = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,17 @@ class MediaInfo:
 
     Attributes:
         path: The file.
-        width: Columns of the upright frames; `None` without video, or where none of it can be decoded.
+        width: Columns of the upright frames as a player shows them; `None` without video, or where none of it can be
+            decoded.
         height: Rows of the upright frames, likewise.
         rotation_deg: Counter-clockwise turn that makes the stored frames upright: 0, 90, 180 or 270.
         fps: Average frame rate; `None` without video or where the container does not know it.
         n_frames: Video packets that will be shown, which is the number of frames; 0 without video.
-        duration_s: From the first to the end of the last packet of all streams.
+        duration_s: From the first to the end of the last packet of all streams that are read.
         audio_start_s: When the first audio sample is heard, on the clock of `Frame.time_s`; 0.0 without audio.
         has_video: Whether there is a video stream (cover art of an audio file is none).
         has_audio: Whether there is an audio stream.
+        audio_tracks: How many sound tracks the file has, the one that is read included.
     """
 
     path: Path
@@ -77,6 +80,7 @@ class MediaInfo:
     audio_start_s: float
     has_video: bool
     has_audio: bool
+    audio_tracks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,8 @@ class Frame:
 
     Attributes:
         index: Position in the clip, from 0.
-        time_s: Presentation time; 0.0 is the earliest time stamp of the clip.
-        rgb: Pixels, upright, `(H, W, 3)` uint8.
+        time_s: Presentation time; 0.0 is the earliest time stamp of the clip. Never before the frame before.
+        rgb: Pixels, upright, in display shape, `(H, W, 3)` uint8.
     """
 
     index: int
@@ -98,21 +102,26 @@ class Media:
     """An open clip. Made by `open_media`; a context manager.
 
     `frames` and `audio` may be called in either order. Frames are a single pass; audio is kept once decoded.
+
+    Attributes:
+        info: What is known of the clip.
+        notes: What a user should know of it, a sentence by kind: `sound-tracks` (there are several), `sound-gap` and
+            `constant-sound` (both known once the sound is decoded).
     """
 
-    def __init__(self, path: Path, container: InputContainer, threads: int) -> None:
-        self._container = container
-        self._video = _stream(container, "video")
-        self._audio = _stream(container, "audio")
+    def __init__(self, path: Path, container: InputContainer, reading: Reading, threads: int, exact: bool) -> None:
+        self._path, self._container, self._reading = path, container, reading
+        self._video, self._audio = _video_stream(container), _audio_stream(container, reading.audio_track)
         if self._video is not None:
             self._video.codec_context.thread_count = threads
             self._video.codec_context.thread_type = "SLICE" if threads == 1 else "AUTO"
-        self._path = path
         self._origin_s = (container.start_time or 0) / 1_000_000
-        self._packets = _demux(path, container, [s for s in (self._video, self._audio) if s is not None])
+        self._packets = self._demux(exact)
         self._video, self._audio = (s if s and s.index in self._packets else None for s in (self._video, self._audio))
         self._samples: np.ndarray | None = None
         self._started = False
+        self.notes: dict[str, str] = {}
+        self._rgb = Rgb(self._video.sample_aspect_ratio if self._video is not None else None)
         self._pending = self._decode(self._video) if self._video is not None else iter(())
         self._first, self._broken = None, None
         try:  # only a decoded frame says how it is turned and how large it really is
@@ -162,7 +171,8 @@ class Media:
             `(N,)` float32 in [-1, 1) at 16 kHz, mono: the 16-bit samples of ffmpeg divided by 32768.
 
         Raises:
-            MediaError: `no-audio`; `truncated` or `not-media` where the sound cannot be decoded.
+            MediaError: `no-audio`; `truncated` or `not-media` where the sound cannot be decoded; `not-finite` or
+                `out-of-range` where it is stored as floats that are no sound; `too-long`.
         """
         if self._samples is None:
             self._samples = self._decode_audio()
@@ -171,8 +181,14 @@ class Media:
     def _describe(self) -> MediaInfo:
         first, video, audio = self._first, self._video, self._audio
         shown = {index: [p for p in packets if not p.is_discard] for index, packets in self._packets.items()}
-        height, width = _upright(np.empty((first.height, first.width, 0)), first).shape[:2] if first else (None, None)
         start_s = (audio.start_time or 0) * audio.time_base - self._origin_s if audio else 0.0
+        height, width = self._rgb.shape(first) if first else (None, None)
+        tracks = len(self._container.streams.audio)
+        if audio and tracks > 1:
+            number = self._container.streams.audio.index(audio) + 1
+            self.notes["sound-tracks"] = (
+                f"{self._path.name} has {tracks} sound tracks, of which number {number} is read; --audio-track chooses."
+            )
         return MediaInfo(
             path=self._path,
             width=width,
@@ -184,61 +200,103 @@ class Media:
             audio_start_s=float(start_s),
             has_video=video is not None,
             has_audio=audio is not None,
+            audio_tracks=tracks,
         )
 
+    def _demux(self, exact: bool) -> dict[int, list[Any]]:
+        """All packets by stream index, after checks that the file is whole and not too long.
+
+        Args:
+            exact: The header states the duration of what is read.
+        """
+        streams = [stream for stream in (self._video, self._audio) if stream is not None]
+        packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
+        limit_s, stated = self._reading.max_minutes * 60, self._container.duration
+        with _border(self._path, "truncated", "its packets cannot be read"):
+            for packet in self._container.demux(streams) if streams else ():
+                if packet.is_corrupt:
+                    raise _truncated(self._path, "a packet of it is incomplete")
+                if packet.size:
+                    packets[packet.stream_index].append(packet)
+                    if _time_s(packet) - self._origin_s > limit_s:
+                        minutes = stated / 60_000_000 if stated else None
+                        raise too_long(self._path.name, self._reading.max_minutes, minutes)
+        packets = {index: found for index, found in packets.items() if any(not p.is_discard for p in found)}
+        if not packets:
+            raise MediaError("empty", f"{self._path.name} holds no frames and no sound.", "Fetch the file again.")
+        if exact and stated:
+            end_s = max(_time_s(p, end=True) for found in packets.values() for p in found) - self._origin_s
+            if stated / 1_000_000 - end_s > _SLACK_S:
+                there = f"it holds {end_s:.1f} of the {stated / 1_000_000:.1f} s that its header announces"
+                raise _truncated(self._path, there)
+        return packets
+
     def _decode_video(self) -> Iterator[Frame]:
-        info, last_s = self.info, max(_time_s(p) for p in self._packets[self._video.index] if not p.is_discard)
-        rgb_of, index, corrupt, time_s = VideoReformatter(), 0, 0, 0.0
+        info, packets = self.info, [p for p in self._packets[self._video.index] if not p.is_discard]
+        last_s, step_s = max(map(_time_s, packets)) - self._origin_s, 1 / (info.fps or 25.0)
+        clock = Clock(
+            self._video.time_base, self._origin_s, step_s, stored_order=self._container.format.name.startswith("avi")
+        )
+        index, corrupt, time_s = 0, 0, 0.0
         pending, self._pending = chain([self._first], self._pending), iter(())
         self._first = None
         for index, frame in enumerate(pending, start=1):
-            rgb = _upright(rgb_of.reformat(frame, format="rgb24").to_ndarray(), frame)
-            if frame.pts is not None:  # flushed frames have no time base of their own
-                time_s = float(frame.pts * self._video.time_base) - self._origin_s
-            else:
-                time_s = (index - 1) / (info.fps or 25.0)
+            if frame.width * frame.height > _MAX_PIXELS:
+                raise MediaError(
+                    "not-media", f"{info.path.name} has frames of {frame.width} x {frame.height}.", "Scale it down."
+                )
+            with _border(info.path, "not-media", f"frame {index} cannot be converted"):
+                rgb = self._rgb(frame)
             corrupt += frame.is_corrupt
-            yield Frame(index - 1, time_s, np.ascontiguousarray(rgb))
-        if last_s - self._origin_s - time_s > _SLACK_S or corrupt > index // 10:
+            time_s = clock.time_s(frame)
+            yield Frame(index - 1, time_s, rgb)
+        # Both must say so: two packets may make one frame (fields), and time stamps of packets may be wrong (AVI).
+        few = (len(packets) - index) * step_s > _SLACK_S and last_s - time_s > _SLACK_S
+        if few or corrupt > index // 10:
             raise _truncated(info.path, f"only {index - corrupt} of its {info.n_frames} frames can be decoded")
 
     def _decode_audio(self) -> np.ndarray:
-        audio, resampler, source = self._audio, None, None
-        parts: list[np.ndarray] = []
-        stop = None
-        if audio is not None and "mov" in self._container.format.name and audio.duration:
-            stop = (audio.start_time or 0) + audio.duration  # end of the edit list, in units of time_base
-        for frame in self._decode(audio) if audio is not None else ():
-            if stop is not None and frame.pts is not None:
-                frame = _shorten(frame, int((stop - frame.pts) * audio.time_base * frame.sample_rate))
-            if frame is None:
-                continue
-            if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                parts += _resample(resampler, None)  # broadcasts change their layout half-way
-                resampler = av.AudioResampler("s16", "mono", AUDIO_RATE)
-            parts += _resample(resampler, frame)
-        parts += _resample(resampler, None)
-        samples = np.concatenate(parts) if parts else np.empty(0, np.int16)
+        audio, name = self._audio, self._path.name
+        tracks = len(self._container.streams.audio)
+        if audio is None:
+            wanted = self._reading.audio_track
+            what = f"{tracks} sound track{'s'[: tracks != 1]}, and no number {wanted}" if wanted and tracks else ""
+            what = what or ("an audio stream without samples" if tracks else "no audio stream")
+            raise MediaError("no-audio", f"{name} has {what}.", "Only face encoders can use this clip.")
+        limit_s = 60 * self._reading.max_minutes + 1
+        sound = Sound(name, stored_float=audio.codec_context.name.startswith("pcm_f"), limit_s=limit_s)
+        frames = self._decode(audio)
+        if self._reading.sound_tail == "trim" and "mov" in self._container.format.name and audio.duration:
+            frames = trimmed(frames, (audio.start_time or 0) + audio.duration)
+        with _border(self._path, "not-media", "its sound cannot be converted"):
+            for frame in frames:
+                sound.add(frame)
+            samples = sound.samples()
         if not samples.size:
-            what = "an audio stream without samples" if audio is not None else "no audio stream"
-            raise MediaError("no-audio", f"{self._path.name} has {what}.", "Only face encoders can use this clip.")
+            raise MediaError(
+                "no-audio", f"{name} has an audio stream without samples.", "Only face encoders can use this clip."
+            )
+        if sound.gaps:
+            at_s, gap_s = max(sound.gaps, key=lambda gap: gap[1])
+            self.notes["sound-gap"] = (
+                f"{name} has {len(sound.gaps)} gap{'s'[: len(sound.gaps) != 1]} in its sound, in which there is silence "
+                f"now; the longest has {gap_s:.2f} s, {at_s:.2f} s in."
+            )
+        if samples.min() == samples.max():
+            value = "digital silence" if samples[0] == 0 else f"constantly {samples[0]}"
+            self.notes["constant-sound"] = f"The sound of {name} is {value}."
         return samples.astype(np.float32) / 32768
 
     def _decode(self, stream: Any) -> Iterator[Any]:
         """Decoded frames of one stream; a packet that cannot be decoded ends the clip with a typed error."""
         decoded = 0
         for packet in [*self._packets[stream.index], None]:  # None: give out what is held back
-            try:
-                frames = stream.decode(packet)
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError as error:
-                reason = f"its {stream.type} cannot be decoded ({error.strerror}) after {decoded} frames"
-                if decoded:
-                    raise _truncated(self._path, reason) from error
-                raise MediaError(
-                    "not-media", f"{self._path.name} is no usable clip: {reason}.", "Fetch or re-encode it."
-                ) from error
+            reason = f"its {stream.type} cannot be decoded after {decoded} frames"
+            with _border(self._path, "truncated" if decoded else "not-media", reason):
+                try:
+                    frames = stream.decode(packet)
+                except av.error.EOFError:
+                    break
             decoded += len(frames)
             yield from frames
         if not decoded and stream.type == "video":
@@ -247,46 +305,90 @@ class Media:
             )
 
 
-def open_media(path: Path | str, threads: int = 1) -> Media:
+def open_media(path: Path | str, reading: Reading | None = None, threads: int = 1) -> Media:
     """Open a clip and read its packets; decoding happens as frames and audio are asked for.
 
     Args:
         path: An audio or video file. mp4, mkv, avi, wav, flac and their kin.
+        reading: Which sound track, how its end is treated, how long a clip may be; default as `Reading()`.
         threads: Threads of the video decoder. 1 suits a pool that decodes many clips at once; 0 lets FFmpeg choose.
 
     Raises:
         MediaError: Kind `empty` (no bytes, or no frames and no sound), `not-media`, `truncated` (cut off or damaged:
-            numbers from half a clip must not pass as the clip's), or `unreadable` (the file system refused; a retry
-            can help).
+            numbers from half a clip must not pass as the clip's), `too-long`, `not-there`, or `unreadable` (the file
+            system refused; a retry can help).
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
-            cut = head[4:8] == b"ftyp" and _mp4_is_cut(file)
-        if not head:
-            raise MediaError("empty", f"{path.name} is empty (0 bytes).", "Fetch the file again.")
-        if cut:
-            raise _truncated(path, "the file ends before the data that its header announces")
-        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", options=options)
+            head = file.read(64)
+            lacks, exact = missing_bytes(file), states_duration(file)
+    except FileNotFoundError as error:
+        raise MediaError("unreadable", f"{path} does not exist.", "Check its name.", retry=True) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    except av.error.FFmpegError as error:
-        if head[4:8] == b"ftyp" or head.startswith(_SIGNATURES):
-            raise _truncated(path, f"its header cannot be read ({error.strerror})") from error
-        raise MediaError(
-            "not-media", f"{path.name} is no audio or video file that FFmpeg knows.", "Remove it or convert it to mp4."
-        ) from error
+    if not head:
+        raise MediaError("empty", f"{path.name} is empty (0 bytes).", "Fetch the file again.")
+    if picture_in_mp4(head):
+        raise _no_clip(path, head)
+    if lacks is not None:
+        raise _truncated(path, f"it holds {lacks[0]:,} of the {lacks[1]:,} bytes that it announces")
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    known = is_clip(head)
+    with _border(path, "truncated", "its header cannot be read", _no_clip(path, head) if not known else None):
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     try:
-        return Media(path, container, threads)
+        with _border(path, "truncated", "its streams cannot be read"):
+            return Media(path, container, reading or Reading(), threads, exact)
     except BaseException:
         container.close()
         raise
 
 
+@contextmanager
+def _border(path: Path, kind: str, reason: str, instead: MediaError | None = None) -> Iterator[None]:
+    """Turn errors of FFmpeg and PyAV into a `MediaError`.
+
+    A file that the system reads to its end is not the disk's fault, whatever number FFmpeg gives its error.
+
+    Args:
+        path: The file.
+        kind: `truncated`, or `not-media`.
+        reason: What could not be done.
+        instead: Raised in their place, where nothing more is to be said.
+    """
+    try:
+        yield
+    except _FOREIGN as error:
+        if isinstance(error, OSError) and (refused := _disk_error(path)) is not None:
+            raise _unreadable(path, refused) from error
+        if instead is not None:
+            raise instead from error
+        why = f"{reason} ({getattr(error, 'strerror', None) or type(error).__name__})"
+        if kind == "truncated":
+            raise _truncated(path, why) from error
+        raise MediaError(kind, f"{path.name} is no usable clip: {why}.", "Fetch or re-encode it.") from error
+
+
+def _disk_error(path: Path) -> OSError | None:
+    """The error that the file system gives when the whole file is read; `None` where it can be read."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        return error
+    return None
+
+
 def _truncated(path: Path, reason: str) -> MediaError:
     return MediaError("truncated", f"{path.name} is cut off or damaged: {reason}.", "Fetch it again or re-encode it.")
+
+
+def _no_clip(path: Path, head: bytes) -> MediaError:
+    what = what_else(head)
+    said = f"is {what}, not a clip" if what else "is in no audio or video format that emo reads"
+    return MediaError("not-media", f"{path.name} {said}.", "Remove it or convert it to mp4.")
 
 
 def _unreadable(path: Path, error: OSError) -> MediaError:
@@ -296,52 +398,24 @@ def _unreadable(path: Path, error: OSError) -> MediaError:
     )
 
 
-def _stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
-    """The stream that ffmpeg would choose, or `None`. Cover art is no video."""
+def _video_stream(container: InputContainer) -> Any:
+    """The video stream that ffmpeg would choose, or `None`. Cover art is no video."""
+    return _usable(container, "video")
+
+
+def _audio_stream(container: InputContainer, track: int | None) -> Any:
+    """The sound track asked for, or the one that ffmpeg would choose, or `None`."""
+    if track is None:
+        return _usable(container, "audio")
+    tracks = container.streams.audio
+    return tracks[track - 1] if track <= len(tracks) and tracks[track - 1].codec_context is not None else None
+
+
+def _usable(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
     stream = container.streams.best(kind)
     if stream is None or stream.codec_context is None or stream.disposition & Disposition.attached_pic:
         return None
     return stream
-
-
-def _demux(path: Path, container: InputContainer, streams: list[Any]) -> dict[int, list[Any]]:
-    """All packets by stream index, after checks that the file is whole."""
-    packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
-    try:
-        for packet in container.demux(streams) if streams else ():
-            if packet.is_corrupt:
-                raise _truncated(path, "a packet of it is incomplete")
-            if packet.size:
-                packets[packet.stream_index].append(packet)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except av.error.FFmpegError as error:
-        raise _truncated(path, f"its packets cannot be read ({error.strerror})") from error
-    packets = {index: found for index, found in packets.items() if any(not p.is_discard for p in found)}
-    if not packets:
-        raise MediaError("empty", f"{path.name} holds no frames and no sound.", "Fetch the file again.")
-    if container.format.name.startswith(_STATES_DURATION) and container.duration:
-        end_s = max(_time_s(p, end=True) for found in packets.values() for p in found)
-        missing_s = ((container.start_time or 0) + container.duration) / 1_000_000 - end_s
-        if missing_s > _SLACK_S:
-            raise _truncated(path, f"its header announces {missing_s:.1f} s more than it holds")
-    return packets
-
-
-def _mp4_is_cut(file: BinaryIO) -> bool:
-    """Whether a top-level box of an mp4 (ISO/IEC 14496-12, 4.2) reaches beyond the end of the file."""
-    size, start = file.seek(0, os.SEEK_END), 0
-    while start + 8 <= size:
-        file.seek(start)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if length == 1:
-            length = int.from_bytes(file.read(8), "big")
-        if length < 8:  # 0: this box reaches to the end of the file, however long that is
-            return False
-        start += length
-        if start > size:
-            return kind in (b"mdat", b"moov", b"moof")  # anything else is junk after the clip
-    return False
 
 
 def _time_s(packet: Any, *, end: bool = False) -> float:
@@ -358,32 +432,3 @@ def _fps(video: Any, shown: list[Any]) -> float | None:
         return stated
     measured = (len(shown) - 1) / (times_s[-1] - times_s[0])
     return stated if stated and abs(stated / measured - 1) < 0.02 else measured
-
-
-def _upright(image: np.ndarray, frame: Any) -> np.ndarray:
-    """Turn and mirror an image as the frame's display matrix says; a view."""
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if data is None:
-        return image
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
-    if abs(int(a)) >= abs(int(b)):
-        return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return image.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
-
-
-def _shorten(frame: av.AudioFrame, keep: int) -> av.AudioFrame | None:
-    """The first `keep` samples of a frame; `None` where that leaves nothing."""
-    if keep >= frame.samples:
-        return frame
-    if keep <= 0:
-        return None
-    values = frame.to_ndarray()  # planar (channels, N), packed (1, N * channels)
-    values = values[:, : keep * (1 if frame.format.is_planar else frame.layout.nb_channels)]
-    samples: Any = np.ascontiguousarray(values)
-    short = av.AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
-    short.sample_rate, short.time_base, short.pts = frame.sample_rate, frame.time_base, frame.pts
-    return short
-
-
-def _resample(resampler: av.AudioResampler | None, frame: av.AudioFrame | None) -> list[np.ndarray]:
-    return [out.to_ndarray()[0] for out in resampler.resample(frame)] if resampler is not None else []
