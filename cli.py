@@ -211,6 +211,9 @@ def extract(
     face: Annotated[
         str | None, typer.Option(help="Who counts, of several people: prominent, largest, longest, central, talking.")
     ] = None,
+    audio_track: Annotated[
+        int | None, typer.Option(min=1, help="Of several sound tracks, the one to read; the first is 1.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips that are present.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads or processes that decode. Default: one per core.")
@@ -227,6 +230,7 @@ def extract(
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
     what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
     how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
+    how["audio_track"] = audio_track
     request = ExtractArgs(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]
     _show(_extract(_workspace(), request), json)
 

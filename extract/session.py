@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.registry import find_encoder, load_encoder
-from emo.extract.media.container import DECODER
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
+from emo.extract.media.reading import FRAMES, Reading
 from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, plan
 from emo.extract.run.trace import Trace
@@ -48,6 +48,7 @@ class ExtractArgs:
         device: `auto`, `cpu`, `cuda`, or several such as `cuda:0,cuda:1`.
         dtype: Compute type; default float16 on a GPU, float32 elsewhere.
         face: Rule that picks one of several people.
+        audio_track: Sound track of the media files, from 1.
         limit: Only the first so many clips that are present.
         retry_failed: Try again what failed for good.
         workers: Decoding threads, or processes where there are many; default one per core.
@@ -66,6 +67,7 @@ class ExtractArgs:
     device: str | None = None
     dtype: str | None = None
     face: str | None = None
+    audio_track: int | None = None
     limit: int | None = None
     retry_failed: bool = False
     workers: int | None = None
@@ -83,10 +85,12 @@ class Outcome:
     Attributes:
         progress: Its counters.
         failures: What the wanted features of the wanted clips lack, and why; earlier passes included.
+        notes: What this pass noticed of clips that did not fail: a sentence per clip, by kind.
     """
 
     progress: Progress
     failures: tuple[Failure, ...]
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -106,6 +110,9 @@ class Outcome:
             rows.append([kind, len({failure.clip for failure in each}), len(each), again, each[0].message])
         columns = ("kind", "clips", "features", "retry helps", "for example")
         parts = [Table("What failed", columns, rows, columns[1:3])] if rows else []
+        noticed = [[kind, len(clips), next(iter(clips.values()))] for kind, clips in sorted(self.notes.items())]
+        if noticed:
+            parts.append(Table("What was noticed", ("kind", "clips", "for example"), noticed, ("clips",)))
         return Page(self.to_json(), parts, exit_code=self.exit_code)
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +123,7 @@ class Outcome:
             "seconds": round(self.progress.elapsed_s, 3),
             "interrupted": self.progress.stopping,
             "failures": [asdict(failure) for failure in self.failures],
+            "notes": {kind: dict(clips) for kind, clips in self.notes.items()},
         }
 
 
@@ -186,7 +194,7 @@ class Session:
         for clip, spec, error in self.job.failures:  # a file that cannot be read leaves what its old content gave
             row = Failure(spec.key, clip, "", error.kind, str(error), error.retry)
             known.setdefault((spec.key, clip), row)
-        return Outcome(self.job.progress, tuple(known.values()))
+        return Outcome(self.job.progress, tuple(known.values()), self.job.notes)
 
 
 def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
@@ -202,10 +210,11 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
     faces = None if openface is not None else _face_config(workspace, request)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
     source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
+    reading = _reading(workspace, request)
     recipes: dict[str, dict[str, object]] = {
-        "audio": {"audio": DECODER["audio"]},
-        "faces": {"frames": DECODER["frames"], "faces": source},
-        "frame": {"frames": DECODER["frames"], "frame": _frame_recipe(frame)},
+        "audio": reading.audio_recipe,
+        "faces": {"frames": FRAMES, "faces": source},
+        "frame": {"frames": FRAMES, "frame": _frame_recipe(frame)},
         "text": {},
     }
     devices = _devices(request.device or workspace.extract.device)
@@ -216,7 +225,13 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
     workers = request.workers or _cores()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
-        faces, frame, workers, workers > THREADS and processes_work(), cuda[0] if cuda else None, request.commit_every
+        faces,
+        frame,
+        reading,
+        workers,
+        workers > THREADS and processes_work(),
+        cuda[0] if cuda else None,
+        request.commit_every,
     )
     detector = faces.open_detector() if faces is not None and needs_detector else None
     job = Pass(per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
@@ -287,6 +302,13 @@ def _face_config(workspace: Workspace, request: ExtractArgs) -> FaceConfig:
     if workspace.extract.faces_every is not None:
         given["every"] = workspace.extract.faces_every
     return FaceConfig(**given)  # type: ignore[arg-type]
+
+
+def _reading(workspace: Workspace, request: ExtractArgs) -> Reading:
+    table = workspace.extract
+    track = table.audio_track if request.audio_track is None else request.audio_track
+    given = {"audio_track": track, "sound_tail": table.sound_tail, "max_minutes": table.max_minutes}
+    return Reading(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _encoders(

@@ -17,6 +17,8 @@ from emo.featstore.text import did_you_mean, nearest
 FILE_NAME = "emo.toml"
 DEFAULT_STORE = "features.emo"
 PROFILES = ("paper", "tiny")
+SOUND_KEYS = ("audio_track", "sound_tail", "max_minutes")
+SOUND_TAILS = ("keep", "trim")
 PUBLISHED_ENCODERS = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
 KNOWN_WEIGHTS = (
     *PUBLISHED_ENCODERS,
@@ -67,6 +69,9 @@ class ExtractTable:
         face: Rule that picks one of several people; empty for the extractor's default.
         faces_every: Detect faces in every k-th frame and track between; `None` for the extractor's default.
         device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1`, ...
+        audio_track: Sound track to read, from 1; `None` for the one that ffmpeg would choose.
+        sound_tail: `keep` or `trim`: where the sound of an mp4 ends; `None` for the extractor's default.
+        max_minutes: A longer clip is refused; `None` for the extractor's default.
         frame: Frame for `eva_g_448`: `first` (as published), `middle`, or the path of a table of indices per clip.
     """
 
@@ -76,6 +81,9 @@ class ExtractTable:
     faces_every: int | None = None
     device: str = "auto"
     frame: str = "first"
+    audio_track: int | None = None
+    sound_tail: str | None = None
+    max_minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,8 @@ class _Reader:
 
     def extract_table(self) -> ExtractTable:
         default = ExtractTable()
-        table = self.section("extract", ("profile", "encoders", "face", "faces_every", "device", "frame"))
+        names = ("profile", "encoders", "face", "faces_every", "device", "frame", *SOUND_KEYS)
+        table = self.section("extract", names)
         profile = self.text("extract", table, "profile", default.profile)
         if profile not in PROFILES:
             self.problems.append(f"extract.profile: {profile!r} is not {' or '.join(PROFILES)}")
@@ -224,10 +233,13 @@ class _Reader:
             encoders = list(default.encoders)
         for each in encoders:
             self.near_miss("extract.encoders", each, PUBLISHED_ENCODERS, cutoff=1.0)  # the registry knows the others
-        every = table.get("faces_every")
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-            self.problems.append(f"extract.faces_every: {every!r} is not a whole number from 1 up")
-            every = None
+        minutes = table.get("max_minutes")
+        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
+            self.problems.append(f"extract.max_minutes: {minutes!r} is not a number above 0")
+            minutes = None
+        tail = self.text("extract", table, "sound_tail") or None
+        if tail not in (None, *SOUND_TAILS):
+            self.problems.append(f"extract.sound_tail: {tail!r} is not {' or '.join(SOUND_TAILS)}")
         frame = self.text("extract", table, "frame", default.frame)
         if frame not in ("first", "middle"):
             frame = str(self.root / os.path.expanduser(frame))
@@ -235,7 +247,10 @@ class _Reader:
             profile=profile,
             encoders=tuple(dict.fromkeys(encoders)),
             face=self.text("extract", table, "face"),
-            faces_every=every,
+            faces_every=self.count("extract", table, "faces_every"),
+            audio_track=self.count("extract", table, "audio_track"),
+            sound_tail=tail,
+            max_minutes=minutes,
             device=self.text("extract", table, "device", default.device),
             frame=frame,
         )
@@ -275,6 +290,13 @@ class _Reader:
         if not isinstance(value, str) or (key in table and not value.strip()):
             self.problems.append(f"{where}.{_key(key)}: must be text between quotes, not {value!r}")
             return default
+        return value
+
+    def count(self, where: str, table: Mapping[str, Any], key: str) -> int | None:
+        value = table.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            self.problems.append(f"{where}.{key}: {value!r} is not a whole number from 1 up")
+            return None
         return value
 
     def path(self, where: str, table: Mapping[str, Any], key: str) -> Path | None:
@@ -325,6 +347,9 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 # frame = "first"             # for eva_g_448: first (as published), middle, or a csv name,frame or MERR json of indices
 # face = "prominent"          # which of several people: prominent | largest | longest | central | talking
 # faces_every = 5             # detect faces in every k-th frame and track between
+# audio_track = 1             # of several sound tracks: which one; without it the one that ffmpeg would choose
+# sound_tail = "keep"         # end of an mp4's sound: keep the last packet, as the published features, or trim it
+# max_minutes = 5             # a longer clip is refused
 
 [weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
 "HL-UTT" = "TencentGameMate/chinese-hubert-large"          # HuBERT large, Chinese speech

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emo.extract.encoders.vit import ViT, ViTConfig
-from emo.extract.media.container import AUDIO_RATE
 from emo.extract.media.preprocess import resize, to_float
+from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing

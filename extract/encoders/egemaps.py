@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
-from emo.extract.media.container import AUDIO_RATE
+from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.weights import State
 from emo.featstore.errors import MediaError, UsageError
 

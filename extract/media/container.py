@@ -223,6 +223,8 @@ class Media:
                         raise too_long(self._path.name, self._reading.max_minutes, minutes)
         packets = {index: found for index, found in packets.items() if any(not p.is_discard for p in found)}
         if not packets:
+            if self._reading.audio_track and self._container.streams.audio:
+                raise self._no_audio()
             raise MediaError("empty", f"{self._path.name} holds no frames and no sound.", "Fetch the file again.")
         if exact and stated:
             end_s = max(_time_s(p, end=True) for found in packets.values() for p in found) - self._origin_s
@@ -257,12 +259,8 @@ class Media:
 
     def _decode_audio(self) -> np.ndarray:
         audio, name = self._audio, self._path.name
-        tracks = len(self._container.streams.audio)
         if audio is None:
-            wanted = self._reading.audio_track
-            what = f"{tracks} sound track{'s'[: tracks != 1]}, and no number {wanted}" if wanted and tracks else ""
-            what = what or ("an audio stream without samples" if tracks else "no audio stream")
-            raise MediaError("no-audio", f"{name} has {what}.", "Only face encoders can use this clip.")
+            raise self._no_audio()
         limit_s = 60 * self._reading.max_minutes + 1
         sound = Sound(name, stored_float=audio.codec_context.name.startswith("pcm_f"), limit_s=limit_s)
         frames = self._decode(audio)
@@ -273,19 +271,25 @@ class Media:
                 sound.add(frame)
             samples = sound.samples()
         if not samples.size:
-            raise MediaError(
-                "no-audio", f"{name} has an audio stream without samples.", "Only face encoders can use this clip."
-            )
+            raise self._no_audio()
         if sound.gaps:
             at_s, gap_s = max(sound.gaps, key=lambda gap: gap[1])
             self.notes["sound-gap"] = (
-                f"{name} has {len(sound.gaps)} gap{'s'[: len(sound.gaps) != 1]} in its sound, in which there is silence "
-                f"now; the longest has {gap_s:.2f} s, {at_s:.2f} s in."
+                f"The sound of {name} has {len(sound.gaps)} gap{'s'[: len(sound.gaps) != 1]}, filled with silence; the "
+                f"longest has {gap_s:.2f} s and begins at {at_s:.2f} s."
             )
         if samples.min() == samples.max():
             value = "digital silence" if samples[0] == 0 else f"constantly {samples[0]}"
             self.notes["constant-sound"] = f"The sound of {name} is {value}."
         return samples.astype(np.float32) / 32768
+
+    def _no_audio(self) -> MediaError:
+        tracks, wanted = len(self._container.streams.audio), self._reading.audio_track
+        if tracks and wanted and wanted > tracks:
+            what = f"{tracks} sound track{'s'[: tracks != 1]}, and no number {wanted}"
+        else:
+            what = "an audio stream without samples" if tracks else "no audio stream"
+        return MediaError("no-audio", f"{self._path.name} has {what}.", "Only face encoders can use this clip.")
 
     def _decode(self, stream: Any) -> Iterator[Any]:
         """Decoded frames of one stream; a packet that cannot be decoded ends the clip with a typed error."""

@@ -21,6 +21,7 @@ from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
 from emo.extract.media.container import Media, open_media
 from emo.extract.media.detect import Detector
 from emo.extract.media.faces import FaceConfig, FaceTracker, read_openface
+from emo.extract.media.reading import Reading
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
@@ -36,6 +37,7 @@ class Decoded:
         prepared: Input by encoder.
         failed: Why there is none, by encoder.
         faces: Table of boxes, landmarks and track choice (`faces.COLUMNS`), where faces were looked for.
+        notes: What a user should know of the clip, a sentence by kind.
         spent_s: Seconds by what was done, for the timeline.
     """
 
@@ -43,6 +45,7 @@ class Decoded:
     prepared: dict[str, Prepared] = field(default_factory=dict)
     failed: dict[str, MediaError] = field(default_factory=dict)
     faces: NDArray[np.float32] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -63,6 +66,7 @@ class ClipDecoder:
         faces: Face settings; `None` takes the crops of each clip's OpenFace folder, and nothing is detected.
         frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip id.
         detector: Finds faces; needed where an encoder needs faces and `faces` is set.
+        reading: How media files are read; default as `Reading()`.
     """
 
     def __init__(
@@ -71,8 +75,10 @@ class ClipDecoder:
         faces: FaceConfig | None,
         frame: str | Mapping[str, int],
         detector: Detector | None,
+        reading: Reading | None = None,
     ) -> None:
         self.encoders, self.faces, self.frame, self.detector = encoders, faces, frame, detector
+        self.reading = reading or Reading()
 
     def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
         """Open and decode a clip once. What touches only one kind of input fails only the encoders that need it.
@@ -109,7 +115,7 @@ class ClipDecoder:
                 errors[kind] = as_failure(error, path)
 
         with result.timed("open"):
-            media = open_media(path)
+            media = open_media(path, self.reading)
         with media:
             result.duration_s = media.info.duration_s
             if "frame" in needs:
@@ -122,6 +128,7 @@ class ClipDecoder:
             if "audio" in needs:
                 with result.timed("audio"):
                     attempt("audio", lambda: {"audio": media.audio(), "audio_t0_s": media.info.audio_start_s})
+                result.notes |= media.notes
         found.pop("index", None)
         result.failed |= {each.name: errors[each.needs] for each in encoders if each.needs in errors}
         _prepare([each for each in encoders if each.needs not in errors], ClipInputs(**found), path, result)

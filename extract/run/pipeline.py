@@ -24,6 +24,7 @@ from emo.extract.encoders.base import Encoder, Output
 from emo.extract.media.detect import CenterFace, Detector
 from emo.extract.media.facenet import DetectionServer
 from emo.extract.media.faces import COLUMNS, FaceConfig
+from emo.extract.media.reading import Reading
 from emo.extract.run.decode import ClipDecoder, Decoded, as_failure
 from emo.extract.run.lane import Lane, Ready, put
 from emo.extract.run.plan import Job, left
@@ -43,6 +44,7 @@ class PassOptions:
     Attributes:
         faces: Face settings; `None` takes the crops of each clip's OpenFace folder, and nothing is detected.
         frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip id.
+        reading: How media files are read.
         workers: Threads that decode, or processes.
         processes: Whether they are processes, for more than one interpreter can feed.
         detect_on: Device that finds faces for all of them; `None` leaves it to the workers.
@@ -52,6 +54,7 @@ class PassOptions:
 
     faces: FaceConfig | None = field(default_factory=FaceConfig)
     frame: str | Mapping[str, int] = "first"
+    reading: Reading = field(default_factory=Reading)
     workers: int = 2
     processes: bool = False
     detect_on: torch.device | None = None
@@ -131,7 +134,8 @@ class Pass:
         self.retry_failed = retry_failed
         self.progress = Progress()
         self.failures: list[tuple[str, EncoderSpec, MediaError]] = []  # of this pass, by clip
-        self.decoder = ClipDecoder(self.encoders, options.faces, options.frame, detector)
+        self.notes: dict[str, dict[str, str]] = {}  # a sentence per clip, by kind
+        self.decoder = ClipDecoder(self.encoders, options.faces, options.frame, detector, options.reading)
         self.trace = Trace()
         self._seen: set[str] = set()
         self._lock = threading.Lock()
@@ -317,6 +321,8 @@ class Pass:
             if table and rows is not None and len(rows) and self.store.status(table, media) != "ok":
                 writer.add(table, media, rows)
             ready.decoded.faces = None
+        for kind, sentence in ready.decoded.notes.items():
+            self.notes.setdefault(kind, {})[ready.clip.id] = sentence
         self._finished(ready)
 
     def _write_feature(self, writer: Writer, ready: Ready, name: str, result: Output | MediaError) -> None:

@@ -24,7 +24,7 @@ import torch
 
 from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.base import Prepared
-from emo.extract.media import container as media
+from emo.extract.media import picture
 from emo.extract.run import decode, pipeline
 from emo.extract.session import ExtractArgs, Session, open_session
 from emo.featstore.errors import ModelError, StoreFull, UsageError, WeightsMissing
@@ -105,25 +105,25 @@ def test_a_pass_stores_every_feature_of_every_clip(finished: Path) -> None:
 def test_every_clip_is_opened_and_decoded_once(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: Counter[str] = Counter()
     decoded: Counter[str] = Counter()
-    real_open, real_decode = av.open, media._upright
+    real_open, real_convert = av.open, picture.Rgb.__call__
 
     def counting(file: Any, *args: Any, **kwargs: Any) -> Any:
         opened[Path(getattr(file, "name", str(file)).removeprefix("file:")).name] += 1
         return real_open(file, *args, **kwargs)
 
-    def upright(*args: Any) -> Any:
+    def convert(*args: Any) -> Any:
         decoded["frames"] += 1
-        return real_decode(*args)
+        return real_convert(*args)
 
     monkeypatch.setattr(av, "open", counting)
-    monkeypatch.setattr(media, "_upright", upright)
+    monkeypatch.setattr(picture.Rgb, "__call__", convert)
     run = session(workspace(tmp_path / "w", clips))
     assert len(run.specs) == 4
     outcome = run.run()
     assert outcome.progress.stored == 24
     assert opened == {f"clip {number}.mp4": 1 for number in range(6)}
     frames = sum(round(25 * (0.4 + 0.12 * number)) for number in range(6))
-    assert decoded["frames"] == frames + 6  # the first one of each clip is also looked at for its size
+    assert decoded["frames"] == frames
 
 
 def test_processes_give_what_threads_give(finished: Path, clips: Path, tmp_path: Path) -> None:
