@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.registry import load_encoder
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
@@ -19,20 +21,6 @@ from emo.featstore.page import Page, Table
 from emo.featstore.sources.headers import gb
 from emo.featstore.workspace import FILE_NAME, Workspace
 
-# Bytes that one clip takes in the store: (T, D) of the published features, float32 for utt and float16 for tokens.
-CLIP_BYTES = {
-    "HL-UTT": 1024 * 4,
-    "mae_340_UTT": 1024 * 4,
-    "maeV_399_UTT": 1024 * 4,
-    "eva_g_448": 1025 * 1408 * 2,
-    "HL-MERBench-UTT": 1024 * 4,
-    "videomae-large-UTT": 1024 * 4,
-    "eGeMAPS_UTT": 88 * 4,
-    "all-MiniLM-L6-v2-UTT": (384 + 8) * 4,  # with the hash of its text
-}
-# Parameters of the published encoders in millions, for the memory that float32 weights take: HuBERT large, ViT-L
-# twice, EVA ViT-g with 39 blocks; MiniLM of 6 layers.
-PARAMETERS_M = {"HL-UTT": 316, "mae_340_UTT": 304, "maeV_399_UTT": 304, "eva_g_448": 987, "all-MiniLM-L6-v2-UTT": 23}
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
 
@@ -191,8 +179,9 @@ def _memory(workspace: Workspace | None) -> Iterator[Finding]:
     if workspace is None or workspace.extract.profile != "paper":
         yield Finding("memory", "ok", what)
         return
-    counted = [name for name in workspace.extract.encoders if name in PARAMETERS_M]
-    need = sum(PARAMETERS_M[name] for name in counted) * 1_000_000 * 4
+    made = {name: encoder for name in workspace.extract.encoders if (encoder := _made(workspace, name)) is not None}
+    counted = [name for name, encoder in made.items() if encoder.learned]
+    need = sum(made[name].parameters() for name in counted) * 4
     what += f"; the weights of {', '.join(counted) or 'no known encoder'} take {gb(need)} in float32"
     if need > free:
         yield Finding("memory", "warn", what, "Extract fewer encoders at a time: emo extract --encoders A,B")
@@ -272,15 +261,18 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _weights(workspace: Workspace, others: Others) -> Iterator[Finding]:
-    if workspace.extract.profile == "tiny":
+    tiny, needed = workspace.extract.profile == "tiny", wanted(workspace)
+    if tiny and not any(name in workspace.weights for name in needed):
         yield Finding("weights", "ok", "The tiny profile needs none")
         return
     for name, look in check_weights(workspace, others):
+        if tiny and (name not in needed or look.status == "not configured"):
+            continue  # drawn at random
         if look.status in ("ok", "unchecked"):
             yield Finding("weights", "ok", f"{name}: {look.what}")
         else:
             # a Hugging Face id is fetched at its first use; weights of the language model are not needed to extract
-            later = isinstance(workspace.weights_at(name), str) or name not in wanted(workspace)
+            later = isinstance(workspace.weights_at(name), str) or name not in needed
             status = "warn" if later and look.status == "missing" else "problem"
             yield Finding("weights", status, f"{name}: {look.what}", look.do)
 
@@ -296,7 +288,7 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
             continue  # said under data
     need = clips * clip_bytes(workspace)
     what = f"{gb(free)} free at {folder}; {clips:,} clips x {clip_bytes(workspace):,} bytes take {gb(need)}"
-    unknown = [name for name in workspace.extract.encoders if name not in CLIP_BYTES]
+    unknown = [name for name in workspace.extract.encoders if _record_bytes(workspace, name) is None]
     if unknown:
         what += f", not counting {', '.join(unknown)}"
     if need > free:
@@ -310,4 +302,20 @@ def clip_bytes(workspace: Workspace) -> int:
 
     For the published four: 3 x 1024 x 4 + 1025 x 1408 x 2 = 2,898,688. The tiny profile takes less.
     """
-    return sum(CLIP_BYTES.get(name, 0) for name in workspace.extract.encoders)
+    return sum(_record_bytes(workspace, name) or 0 for name in workspace.extract.encoders)
+
+
+def _record_bytes(workspace: Workspace, name: str) -> int | None:
+    """Bytes of one clip's feature, or `None` where its number of rows depends on the clip or nobody knows it."""
+    if (encoder := _made(workspace, name)) is None:
+        return None
+    spec = encoder.spec(encoder.level_of(name))
+    return None if spec.rows is None else spec.rows * spec.dim * (4 if spec.level == "utt" else 2)
+
+
+def _made(workspace: Workspace, name: str) -> Encoder | None:
+    """An encoder at the size that the workspace asks for, without its weights; `None` where it cannot be made here."""
+    try:
+        return load_encoder(name, "tiny" if workspace.extract.profile == "tiny" else "random")
+    except EmoError:
+        return None

@@ -138,6 +138,7 @@ class Session:
         plan: What is left to do.
         job: The pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
         environment: What is recorded with each commit beside the recipes.
+        notes: What else should be said before it runs.
     """
 
     source: str
@@ -146,6 +147,7 @@ class Session:
     plan: Plan
     job: Pass
     environment: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def says(self) -> list[str]:
         """What is going to happen, one sentence each."""
@@ -162,7 +164,8 @@ class Session:
                 f"{len(todo.other_text):,} clips are the same file as another clip but have another transcript, which "
                 f"is not used: {who}"
             )
-        if any(spec.profile != "paper" for spec in self.specs):
+        lines += self.notes
+        if any(spec.weights.startswith("seed:") for spec in self.specs):
             lines.append(
                 "These networks have random weights: the features serve to try things out, and nothing trained on them "
                 "says anything about people."
@@ -253,7 +256,11 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
     }
-    return Session(name, path, specs, todo, job, environment)
+    unused = [
+        encoder.name for encoder in per_device[0] if encoder.name in workspace.weights and encoder.weights is None
+    ]
+    notes = [f"not used under profile {per_device[0][0].profile}: [weights] of {', '.join(unused)}"] if unused else []
+    return Session(name, path, specs, todo, job, environment, tuple(notes))
 
 
 def _clips(workspace: Workspace, request: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
@@ -318,15 +325,18 @@ def _encoders(
     made: list[Encoder] = []
     missing: list[WeightsMissing] = []
     for name in request.encoders or workspace.extract.encoders:
-        factory = find_encoder(name)
-        real_name = getattr(factory, "name", name)
-        weights = workspace.weights_at(real_name) if profile == "paper" else None
+        kind = find_encoder(name)
+        weights = workspace.weights_at(kind.name) if profile in _profiles_of_weights(workspace) else None
         try:
-            if request.dry_run and isinstance(weights, str) and local_path(workspace, real_name) is None:
-                raise WeightsMissing(f"{real_name}: {weights} is not on this machine; `emo extract` would fetch it.")
-            needs = getattr(factory, "needs", "frame")
+            if profile == "tiny" and weights is not None and str(weights) == kind.source.hub:
+                hint = "Name a small network under [weights] in emo.toml, or take it out: then one is drawn at random."
+                raise UsageError(
+                    f"{kind.name}: {weights} is the published model, which profile tiny has no use for.", hint
+                )
+            if request.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
+                raise WeightsMissing(f"{kind.name}: {weights} is not on this machine; `emo extract` would fetch it.")
             source = None if weights is None else str(weights)
-            made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[needs]))
+            made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[kind.needs]))
         except WeightsMissing as error:
             missing.append(error)
     if len(missing) > 1:
@@ -340,14 +350,18 @@ def _encoders(
     return made
 
 
+def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:
+    """Profiles that the files under `[weights]` are for: `paper`, and `tiny` where emo.toml itself says so."""
+    return ("paper", "tiny") if workspace.extract.profile == "tiny" else ("paper",)
+
+
 def _levels(encoders: Sequence[Encoder], request: ExtractArgs, workspace: Workspace) -> dict[str, str]:
     """Level of each encoder: the one asked for, else the one that its name implies (`HL-FRA`), else its first."""
     if request.level is not None and request.level not in LEVELS:
         raise UsageError(f"There is no level {request.level!r}.", f"Levels: {', '.join(LEVELS)}.")
     levels = {}
     for name, encoder in zip(request.encoders or workspace.extract.encoders, encoders, strict=True):
-        implied = next((level for level, feature in encoder.names.items() if feature == name), encoder.levels[0])
-        levels[encoder.name] = request.level or implied
+        levels[encoder.name] = request.level or encoder.level_of(name)
         encoder.spec(levels[encoder.name])  # refuses a level that it does not have
     return levels
 

@@ -14,7 +14,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from torch import Tensor
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import digest, file_digest, write_json
 from emo.featstore.sources.hub import FILES, Source, cached, fetch, weight_files
+from emo.featstore.sources.strict import Fit, Reasons, fit_names
 from emo.featstore.text import some_of
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES
 
 State = dict[str, Tensor]
-Reasons = Sequence[tuple[str, str]]  # (regular expression on the whole name, reason)
 
 CONFIGS = ("config.json", "preprocessor_config.json")
 WIDTHS = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant"}
@@ -288,30 +288,19 @@ def fit(
     Raises:
         ModelError: Tensors are missing, have another shape, or are unexpected; with the likely cause.
     """
-    missing = [name for name in expected if name not in found]
-    shapes = {n: (tuple(found[n].shape), tuple(s)) for n, s in expected.items() if n in found and found[n].shape != s}
-    ignored = {
-        name: reason
-        for name in found
-        if name not in expected and (reason := next((r for p, r in ignore if re.fullmatch(p, name)), None))
-    }
-    unexpected = [name for name in found if name not in expected and name not in ignored]
-    if missing or shapes or unexpected:
-        mismatched = [f"{name} is {a} instead of {b}" for name, (a, b) in shapes.items()]
-        parts = [("lacks", missing), ("has other shapes:", mismatched), ("holds unexpected", unexpected)]
+    result = fit_names(expected, {name: tensor.shape for name, tensor in found.items()}, ignore)
+    if not result.whole:
+        mismatched = [f"{name} is {a} instead of {b}" for name, (a, b) in result.shapes.items()]
+        parts = [("lacks", result.missing), ("has other shapes:", mismatched), ("holds unexpected", result.unexpected)]
         message = "; ".join(f"{verb} {some_of(names, 4)}" for verb, names in parts if names)
-        raise ModelError(f"{where} does not fit the encoder: it {message}.", _cause(expected, found, missing, shapes))
+        raise ModelError(f"{where} does not fit the encoder: it {message}.", _cause(expected, found, result))
     state = {name: found[name].detach().to(torch.float32) for name in expected}
-    return state, LoadReport(tuple(expected), ignored)
+    return state, LoadReport(tuple(expected), result.ignored)
 
 
-def _cause(
-    expected: Mapping[str, torch.Size],
-    found: Mapping[str, Tensor],
-    missing: Sequence[str],
-    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
-) -> str:
+def _cause(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], result: Fit) -> str:
     """The likeliest reason why a checkpoint does not fit."""
+    missing, shapes = result.missing, result.shapes
     for a, b in shapes.values():
         if len(a) == len(b) == 1 and a[0] in WIDTHS and b[0] in WIDTHS:
             return f"This is a {WIDTHS[a[0]]}-size checkpoint ({a[0]}), expected {WIDTHS[b[0]]} ({b[0]})."

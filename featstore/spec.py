@@ -27,7 +27,7 @@ class EncoderSpec:
         level: `utt` (one row), `frame` (one row per `hop_s`), `tokens` (the encoder's token rows).
         dim: Columns D of the `(T, D)` matrix.
         rows: Rows T of every record where fixed (`utt`: 1, EVA: 1025), or `None`.
-        profile: `paper`, `tiny` or `imported`. Output of `tiny` can never be mistaken for `paper`.
+        profile: `paper`, `tiny`, `random` (published sizes, seeded weights) or `imported`; none passes for another.
         weights: Content hash of the weights file(s), or `seed:N` for random ones.
         version: Version of emo's code for this recipe; raised when the numbers change.
         recipe: Preprocessing constants, layer, pooling, face recipe, decoder, architecture sizes.

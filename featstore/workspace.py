@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
+from emo.featstore.names import known_names
 from emo.featstore.reading import read_toml
 from emo.featstore.text import did_you_mean, nearest
 
@@ -19,15 +21,6 @@ DEFAULT_STORE = "features.emo"
 PROFILES = ("paper", "tiny")
 SOUND_KEYS = ("audio_track", "sound_tail", "max_minutes")
 SOUND_TAILS = ("keep", "trim")
-PUBLISHED_ENCODERS = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
-KNOWN_WEIGHTS = (
-    *PUBLISHED_ENCODERS,
-    "HL-MERBench-UTT",
-    "videomae-large-UTT",
-    "all-MiniLM-L6-v2-UTT",
-    "llama",
-    "minigpt_v2",
-)
 WEIGHT_FOLDERS = ("checkpoints", "ckpt", "models", "pretrained", "weights")
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".gguf")
 MAX_NAME_BYTES = 255  # of one part of a path, on every usual file system
@@ -76,7 +69,7 @@ class ExtractTable:
     """
 
     profile: str = "paper"
-    encoders: tuple[str, ...] = PUBLISHED_ENCODERS
+    encoders: tuple[str, ...] = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
     face: str = ""
     faces_every: int | None = None
     device: str = "auto"
@@ -232,7 +225,8 @@ class _Reader:
             self.problems.append('extract.encoders: must be a list of names, such as ["HL-UTT", "eva_g_448"]')
             encoders = list(default.encoders)
         for each in encoders:
-            self.near_miss("extract.encoders", each, PUBLISHED_ENCODERS, cutoff=1.0)  # the registry knows the others
+            if each not in default.encoders:
+                self.near_miss("extract.encoders", each, known_names(), cutoff=1.0)
         minutes = table.get("max_minutes")
         if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
             self.problems.append(f"extract.max_minutes: {minutes!r} is not a number above 0")
@@ -257,10 +251,10 @@ class _Reader:
 
     def weights(self, encoders: Iterable[str]) -> dict[str, str]:
         """Weights are an open table (third parties add encoders), but a near miss of a known name is a typing error."""
-        table = self.section("weights")
+        table, shown = self.section("weights"), tomllib.loads(starter_toml())["weights"]
         for name in table:
-            if name not in encoders:
-                self.near_miss("weights", name, KNOWN_WEIGHTS)
+            if name not in encoders and name not in shown:
+                self.near_miss("weights", name, [*known_names(), *shown])
         return {name: self.text("weights", table, name) for name in table}
 
     # ---- one value --------------------------------------------------------------------------------------------------
@@ -352,6 +346,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 # max_minutes = 5             # a longer clip is refused
 
 [weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
+# Under profile tiny these must be files of small networks; what is left out is drawn at random.
 "HL-UTT" = "TencentGameMate/chinese-hubert-large"          # HuBERT large, Chinese speech
 "mae_340_UTT" = "checkpoints/mae_checkpoint-340.pth"       # MAE ViT-L on face crops of MER2023
 "maeV_399_UTT" = "checkpoints/maeVideo_ckp199.pth"         # VideoMAE ViT-L on face crops of MER2023

@@ -292,6 +292,15 @@ class Encoder(ABC):
             rows = self.run(self.stage(batch), batch)
             return self.fetch(self.pool(rows, self.levels if levels is None else levels), batch)
 
+    def level_of(self, name: str) -> str:
+        """Level that a name of the feature implies (`HL-FRA`: frame); else the first."""
+        return next((level for level, feature in self.names.items() if feature == name), self.levels[0])
+
+    def parameters(self) -> int:
+        """Number of the model's parameters, told without making them."""
+        with torch.device("meta"):
+            return sum(each.numel() for each in self.build().parameters())
+
     @classmethod
     def installed(cls) -> str | None:
         """Weights that an installed package brings, to be used where none are named."""

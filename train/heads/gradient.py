@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from emo.featstore.errors import ModelError
+from emo.featstore.sources.strict import fit_names
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise, seeded
@@ -70,14 +71,8 @@ def load_strict(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ModelError: With all differences.
     """
-    own = net.state_dict()
-    wrong = [f"{key} is missing" for key in own if key not in state]
-    wrong += [f"{key} is left over" for key in state if key not in own]
-    wrong += [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    own, found = ({key: tuple(tensor.shape) for key, tensor in each.items()} for each in (net.state_dict(), state))
+    wrong = fit_names(own, found).problems("is missing", "is left over", "is {}, expected {}")
     if wrong:
         raise ModelError(f"The weights do not fit the head: {'; '.join(wrong)}.")
     net.load_state_dict(dict(state))

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.files import replacing, write_json
+from emo.featstore.sources.strict import fit_names
 from emo.featstore.text import some_of
 from emo.train.llm.emotion_llama.build import SIZES, build
 from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
@@ -43,6 +44,7 @@ IGNORED = (
     (r"ln_vision\..*", "the image encoder's last norm: its output comes from the store"),
     (r"llama_model\..*(?<!lora_[AB])\.weight", "the frozen language model, which has a folder of its own"),
 )
+OTHER_SHAPE = "of shape {} instead of {}"
 OWN_NORM = (
     "holds an ln_vision of its own, but image tokens in a store have gain 1 and bias 0 unless they were extracted with "
     "weights that hold ln_vision: extract them again with these weights, or answers will differ."
@@ -92,27 +94,23 @@ def import_official(path: str | Path, model: EmotionLlama, allow_new_projections
     path = Path(path)
     found, settings = _read_official(path)
     expected = dict(model.trainable())
-    taken: State = {}
-    ignored: dict[str, str] = {}
-    unknown: list[str] = []
-    for name, tensor in found.items():
+    spelled: dict[str, str] = {}  # plain name -> name in the file
+    for name in found:
         plain = re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name.removeprefix("module."))
-        reason = next((why for pattern, why in IGNORED if re.fullmatch(pattern, plain)), None)
-        if plain in expected and plain in taken:
+        if plain in spelled:
             raise ModelError(f"{path} holds {plain} twice, under two spellings.", "Is it really one checkpoint?")
-        if plain in expected:
-            taken[plain] = tensor
-        elif reason:
-            ignored[name] = reason
-        else:
-            unknown.append(name)
-    missing = [name for name in expected if name not in taken]
+        spelled[plain] = name
+    plainly = {plain: found[name] for plain, name in spelled.items()}
+    fit = fit_names(_shapes(expected), _shapes(plainly), IGNORED)
+    taken = {plain: tensor for plain, tensor in plainly.items() if plain in expected}
+    unknown, missing = [spelled[plain] for plain in fit.unexpected], list(fit.missing)
+    ignored = {spelled[plain]: why for plain, why in fit.ignored.items()}
     new = [name for name in expected if re.fullmatch(NEW_PROJECTIONS, name)]
     allowed = allow_new_projections and missing == new
     problems = [f"{len(unknown)} unknown tensors ({some_of(unknown, 3)})"] if unknown else []
     if missing and not allowed:
         problems.append(f"{len(missing)} of {len(expected)} expected tensors missing ({some_of(missing, 3)})")
-    problems += _misfits(taken, expected)
+    problems += [f"{name} {OTHER_SHAPE.format(*both)}" for name, both in fit.shapes.items()] + _not_finite(taken)
     alpha = settings.get("lora_alpha", model.lora.alpha)
     if alpha != model.lora.alpha:
         problems.append(f"lora_alpha {alpha} instead of {model.lora.alpha}")
@@ -209,10 +207,8 @@ def load_adapter(model: EmotionLlama, folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{folder / ADAPTER} holds {some_of(wrong, 3)}, which is no adapter.")
     found |= _safetensors(folder / PROJECTIONS)
     expected = dict(model.trainable())
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
-    problems += _misfits({name: each for name, each in found.items() if name in expected}, expected)
-    if problems:
+    problems = fit_names(_shapes(expected), _shapes(found)).problems("is missing", "is unknown", OTHER_SHAPE)
+    if problems := problems + _not_finite(found):
         raise ModelError(f"{folder} does not fit the model: {some_of(problems, 5)}.")
     _fill(found, expected)
     return manifest
@@ -314,14 +310,12 @@ def _has_own_norm(found: Mapping[str, Tensor]) -> bool:
     return any(name in plain and bool((plain[name] != value).any()) for name, value in identity)
 
 
-def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, nn.Parameter]) -> list[str]:
-    problems = []
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
-            problems.append(f"{name} of shape {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}")
-        elif not torch.isfinite(tensor).all():
-            problems.append(f"{name} is not finite")
-    return problems
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [f"{name} is not finite" for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
 @torch.no_grad()

@@ -1,0 +1,59 @@
+"""From emo.toml and flags to encoders: whose weights are used, and what is said where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from emo.extract.encoders.registry import load_encoder
+from emo.extract.session import ExtractArgs, Session, open_session
+from emo.extract.weights import find_weights
+from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.workspace import load_workspace
+
+TOML = '[data.mine]\nroot = "data"\nkind = "folder"\n[extract]\nprofile = "tiny"\n'
+
+
+def workspace(folder: Path) -> Path:
+    (folder / "data").mkdir()
+    (folder / "data/a.mp4").write_bytes(b"never opened")
+    (folder / "emo.toml").write_text(TOML)
+    return folder
+
+
+def session(folder: Path, **request: Any) -> Session:
+    return open_session(load_workspace(folder), ExtractArgs(**request))
+
+
+def test_weights_in_emo_toml_are_used_under_profile_tiny_or_it_is_said(tmp_path: Path) -> None:
+    folder = workspace(tmp_path)
+    toml = (folder / "emo.toml").read_text()
+    encoder = load_encoder("mae_340_UTT", "tiny", seed=5)
+    encoder.load()
+    with encoder.computing() as model:
+        save_file(model.state_dict(), folder / "mae.safetensors")
+
+    def weights(value: str, **request: Any) -> Session:
+        (folder / "emo.toml").write_text(f'{toml}[weights]\n"mae_340_UTT" = "{value}"\n')
+        return session(folder, encoders=("mae_340_UTT",), dry_run=True, **request)
+
+    used = weights("mae.safetensors")
+    assert used.specs[0].weights == find_weights(folder / "mae.safetensors").hash
+    assert not any("random weights" in line for line in used.says())
+    with pytest.raises(WeightsMissing, match="no weights at"):
+        weights("nowhere.pth")
+    toml = toml.replace('"tiny"', '"paper"')
+    drawn = weights("mae.safetensors", profile="tiny")
+    assert drawn.specs[0].weights == "seed:0"
+    assert "not used under profile tiny: [weights] of mae_340_UTT" in drawn.says()
+
+
+def test_the_published_model_is_none_for_profile_tiny(tmp_path: Path) -> None:
+    folder = workspace(tmp_path)
+    with open(folder / "emo.toml", "a") as file:
+        file.write('[weights]\n"HL-UTT" = "TencentGameMate/chinese-hubert-large"\n')
+    with pytest.raises(UsageError, match="published model, which profile tiny has no use for"):
+        session(folder, encoders=("HL-UTT",), dry_run=True)
