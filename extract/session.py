@@ -256,11 +256,7 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
     }
-    unused = [
-        encoder.name for encoder in per_device[0] if encoder.name in workspace.weights and encoder.weights is None
-    ]
-    notes = [f"not used under profile {per_device[0][0].profile}: [weights] of {', '.join(unused)}"] if unused else []
-    return Session(name, path, specs, todo, job, environment, tuple(notes))
+    return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]))
 
 
 def _clips(workspace: Workspace, request: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
@@ -348,6 +344,12 @@ def _encoders(
     if twice:
         raise UsageError(f"{', '.join(sorted(twice))} is asked for more than once.")
     return made
+
+
+def _unused_weights(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[str, ...]:
+    """A sentence where emo.toml names weights that this pass does not use."""
+    unused = [encoder.name for encoder in encoders if encoder.name in workspace.weights and encoder.weights is None]
+    return (f"not used under profile {encoders[0].profile}: [weights] of {', '.join(unused)}",) if unused else ()
 
 
 def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:
