@@ -215,6 +215,9 @@ def extract(
         int | None, typer.Option(min=1, help="Of several sound tracks, the one to read; the first is 1.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips that are present.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="One part of several, as 3/8, while other processes take the others.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads or processes that decode. Default: one per core.")
     ] = None,
@@ -225,10 +228,12 @@ def extract(
     json: Json = False,
 ) -> None:
     """Run all encoders over a dataset once and keep their features in the store."""
+    from emo.extract.run.plan import Shard
     from emo.extract.session import ExtractArgs
 
     names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
     what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
+    what |= {"shard": Shard.parse(shard) if shard else None}
     how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
     how["audio_track"] = audio_track
     request = ExtractArgs(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]

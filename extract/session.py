@@ -17,15 +17,16 @@ from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media.reading import FRAMES, Reading
+from emo.extract.run.executor import Local
 from emo.extract.run.pipeline import Pass, PassOptions, Progress
-from emo.extract.run.plan import Plan, plan
+from emo.extract.run.plan import Plan, Shard, plan
 from emo.extract.run.trace import Trace
-from emo.extract.run.workers import prepare_processes, processes_work
+from emo.extract.run.workers import processes_work
 from emo.extract.weights_page import local_path
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_frames
-from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
@@ -50,6 +51,7 @@ class ExtractArgs:
         face: Rule that picks one of several people.
         audio_track: Sound track of the media files, from 1.
         limit: Only the first so many clips that are present.
+        shard: Only this part of them; other processes take the others.
         retry_failed: Try again what failed for good.
         workers: Decoding threads, or processes where there are many; default one per core.
         commit_every: Clips per commit.
@@ -69,6 +71,7 @@ class ExtractArgs:
     face: str | None = None
     audio_track: int | None = None
     limit: int | None = None
+    shard: Shard | None = None
     retry_failed: bool = False
     workers: int | None = None
     commit_every: int = 200
@@ -139,6 +142,7 @@ class Session:
         job: The pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
         environment: What is recorded with each commit beside the recipes.
         notes: What else should be said before it runs.
+        shard: The part of the dataset that is asked for.
     """
 
     source: str
@@ -148,6 +152,7 @@ class Session:
     job: Pass
     environment: dict[str, str]
     notes: tuple[str, ...] = ()
+    shard: Shard | None = None
 
     def says(self) -> list[str]:
         """What is going to happen, one sentence each."""
@@ -158,6 +163,8 @@ class Session:
             f"{todo.done:,} clips are complete, {todo.hopeless:,} failed for good (--retry-failed tries again), "
             f"{len(todo.jobs):,} to do",
         ]
+        if self.shard:
+            lines.insert(1, f"shard {self.shard}: {len(todo.clips):,} of {len(todo.clips) + todo.elsewhere:,} clips")
         if todo.other_text:
             who = ", ".join(todo.other_text[:3]) + (", ..." if len(todo.other_text) > 3 else "")
             lines.append(
@@ -175,7 +182,8 @@ class Session:
     def plan_page(self) -> Page:
         """What would be done, in numbers; for people `says` has said it."""
         todo = self.plan
-        return Page({"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)})
+        value = {"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)}
+        return Page(value | ({"shard": str(self.shard), "share": len(todo.clips)} if self.shard else {}))
 
     def run(self) -> Outcome:
         """Run the pass.
@@ -185,22 +193,18 @@ class Session:
             StoreError: The store cannot be written.
         """
         store = open_store(self.store_path, create=True)
+        failures: Sequence[tuple[str, EncoderSpec, MediaError]] = ()
         if self.plan.jobs:
-            if self.job.options.processes:
-                prepare_processes()  # they import while the models load
-            for encoder in (encoder for encoders in self.job.devices for encoder in encoders):
-                if not self.job.progress.stopping:
-                    encoder.load()
-            self.job.run(store, self.plan.jobs, self.environment)
+            failures = Local(self.job).run(store, self.plan.jobs, self.environment)
         features, clips = {spec.key for spec in self.specs}, set(self.plan.clips)
         known = {(f.feature, f.clip): f for f in store.failures() if f.feature in features and f.clip in clips}
-        for clip, spec, error in self.job.failures:  # a file that cannot be read leaves what its old content gave
+        for clip, spec, error in failures:  # a file that cannot be read leaves what its old content gave
             row = Failure(spec.key, clip, "", error.kind, str(error), error.retry)
             known.setdefault((spec.key, clip), row)
         return Outcome(self.job.progress, tuple(known.values()), self.job.notes)
 
 
-def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
+def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     """Find the clips, make the encoders (without their weights' values) and decide what is left to do.
 
     Raises:
@@ -208,24 +212,24 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
         WeightsMissing: Configured weights are not there.
         StoreError: The store cannot be opened.
     """
-    name, clips, openface = _clips(workspace, request)
+    name, clips, openface = _clips(workspace, args)
     frame = _frame_choice(workspace.extract.frame)
-    faces = None if openface is not None else _face_config(workspace, request)
+    faces = None if openface is not None else _face_config(workspace, args)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
     source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
-    reading = _reading(workspace, request)
+    reading = _reading(workspace, args)
     recipes: dict[str, dict[str, object]] = {
         "audio": reading.audio_recipe,
         "faces": {"frames": FRAMES, "faces": source},
         "frame": {"frames": FRAMES, "frame": _frame_recipe(frame)},
         "text": {},
     }
-    devices = _devices(request.device or workspace.extract.device)
-    dtypes = [request.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
-    per_device = [_encoders(workspace, request, *each, recipes) for each in zip(devices, dtypes, strict=True)]
-    levels = _levels(per_device[0], request, workspace)
+    devices = _devices(args.device or workspace.extract.device)
+    dtypes = [args.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
+    per_device = [_encoders(workspace, args, *each, recipes) for each in zip(devices, dtypes, strict=True)]
+    levels = _levels(per_device[0], args, workspace)
     needs_detector = faces is not None and any(encoder.needs == "faces" for encoder in per_device[0])
-    workers = request.workers or _cores()
+    workers = args.workers or _cores()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
         faces,
@@ -234,12 +238,12 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
         workers,
         workers > THREADS and processes_work(),
         cuda[0] if cuda else None,
-        request.commit_every,
+        args.commit_every,
     )
     detector = faces.open_detector() if faces is not None and needs_detector else None
-    job = Pass(per_device, levels, options, retry_failed=request.retry_failed, detector=detector)
+    job = Pass(per_device, levels, options, retry_failed=args.retry_failed, detector=detector)
     specs = tuple(job.specs.values())
-    if strange := sorted(set(request.exactly) - {spec.key for spec in specs}):
+    if strange := sorted(set(args.exactly) - {spec.key for spec in specs}):
         made = ", ".join(spec.key for spec in specs)
         raise UsageError(
             f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
@@ -247,28 +251,28 @@ def open_session(workspace: Workspace, request: ExtractArgs) -> Session:
         )
     path = workspace.store_path
     store = open_store(path) if path.exists() else None
-    todo = plan(store, clips, specs, retry_failed=request.retry_failed, limit=request.limit)
-    if todo.jobs and not request.dry_run:
-        job.trace = Trace(request.trace)
+    todo = plan(store, clips, specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
+    if todo.jobs and not args.dry_run:
+        job.trace = Trace(args.trace)
     environment = {
         "device": ",".join(devices),
         "dtype": ",".join(dtypes),
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
     }
-    return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]))
+    return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]), args.shard)
 
 
-def _clips(workspace: Workspace, request: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
+def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
     """Where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
-    if request.clips is not None:
-        tables = {workspace.data[clip.dataset].faces for clip in request.clips if clip.dataset in workspace.data}
-        return "the clips named", request.clips, tables.pop() if len(tables) == 1 else None
-    table = workspace.table(request.dataset)
+    if args.clips is not None:
+        tables = {workspace.data[clip.dataset].faces for clip in args.clips if clip.dataset in workspace.data}
+        return "the clips named", args.clips, tables.pop() if len(tables) == 1 else None
+    table = workspace.table(args.dataset)
     dataset = open_dataset(table.name, table)
     clips = dataset.clips()
-    if request.split is not None:
-        split = dataset.find_split(request.split)
+    if args.split is not None:
+        split = dataset.find_split(args.split)
         clips = (clip for clip in clips if clip.split == split)
     return table.name, clips, table.faces
 
@@ -298,29 +302,29 @@ def interruptible(job: Pass, say: Callable[[str], None], give_up: Callable[[], N
             signal.signal(each, handler)
 
 
-def _face_config(workspace: Workspace, request: ExtractArgs) -> FaceConfig:
+def _face_config(workspace: Workspace, args: ExtractArgs) -> FaceConfig:
     given: dict[str, object] = {}
-    if rule := request.face or workspace.extract.face:
+    if rule := args.face or workspace.extract.face:
         given["rule"] = rule
     if workspace.extract.faces_every is not None:
         given["every"] = workspace.extract.faces_every
     return FaceConfig(**given)  # type: ignore[arg-type]
 
 
-def _reading(workspace: Workspace, request: ExtractArgs) -> Reading:
+def _reading(workspace: Workspace, args: ExtractArgs) -> Reading:
     table = workspace.extract
-    track = table.audio_track if request.audio_track is None else request.audio_track
+    track = table.audio_track if args.audio_track is None else args.audio_track
     given = {"audio_track": track, "sound_tail": table.sound_tail, "max_minutes": table.max_minutes}
     return Reading(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _encoders(
-    workspace: Workspace, request: ExtractArgs, device: str, dtype: str, recipes: dict[str, dict[str, object]]
+    workspace: Workspace, args: ExtractArgs, device: str, dtype: str, recipes: dict[str, dict[str, object]]
 ) -> list[Encoder]:
-    profile = request.profile or workspace.extract.profile
+    profile = args.profile or workspace.extract.profile
     made: list[Encoder] = []
     missing: list[WeightsMissing] = []
-    for name in request.encoders or workspace.extract.encoders:
+    for name in args.encoders or workspace.extract.encoders:
         kind = find_encoder(name)
         weights = workspace.weights_at(kind.name) if profile in _profiles_of_weights(workspace) else None
         try:
@@ -329,7 +333,7 @@ def _encoders(
                 raise UsageError(
                     f"{kind.name}: {weights} is the published model, which profile tiny has no use for.", hint
                 )
-            if request.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
+            if args.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
                 raise WeightsMissing(f"{kind.name}: {weights} is not on this machine; `emo extract` would fetch it.")
             source = None if weights is None else str(weights)
             made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[kind.needs]))
@@ -357,13 +361,13 @@ def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:
     return ("paper", "tiny") if workspace.extract.profile == "tiny" else ("paper",)
 
 
-def _levels(encoders: Sequence[Encoder], request: ExtractArgs, workspace: Workspace) -> dict[str, str]:
+def _levels(encoders: Sequence[Encoder], args: ExtractArgs, workspace: Workspace) -> dict[str, str]:
     """Level of each encoder: the one asked for, else the one that its name implies (`HL-FRA`), else its first."""
-    if request.level is not None and request.level not in LEVELS:
-        raise UsageError(f"There is no level {request.level!r}.", f"Levels: {', '.join(LEVELS)}.")
+    if args.level is not None and args.level not in LEVELS:
+        raise UsageError(f"There is no level {args.level!r}.", f"Levels: {', '.join(LEVELS)}.")
     levels = {}
-    for name, encoder in zip(request.encoders or workspace.extract.encoders, encoders, strict=True):
-        levels[encoder.name] = request.level or encoder.level_of(name)
+    for name, encoder in zip(args.encoders or workspace.extract.encoders, encoders, strict=True):
+        levels[encoder.name] = args.level or encoder.level_of(name)
         encoder.spec(levels[encoder.name])  # refuses a level that it does not have
     return levels
 

@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 from emo.extract.texts import LANGUAGES, changed, text_of
 from emo.featstore.clip import Clip, FileId, MediaId
+from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.storage.store import Store
+
+SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal parts of a dataset, which other processes or machines extract at the same time.
+
+    A clip's part depends on nothing but its file's size and 4 KiB from the middle of it (its id where it has no file).
+    So parts are disjoint and complete, whatever is done already and in whatever order the clips are listed; a file that
+    is renamed stays in its part, and copies of one file under several names are in one part, where they are done once.
+
+    Attributes:
+        number: From 1.
+        of: How many parts there are.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise UsageError(f"There is no shard {self.number} of {self.of}.", "Shards are 1/8 to 8/8, for instance.")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `3/8`.
+
+        Raises:
+            UsageError: It is not of this form, or there is no such shard.
+        """
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and len(text) < 20):
+            raise UsageError(f"{text!r} is no shard.", "Write which one of how many: --shard 3/8.")
+        return cls(int(number), int(of))
+
+    def holds(self, clip: Clip) -> bool:
+        """Whether a clip is in this part."""
+        key = clip.id.encode(errors="surrogateescape")
+        if clip.media is not None:
+            with suppress(OSError), open(clip.media, "rb") as file:  # an unreadable file fails in the part of its id
+                size_bytes = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size_bytes - SAMPLE_BYTES) // 2)
+                key = size_bytes.to_bytes(8) + file.read(SAMPLE_BYTES)
+        return int.from_bytes(blake2b(key, digest_size=8).digest()) % self.of == self.number - 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +87,7 @@ class Plan:
     Attributes:
         total: Clips listed by the dataset.
         absent: Clips whose media file is not there. What is made of transcripts can do without.
+        elsewhere: Clips of other shards.
         done: Clips that have every wanted feature.
         hopeless: Clips that failed for good.
         jobs: Clips to process, in the dataset's order. Those never hashed may turn out to be copies of others.
@@ -44,6 +97,7 @@ class Plan:
 
     total: int = 0
     absent: int = 0
+    elsewhere: int = 0
     done: int = 0
     hopeless: int = 0
     jobs: list[Job] = field(default_factory=list)
@@ -58,6 +112,7 @@ def plan(
     *,
     retry_failed: bool = False,
     limit: int | None = None,
+    shard: Shard | None = None,
 ) -> Plan:
     """Decide what is left: wanted - ok - failed for good.
 
@@ -67,6 +122,7 @@ def plan(
         specs: Features wanted of each clip; of one without media, those that are made of transcripts.
         retry_failed: Try again what failed for good.
         limit: Take the first so many clips that are present.
+        shard: Take only the clips of this part, after the limit.
     """
     result = Plan()
     texts = [spec for spec in specs if LANGUAGES in spec.recipe]
@@ -75,9 +131,13 @@ def plan(
     for clip in clips:
         result.total += 1
         result.absent += clip.media is None
-        if (clip.media is not None or texts) and (limit is None or len(present) < limit):
-            present.append(clip)
-            files.append(_file(clip, store))
+        if (clip.media is None and not texts) or len(present) + result.elsewhere == limit:
+            continue
+        if shard is not None and not shard.holds(clip):
+            result.elsewhere += 1
+            continue
+        present.append(clip)
+        files.append(_file(clip, store))
     result.clips = [clip.id for clip in present]
     known = [(clip, file.media) for clip, file in zip(present, files, strict=True) if file is not None]
     result.other_text = _other_texts(texts, known)
