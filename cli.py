@@ -344,6 +344,7 @@ def train(
 @command(app, example="emo score relative_test3_NCEV.txt --predictions answers.json --answers strict")
 def score(
     labels: Annotated[str, typer.Argument(help="Truth: text list, csv, or npz#split; also looked up in the dataset.")],
+    dataset: Annotated[str | None, typer.Option(help="Look for the truth in this [data.NAME] table only.")] = None,
     run: Annotated[str | None, typer.Option(help="Run whose predictions to score. Default: the newest.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="csv, jsonl or json with predictions or answers.")] = None,
     column: Annotated[str | None, typer.Option(help="Its column of answers, where several may be meant.")] = None,
@@ -374,7 +375,9 @@ def score(
     options = {"answers": answers, "wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache}
     options |= {"repeats": repeats, "self_test": self_test, "language": language, **_pairs(set_ or ())}
     given = {name: value for name, value in options.items() if value is not None}
-    args = ScoreArgs(labels, run, predictions, column, require_all, against, report, metric, given, protocol, fold)
+    args = ScoreArgs(
+        labels, dataset, run, predictions, column, require_all, against, report, metric, given, protocol, fold
+    )
     _show(scored_page(args, _say), json)
 
 

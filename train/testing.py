@@ -249,6 +249,7 @@ def check_metric(name: str, folder: Path) -> None:
     page = _page(metric, truth, sample.answers)
     assert page == _page(metric, truth, sample.answers), f"{name} gives two pages of the same answers"
     assert page.value["n"] == len(truth), f"{name} does not count its clips"
+    assert metric.scored(truth, sample.answers) == list(truth), f"{name} does not name the clips that it scores"
     assert (page.value["missing"], page.value["extra"]) == (0, 0), f"{name} counts missing and extra clips wrongly"
     _check_missing(metric, truth, sample.answers)
     _check_files(metric, truth, sample.answers, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -57,28 +57,36 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     return cast(Callable[[DataTable, Card], Dataset], module.open_table)(table, card(kind))
 
 
-def find_labels(name: str, start: Path | None = None) -> Path:
+def find_labels(name: str, start: Path | None = None, dataset: str | None = None, first: Sequence[str] = ()) -> Path:
     """A label file as typed, else under the root of one of the workspace's datasets; `#split` stays at its end.
 
     Args:
         name: Such as `relative_test3_NCEV.txt` or `label-6way.npz#test1`.
         start: Folder from which an emo.toml is looked for; the current one if `None`.
+        dataset: Look under the root of this one only.
+        first: Datasets that are meant where several have such a file.
 
     Raises:
-        UsageError: It is nowhere.
+        UsageError: It is nowhere, or several datasets have such a file.
     """
     path, mark, split = name.partition("#")
-    if os.path.exists(path) or os.path.exists(name):
+    if dataset is None and (os.path.exists(path) or os.path.exists(name)):
         return Path(name)
     try:
         workspace = load_workspace(find_workspace(start))
     except UsageError as error:
         raise UsageError(f"{path} does not exist here, and there is no dataset to look in: {error.message}") from error
-    for table in workspace.data.values():
-        found = open_dataset(table.name, table).find_file(path)
-        if found is not None:
-            return found.with_name(found.name + mark + split)
-    roots = ", ".join(str(table.root) for table in workspace.data.values())
+    tables = workspace.data if dataset is None else {dataset: workspace.table(dataset)}
+    there = {each: table for each, table in tables.items() if dataset is not None or os.path.isdir(table.root)}
+    files = {each: open_dataset(each, table).find_file(path) for each, table in there.items()}
+    found = {each: file for each, file in files.items() if file is not None}
+    meant = {each: file for each, file in found.items() if each in first} or found
+    if len(set(meant.values())) > 1:
+        have = " and ".join(f"{each} ({file})" for each, file in meant.items())
+        raise UsageError(f"{path} is a file of several datasets: {have}.", "Give its path; or --dataset to emo score.")
+    for file in meant.values():
+        return file.with_name(file.name + mark + split)
+    roots = ", ".join(str(table.root) for table in tables.values())
     raise UsageError(f"{path} is neither here nor under {roots or 'any dataset'}.", "Give its path.")
 
 

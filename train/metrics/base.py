@@ -63,12 +63,14 @@ class Metric(ABC):
         about: One sentence.
         columns: Columns that may hold its answers or its truth; of such a column answers are read only where no other
             column can be meant.
+        one_of: Whether the truth is a `Label` whose word an answer must hit.
         policy: How a run is asked: free text, or `likelihood`.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
+    one_of: ClassVar[bool] = False
 
     @property
     def policy(self) -> str:
@@ -109,6 +111,10 @@ class Metric(ABC):
         Raises:
             UsageError: As `shared_clips`; or the answers cannot be used.
         """
+
+    def scored(self, truth: Mapping[str, Any], said: Mapping[str, Prediction]) -> list[str]:
+        """Return the names of the clips that `score` compares."""
+        return [name for name, each in truth.items() if each and name in said]
 
     @abstractmethod
     def page(self, found: Any, title: str, notes: Sequence[str] = ()) -> Page:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.clip import Label
 from emo.featstore.datasets import find_labels
 from emo.featstore.datasets.lookup import named_clips
 from emo.featstore.datasets.tables import read_labels
@@ -16,8 +18,11 @@ from emo.featstore.workspace import find_workspace, load_workspace
 from emo.train.answers import FILES, Prediction
 from emo.train.metrics.base import Metric
 from emo.train.metrics.compare import compare, comparison_page
+from emo.train.metrics.labels import sayable
 from emo.train.metrics.registry import make_metric
+from emo.train.metrics.seen import Trained, own_datasets, run_of, trained_on
 from emo.train.predictor import answers, check_question, find_run, tell_missing, tell_zeros
+from emo.train.runs import Run
 
 Say = Callable[[str], None]
 
@@ -28,6 +33,7 @@ class ScoreArgs:
 
     Attributes:
         labels: Truth, as typed.
+        dataset: Where it is looked up.
         run: Run whose answers are scored; the newest finished one if `None`.
         predictions: A file in place of a run.
         column: Its column that holds the answers, where that is not plain.
@@ -41,6 +47,7 @@ class ScoreArgs:
     """
 
     labels: str
+    dataset: str | None = None
     run: str | None = None
     predictions: Path | None = None
     column: str | None = None
@@ -61,11 +68,25 @@ class Asked:
         name: Of the run or the file.
         said: By clip name.
         notes: What must stand beside their score.
+        trained: What the run was trained on; `None` for a file that lies in no run folder.
+        labels: Words that the run knows; empty where nobody says.
     """
 
     name: str
     said: Mapping[str, Prediction]
     notes: tuple[str, ...]
+    trained: Trained | None = None
+    labels: tuple[str, ...] = ()
+
+    def beside(self, names: Sequence[str]) -> list[str]:
+        """Return the sentences that must stand beside a score over these clips."""
+        if self.trained is None:
+            return [*self.notes, f"Which clips the model of {self.name} was trained on is not known."]
+        return [*self.notes, self.trained.verdict(names), *self.trained.notes(names)]
+
+    def verdict(self, names: Sequence[str]) -> str:
+        """Return what the verdict over these clips says besides its number."""
+        return "" if self.trained is None else f" {self.trained.verdict(names)}"
 
 
 def scored_page(args: ScoreArgs, say: Say) -> Page:
@@ -81,19 +102,15 @@ def scored_page(args: ScoreArgs, say: Say) -> Page:
     """
     _check(args)
     metric = make_metric(args.metric or "labels", args.options)
-    path = find_labels(args.labels)
+    path = _labels(args)
     if args.protocol is not None:
-        return _by_folds(args, metric.policy, path, say)
-    if args.against is not None:
-        return _compared(args, metric, path, say)
-    truth = metric.truth(path)
-    asked = _asked(args, metric, list(truth), say)
-    found = metric.score(truth, asked.said, allow_missing=not args.require_all, say=say)
-    page = metric.page(found, args.labels, asked.notes)
-    if args.report is not None:
-        metric.write(found, page, args.report, f"{args.labels}, {asked.name}")
-        say(f"report: {args.report}")
-    return page
+        page = _by_folds(args, metric, path, say)
+    elif args.against is not None:
+        page = _compared(args, metric, path, say)
+    else:
+        page = _scored(args, metric, path, say)
+    where = f"Truth: {path}."
+    return replace(page, value={**page.value, "truth": str(path)}, parts=[*page.parts, where])
 
 
 def _check(args: ScoreArgs) -> None:
@@ -110,6 +127,32 @@ def _check(args: ScoreArgs) -> None:
         raise UsageError("--column is of a file of predictions, and none is given.", "Add --predictions FILE.")
 
 
+def _labels(args: ScoreArgs) -> Path:
+    """Find the truth: as typed, in the dataset that is named, or first in the one that the run was trained on."""
+    if args.dataset is not None or args.predictions is not None:
+        return find_labels(args.labels, dataset=args.dataset)
+    try:
+        workspace = load_workspace(find_workspace())
+        run = find_run(workspace, args.run)
+    except UsageError:  # it is said where the run is asked
+        return find_labels(args.labels)
+    return find_labels(args.labels, first=own_datasets(workspace, run))
+
+
+def _scored(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
+    truth = metric.truth(path)
+    asked = _asked(args, metric, list(truth), say)
+    found = metric.score(truth, asked.said, allow_missing=not args.require_all, say=say)
+    names = metric.scored(truth, asked.said)
+    strange = _unknown(truth, names, asked, metric.policy) if metric.one_of else []
+    page = metric.page(found, args.labels, [*strange, *asked.beside(names)])
+    page = replace(page, verdict=page.verdict + asked.verdict(names))
+    if args.report is not None:
+        metric.write(found, page, args.report, f"{args.labels}, {asked.name}")
+        say(f"report: {args.report}")
+    return page
+
+
 def _compared(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     from emo.train.metrics.document import write_page
 
@@ -117,25 +160,36 @@ def _compared(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     a = _asked(args, metric, list(truth), say)
     b = _predictions(str(args.against), metric, args.column, list(truth), say)
     both = compare(truth, a.said, b.said, metric.policy)
-    page = comparison_page(both, (a.name, b.name), [*dict.fromkeys([*a.notes, *b.notes])])
+    names = [name for name in metric.scored(truth, a.said) if name in b.said]
+    notes = [note for each in (a, b) for note in (*_unknown(truth, names, each, metric.policy), *each.beside(names))]
+    page = comparison_page(both, (a.name, b.name), [*dict.fromkeys(notes)])
+    page = replace(page, verdict=page.verdict + "".join(dict.fromkeys([a.verdict(names), b.verdict(names)])))
     if args.report is not None:
         write_page(page, args.report, args.labels)
         say(f"report: {args.report}")
     return page
 
 
-def _by_folds(args: ScoreArgs, policy: str, path: Path, say: Say) -> Page:
-    from emo.train.metrics.folds import folds_page, read_folds, score_folds, write_folds
+def _by_folds(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
+    from emo.train.metrics.folds import folds_page, plain_names, read_folds, score_folds, write_folds
 
-    folds, labels = read_folds(str(args.protocol), path)
-    names = [name for truth in folds.values() for name in truth]
-    asked = _asked(args, make_metric("labels", {"answers": policy}), names, say)
-    missing = not args.require_all
-    result = score_folds(str(args.protocol), folds, asked.said, labels, policy, args.fold, missing)
+    protocol, policy = str(args.protocol), metric.policy
+    folds, labels = read_folds(protocol, path)
+    asked = _asked(args, metric, [name for truth in folds.values() for name in truth], say)
+    result = score_folds(protocol, folds, asked.said, labels, policy, args.fold, not args.require_all)
+    truth = {name: label for fold, each in folds.items() if fold in result.folds for name, label in each.items()}
+    said = plain_names(protocol, asked.said)
+    names = [name for name in truth if name in said]
+    if asked.trained is not None:
+        asked = replace(
+            asked, trained=replace(asked.trained, clips=frozenset(plain_names(protocol, asked.trained.clips)))
+        )
+    notes, verdict = [*_unknown(truth, names, asked, policy), *asked.beside(names)], asked.verdict(names)
     if args.report is not None:
-        write_folds(result, args.report, f"{args.labels}, {asked.name}", asked.notes)
+        write_folds(result, args.report, f"{args.labels}, {asked.name}", notes, verdict)
         say(f"report: {args.report}")
-    return folds_page(result, args.labels, asked.notes)
+    page = folds_page(result, args.labels, notes)
+    return replace(page, verdict=page.verdict + verdict)
 
 
 def _asked(args: ScoreArgs, metric: Metric, names: list[str], say: Say) -> Asked:
@@ -147,8 +201,8 @@ def _predictions(source: str | Path | None, metric: Metric, column: str | None, 
     """Predictions of a file, or of a run (the newest one if `None`)."""
     if isinstance(source, Path) or Path(source or "").suffix.lower() in FILES:
         path = Path(str(source))
-        found = metric.read(path, column)
-        return Asked(path.name, found.said, found.told)
+        found, run = metric.read(path, column), run_of(path)
+        return Asked(path.name, found.said, found.told, None if run is None else trained_on(run), _words(run))
     workspace = load_workspace(find_workspace())
     run = find_run(workspace, source)
     check_question(run, "emotion", metric.policy)
@@ -156,4 +210,29 @@ def _predictions(source: str | Path | None, metric: Metric, column: str | None, 
     say(f"run {run.name}: answers for {len(said):,} of {len(names):,} clips")
     if told := tell_missing(workspace, run, names, said):
         say(told)
-    return Asked(run.name, said, (*run.info["notes"], *tell_zeros(run, metric.policy, list(said))))
+    notes = (*run.info["notes"], *tell_zeros(run, metric.policy, list(said)))
+    return Asked(run.name, said, notes, trained_on(run), _words(run))
+
+
+def _words(run: Run | None) -> tuple[str, ...]:
+    labels = None if run is None else run.info.get("labels")
+    return tuple(map(str, labels)) if isinstance(labels, list) else ()
+
+
+def _unknown(truth: Mapping[str, Label], names: Sequence[str], asked: Asked, policy: str) -> list[str]:
+    """Say which true labels the run does not know, as it can never be right about them.
+
+    Raises:
+        UsageError: It knows none of them.
+    """
+    words = Counter(label.emotion for name in names if (label := truth[name]).emotion is not None)
+    known = sayable(asked.labels, policy, words)
+    strange = {word: count for word, count in words.items() if word not in known}
+    if not asked.labels or not strange:
+        return []
+    run = asked.name if asked.trained is None else asked.trained.run
+    if len(strange) == len(words):
+        have = f"{run} knows {', '.join(asked.labels)}."
+        raise UsageError(f"{run} knows none of the labels {', '.join(strange)}.", have)
+    counts = ", ".join(f"{word} ({count})" for word, count in strange.items())
+    return [f"{sum(strange.values())} of {len(names)} clips carry a label that {run} does not know: {counts}."]

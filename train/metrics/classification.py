@@ -46,6 +46,9 @@ class OneLabel(Metric):
     def truth(self, path: Path) -> Mapping[str, Label]:
         return read_labels(path)
 
+    def scored(self, truth: Mapping[str, Label], said: Mapping[str, Prediction]) -> list[str]:
+        return [name for name, label in truth.items() if label.emotion is not None and name in said]
+
     def page(self, found: Classified, title: str, notes: Sequence[str] = ()) -> Page:
         return score_page(found.score, title, [*notes, *found.notes])
 
@@ -59,6 +62,7 @@ class Classification(OneLabel):
 
     name = "labels"
     about = "one label per clip: accuracy, F1, UAR"
+    one_of = True
 
     answers: Annotated[str, Option("How free text becomes a label.", "strict", _policy)] = "official"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,11 @@ def _read_dfew(path: Path) -> Folds:
     return folds
 
 
+def plain_names(protocol: str, names: Iterable[str]) -> dict[str, str]:
+    """Return clip names as `read_folds` has them, with the names as they were given."""
+    return {_dfew_name(name) if protocol == "dfew" else name: name for name in names}
+
+
 def _dfew_name(name: str) -> str:
     """DFEW's clips are numbers, which folders of frames pad with zeros."""
     return str(int(name)) if name.isdigit() else name
@@ -141,11 +146,10 @@ def score_folds(
     if fold is not None and fold not in folds:
         raise UsageError(f"There is no fold {fold!r}.", f"Folds: {', '.join(folds)}.")
     chosen = {fold: folds[fold]} if fold is not None else dict(folds)
-    if protocol == "dfew":
-        plain = {_dfew_name(name): each for name, each in predictions.items()}
-        if len(plain) < len(predictions):
-            raise UsageError("The predictions name a clip twice, with and without leading zeros.", "Keep one of them.")
-        predictions = plain
+    plain = plain_names(protocol, predictions)
+    if len(plain) < len(predictions):
+        raise UsageError("The predictions name a clip twice, with and without leading zeros.", "Keep one of them.")
+    predictions = {name: predictions[each] for name, each in plain.items()}
     known = {name: _only(each, labels) for name, each in predictions.items()} if policy == "likelihood" else predictions
     pooled = {name: label for truth in chosen.values() for name, label in truth.items()}
     shared_clips(list(pooled), known, allow_missing=True)
@@ -213,10 +217,11 @@ def folds_page(found: FoldScores, title: str, notes: Sequence[str] = ()) -> Page
     )
 
 
-def write_folds(found: FoldScores, folder: Path, title: str, notes: Sequence[str] = ()) -> list[Path]:
-    """Write scores of folds as a report folder, with the pictures of all clips together."""
+def write_folds(found: FoldScores, folder: Path, title: str, notes: Sequence[str] = (), remark: str = "") -> list[Path]:
+    """Write scores of folds as a report folder, with the pictures of all clips together; a remark ends the verdict."""
     foot = " · ".join([title, "all folds together" if found.spread else "one fold", *notes[:1]])
     pictures = score_pictures(found.pooled, intervals(found.pooled), foot)
     page = folds_page(found, title, notes)
     summary, _, *sentences = page.parts  # the classes are below their picture
-    return write_page(replace(page, parts=[summary, *sentences]), folder, title, pictures)
+    page = replace(page, parts=[summary, *sentences], verdict=page.verdict + remark)
+    return write_page(page, folder, title, pictures)

@@ -244,6 +244,12 @@ def label_set(words: Iterable[str]) -> tuple[str, ...]:
     return MER2023_LABELS if words <= set(MER2023_LABELS) else tuple(sorted(words))
 
 
+def sayable(words: Iterable[str], policy: str, labels: Iterable[str]) -> set[str]:
+    """Return the labels that answers of these words can count as, but for what becomes neutral."""
+    parser, labels = PARSERS.get(policy, parse_official), list(labels)
+    return {label for word in words if (label := parser(word, labels)) is not None}
+
+
 def parse_answers(predictions: Mapping[str, Prediction], policy: str, labels: Sequence[str]) -> dict[str, str | None]:
     """The label that each answer counts as under a policy; `None` where it counts as wrong whatever the truth is."""
     return _settle(_parse(predictions, policy, labels), policy)

@@ -88,6 +88,9 @@ class Sentiment(OneLabel):
             )
         return replace(found, said=found.said | {name: replace(found.said[name], valence=None) for name in both})
 
+    def scored(self, truth: Mapping[str, Label], said: Mapping[str, Prediction]) -> list[str]:
+        return [name for name, label in truth.items() if label.valence and name in said]
+
     def score(
         self,
         truth: Mapping[str, Label],
