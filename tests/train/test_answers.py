@@ -134,7 +134,7 @@ def test_a_runs_own_file_keeps_its_valence_beside_the_truth(tmp_path: Path) -> N
         ("p.jsonl", "[" * 100_000, "line 1 is nested too deeply"),
         ("p.json", '{"a": ' * 100_000, "nested too deeply"),
         ("p.csv", "name,prediction,valence\na,x," + "9" * 5000, "valence '999"),
-        ("p.csv", 'name,prediction\na,"%s"\n' % ("x" * 200_000), "is not csv"),
+        ("p.csv", 'name,prediction\na,"%s"\n' % ("x" * 200_000), "larger than field limit"),
         ("p.csv", ",,\n,,\n", "no column prediction"),
         ("p.csv", "name,prediction,prediction\na,x,y\n", "several columns prediction"),
     ],
