@@ -62,6 +62,10 @@ def read_text(path: Path) -> str:
     return text
 
 
+# JSON can spell half a character, which no file and no screen can hold: it becomes a replacement character. The whole
+# characters and all other escapes are matched first, so that only a half is in the group.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.")
 Pairs: TypeAlias = Callable[[list[tuple[str, Any]]], Any]
 
 
@@ -78,6 +82,8 @@ def parse_json(text: str, where: str, pairs: Pairs | None = None, line: int | No
         UsageError: It is not JSON, is nested too deeply, or holds a number of thousands of digits.
     """
     place = f" line {line}" if line else ""
+    if _HALF.search(text):
+        text = _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.cells import held_out, is_missing, split_name
+from emo.featstore.datasets.likely import likely_pairs, told_pairs
 from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.errors import UsageError
@@ -321,6 +323,8 @@ class LabelledFolder(ABC):
         elif rows and not any(id_ in here for id_ in rows):
             examples = f"{next(iter(rows))!r} is listed, {next(iter(here))!r} is there"
             yield f"None of the {len(rows):,} listed clips has a file: {examples}. Do the names agree?"
+        if rows and here:
+            yield from self._names_nearly_alike()
         if self._joined[1]:
             yield f"{quoted(self._joined[1])} in the label files is a clip that another row names; the first is used."
         outside = [name for name in self._listed if escapes(name)]
@@ -343,6 +347,24 @@ class LabelledFolder(ABC):
                 yield f"{each.name} lists {each.listed:,} clips; the published set has {each.published:,}."
         if self.table.faces is not None and here and not any(clip.faces for clip in clips):
             yield f"{self.table.faces} holds no <clip>_aligned/, <clip>/ or <clip>.npy for any clip."
+
+    def _names_nearly_alike(self) -> Iterator[str]:
+        """Listed clips without a file, and texts without a clip, whose name nearly is that of a clip that lacks one."""
+        rows, here = self._joined[0], self._media.files
+        for what, pairs in likely_pairs((id_ for id_ in rows if id_ not in here), self._unlisted).items():
+            yield (
+                f"{len(pairs):,} listed clips without a file are probably files that no list names, but for {what}: "
+                f"{told_pairs(pairs)}. They are not joined; correct the names."
+            )
+        texts = {self._id(name) for name in self._tables[1]}
+        silent = [id_ for id_ in dict.fromkeys([*rows, *here]) if id_ not in texts]
+        for what, pairs in likely_pairs(
+            (name for name in texts if name not in rows and name not in here), silent
+        ).items():
+            yield (
+                f"{len(pairs):,} transcripts belong to no clip and probably to clips without one, but for {what}: "
+                f"{told_pairs(pairs)}. They are not joined; correct the names."
+            )
 
     def _words_as_written(self) -> Iterator[str]:
         """What cells mean that look like something else: no label at all, or the class of another word."""
@@ -373,10 +395,8 @@ class LabelledFolder(ABC):
     def find_file(self, name: str) -> Path | None:
         if escapes(name):
             return None
-        path = self.table.root / name
-        if path.is_file():
-            return path
-        return next((found for found in sorted(self.table.root.glob(f"*/{name}")) if found.is_file()), None)
+        folders = [self.table.root, *sorted(Path(each.path) for each in os.scandir(self.table.root))]
+        return next((path for folder in folders if os.path.isfile(path := folder / name)), None)
 
 
 class ListFolder(LabelledFolder):

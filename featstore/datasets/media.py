@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name
 from emo.featstore.errors import UsageError
@@ -50,9 +51,73 @@ def scan_media(folder: Path) -> MediaTree:
     A clip's id is the file's stem, or its path below the folder where two sub-folders hold the same stem. Of several
     files with one path and different suffixes (`a.mp4`, `a.wav`) the first in `MEDIA_SUFFIXES` is the clip.
     """
-    best: dict[str, tuple[int, Path, int]] = {}  # path below folder without suffix -> rank, path, size
-    root, outside, broken, closed = os.path.realpath(folder), [], [], []
-    for parent, folders, _ in os.walk(folder, onerror=lambda error: closed.append(str(error.filename))):
+    found = _Found(os.path.realpath(folder))
+    for entry, key, rank in _media_below(folder, found):
+        here = _File(rank, Path(entry.path), entry.stat().st_size)
+        before = found.best.get(key)
+        if before is None or rank < before.rank:
+            found.best[key] = here
+        if before is not None:
+            found.beside.append((found.best[key].path, max(before, here).path))
+    by_stem: dict[str, list[str]] = {}
+    for key in found.best:
+        by_stem.setdefault(key.rpartition("/")[2], []).append(key)
+    files, aliases = {}, {}
+    for stem, keys in by_stem.items():
+        # a sound file of the same stem in another folder (video/a.mp4, audio/a.wav) belongs to the same clip
+        videos = [key for key in keys if found.best[key].rank < len(MEDIA_SUFFIXES)] or keys
+        for key in videos:
+            id_ = stem if len(videos) == 1 else key
+            files[id_] = found.best[key].path
+            aliases[key] = id_
+        if len(videos) > 1:
+            found.twins.append(stem)
+        elif len(keys) > 1:
+            found.beside += [(files[stem], found.best[key].path) for key in keys if key not in videos]
+    kept = {str(path) for path in files.values()}
+    size_bytes = sum(file.size_bytes for file in found.best.values() if str(file.path) in kept)
+    return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(found.problems(folder)))
+
+
+class _File(NamedTuple):
+    rank: int
+    path: Path
+    size_bytes: int
+
+
+@dataclass
+class _Found:
+    """What a search comes upon: the best file of each name, and what is remarkable."""
+
+    root: str
+    best: dict[str, _File] = field(default_factory=dict)  # by path below the folder, without suffix
+    beside: list[tuple[Path, Path]] = field(default_factory=list)  # the file that is the clip, and one that is not
+    twins: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    not_utf8: list[str] = field(default_factory=list)
+
+    def problems(self, folder: Path) -> Iterator[str]:
+        if self.twins:
+            yield f"{quoted(self.twins)} in several sub-folders of {folder}: ids are the paths below it."
+        if self.beside:
+            read, left = (path.relative_to(folder).as_posix() for path in self.beside[0])
+            names = f"{read!r} is read and {left!r} is not" + (", and so on" if len(self.beside) > 1 else "")
+            yield f"{len(self.beside):,} media files have the name of another, with another suffix: {names}."
+        if self.not_utf8:
+            yield f"{quoted(self.not_utf8)} are names that are not UTF-8: each such byte is written like %E9 in the id."
+        if self.outside:
+            yield f"{quoted(self.outside)} are links out of {folder}; they are followed."
+        if self.broken:
+            yield f"{quoted(self.broken)} in {folder} are no files that can be read; they are left out."
+        if self.closed:
+            yield f"{quoted(self.closed)} cannot be opened; what is inside is left out."
+
+
+def _media_below(folder: Path, found: _Found) -> Iterator[tuple[os.DirEntry[str], str, int]]:
+    """Media files with their path below the folder without suffix, and the rank of their suffix."""
+    for parent, folders, _ in os.walk(folder, onerror=lambda error: found.closed.append(str(error.filename))):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
         )
@@ -64,35 +129,15 @@ def scan_media(folder: Path) -> MediaTree:
                 rank = _RANK.get(suffix.lower())
                 if rank is None or entry.name.startswith("."):
                     continue
-                if not entry.is_file():
-                    broken.append(entry.name)
+                if not os.path.isfile(entry.path):  # unlike entry.is_file(), it takes links in a circle
+                    found.broken.append(entry.name)
                     continue
-                if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
-                    outside.append(entry.name)
-                key = prefix + normal_name(stem)
-                if key not in best or rank < best[key][0]:
-                    best[key] = (rank, Path(entry.path), entry.stat().st_size)
-    by_stem: dict[str, list[str]] = {}
-    for key in best:
-        by_stem.setdefault(key.rpartition("/")[2], []).append(key)
-    files, aliases, twins = {}, {}, []
-    for stem, keys in by_stem.items():
-        # a sound file of the same stem in another folder (video/a.mp4, audio/a.wav) belongs to the same clip
-        videos = [key for key in keys if best[key][0] < len(MEDIA_SUFFIXES)]
-        keys = videos if videos else keys
-        for key in keys:
-            id_ = stem if len(keys) == 1 else key
-            files[id_] = best[key][1]
-            aliases[key] = id_
-        if len(keys) > 1:
-            twins.append(stem)
-    kept = {str(path) for path in files.values()}
-    problems = [f"{quoted(twins)} in several sub-folders of {folder}: ids are the paths below it."] if twins else []
-    problems += [f"{quoted(outside)} are links out of {folder}; they are followed."] if outside else []
-    problems += [f"{quoted(broken)} in {folder} are no files that can be read; they are left out."] if broken else []
-    problems += [f"{quoted(closed)} cannot be opened; what is inside is left out."] if closed else []
-    size_bytes = sum(size for _, path, size in best.values() if str(path) in kept)
-    return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(problems))
+                if entry.name != entry.name.encode("utf-8", "replace").decode():
+                    found.not_utf8.append(entry.name)
+                real = os.path.realpath(entry.path)
+                if entry.is_symlink() and os.path.commonpath([found.root, real]) != found.root:
+                    found.outside.append(entry.name)
+                yield entry, prefix + normal_name(stem), rank
 
 
 def face_folders(folder: Path | None) -> dict[str, Path]:
@@ -105,7 +150,7 @@ def face_folders(folder: Path | None) -> dict[str, Path]:
         return {}
     try:
         with os.scandir(folder) as entries:
-            names = {entry.name: entry.is_dir() for entry in entries}
+            names = {entry.name: os.path.isdir(entry.path) for entry in entries}
     except OSError as error:
         raise UsageError(f"The faces folder {folder} cannot be read: {error.strerror or error}.") from error
     found: dict[str, Path] = {}

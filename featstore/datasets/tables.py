@@ -39,6 +39,7 @@ MAX_MEMBER_BYTES = 1 << 28  # the largest published label table is below 1 MB; a
 # What zipfile, the decompressors behind it and numpy's header parser make of damaged bytes; nothing else runs there.
 _DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, EOFError)
 DAMAGE = (*_DAMAGED_ARCHIVE, RuntimeError, OSError, ValueError, TypeError, LookupError, SyntaxError, ArithmeticError)
+_HALVES = re.compile("[\ud800-\udfff]")  # how Python writes bytes that are not UTF-8; half a character in JSON
 # name frames emotion [valence]; greedy on the right, so that a name may hold spaces
 _LIST_LINE = re.compile(
     r"(?P<name>\S.*?)\s+(?P<frames>\d{1,18})\s+(?P<emotion>\S+)(?:\s+(?P<valence>[-+.\deE]+|nan))?", re.I
@@ -92,8 +93,14 @@ def by_clip(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def normal_name(name: str) -> str:
-    """Clip name as it is compared: NFC and stripped, so that names from macOS (NFD) and from lists are equal."""
-    return unicodedata.normalize("NFC", name).strip()
+    """Clip name as it is compared: NFC and stripped, so that names from macOS (NFD) and from lists are equal.
+
+    Bytes of a file's name that are not UTF-8 are written `%E9`, so that every name can be kept in any file.
+    """
+    plain = unicodedata.normalize("NFC", name).strip()
+    return _HALVES.sub(
+        lambda half: f"%{ord(half[0]) - 0xDC00:02X}" if "\udc80" <= half[0] <= "\udcff" else "\ufffd", plain
+    )
 
 
 def read_list(path: Path, classes: Sequence[str] = ()) -> list[ListRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from emo.featstore.clip import Clip, Label
-from emo.featstore.datasets import DATASETS, card, open_dataset
+from emo.featstore.datasets import DATASETS, card, find_labels, open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.datasets.lists import names_of, open_words
 from emo.featstore.errors import UsageError
@@ -933,3 +934,148 @@ def test_real_clips_tell_who_and_where(kind: str, known: tuple[int, int, int, in
     name = {"iemocap": "IEMOCAP-4way", "meld": "MELD", "mosi": "CMU-MOSI", "sims": "SIMS"}[kind]
     found = list(places(name, shared / "data" / kind).values())
     assert (len(found), *(len({each[i] for each in found} - {None}) for i in range(3))) == known
+
+
+# ---- what a check says of cells and names ---------------------------------------------------------------------------
+
+
+def said(dataset: Dataset, part: str) -> list[str]:
+    return [problem for problem in dataset.check().problems if part in problem]
+
+
+def test_cells_that_say_nothing_are_no_class_and_are_counted(tmp_path: Path) -> None:
+    words = ["happy", "nan", "Sad", "NA", "nan", "-", ""]
+    touch(*(tmp_path / f"c{i}.mp4" for i in range(len(words))))
+    write(tmp_path / "labels.csv", "name,label\n" + "".join(f"c{i},{word}\n" for i, word in enumerate(words)))
+    dataset = folder(tmp_path)
+    assert dataset.labels == ("happy", "sad")
+    assert (dataset.check().labelled, dataset.check().unlabelled) == (2, 5)
+    assert said(dataset, "not annotated") == [
+        "4 clips are not annotated, as their label is 'nan' (2), 'NA' (1), '-' (1). "
+        "If one of them is a class, name all classes in emo.toml (`classes`)."
+    ]
+
+
+def test_none_is_a_class_where_the_table_declares_it(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4")
+    write(tmp_path / "labels.csv", "name,label\na,None\nb,happy\nc,unknown\n")
+    dataset = open_dataset("mine", DataTable("mine", tmp_path, classes=("happy", "none")))
+    assert dataset.labels == ("happy", "none")
+    assert [clip.label and clip.label.emotion for clip in dataset.clips()] == ["none", "happy", None]
+    assert said(dataset, "not annotated") == ["1 clips are not annotated, as their label is 'unknown' (1)."]
+
+
+def test_words_that_look_alike_are_one_class_and_listed(tmp_path: Path) -> None:
+    words = ["happy", "Happy", "\ufeffhappy", "hap\u200bpy", "ｈａｐｐｙ", "happy\u00a0", "0", "0.0"]
+    write(tmp_path / "labels.csv", "name,label\n" + "".join(f"c{i},{word}\n" for i, word in enumerate(words)))
+    dataset = folder(tmp_path)
+    assert dataset.labels == ("0", "happy")
+    assert said(dataset, "one class") == [
+        r"'happy' is also written '\ufeffhappy' (1), 'hap\u200bpy' (1), '\uff48\uff41\uff50\uff50\uff59' (1): "
+        "one class.",
+        "'0' is also written '0.0' (1): one class.",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["MER2024", "MER2025", "MER2026", "MER2023"])
+def test_registered_sets_too_take_nothing_for_no_label(kind: str, tmp_path: Path) -> None:
+    file = {"MER2023": "train-label.csv", "MER2024": "label-disdim.csv", "MER2025": "track1_train_disdim.csv"}
+    write(tmp_path / file.get(kind, "track1_train.csv"), "name,discrete,valence\na,nan,NA\nb,happy,1\n")
+    dataset = reopen(kind, tmp_path)
+    assert {clip.id: clip.label for clip in dataset.clips()} == {"a": None, "b": Label("happy", 1.0)}
+    assert said(dataset, "1 clips are not annotated")
+
+
+@pytest.mark.parametrize(
+    ("listed", "there", "what"),
+    [
+        (["1", "2", "3"], ["0001", "0002", "0003"], "leading zeros"),
+        (["clip_1", "clip_2"], ["clip_01", "clip_02"], "leading zeros"),
+        (["1.0", "2.0"], ["1", "2"], "a number with decimals"),
+        (["A", "B"], ["a", "b"], "upper and lower case"),
+        (["a.xyz", "b.xyz"], ["a", "b"], "a suffix"),
+        (["old/a", "old/b"], ["a", "b"], "a folder before the name"),
+        (["C:\\clips\\a", "C:\\clips\\b"], ["a", "b"], "a folder before the name"),
+        (["a b", "c b"], ["a_b", "c-b"], "blanks, - or _ between words"),
+        (["a\u200b", "ｂ"], ["a", "b"], "signs that nobody sees, or full-width ones"),
+    ],
+)
+def test_names_that_were_probably_meant_are_told_in_pairs(
+    listed: list[str], there: list[str], what: str, tmp_path: Path
+) -> None:
+    touch(tmp_path / "same.mp4", *(tmp_path / f"{name}.mp4" for name in there))
+    rows = [{"name": name, "label": "sad"} for name in ["same", *listed]]
+    write(tmp_path / "labels.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = folder(tmp_path)
+    (problem,) = said(dataset, "probably files")
+    assert (
+        f"{len(listed)} listed clips without a file are probably files that no list names, but for {what}: " in problem
+    )
+    for name, file in zip(listed, there, strict=True):
+        assert f"{name!r} for {file!r}" in problem
+    assert dataset.check().absent == len(listed)  # told, not joined
+
+
+def test_transcripts_of_nearly_a_clip_are_told(tmp_path: Path) -> None:
+    touch(tmp_path / "0001.mp4", tmp_path / "0002.mp4")
+    write(tmp_path / "labels.csv", "name,label\n0001,sad\n0002,sad\n")
+    write(tmp_path / "transcripts.csv", "name,text\n1,Hello\n0002,Hi\n")
+    assert "1 transcripts belong to no clip" in said(folder(tmp_path), "'1' for '0001'")[0]
+
+
+def test_names_that_two_files_could_mean_are_no_pair(tmp_path: Path) -> None:
+    touch(tmp_path / "01.mp4", tmp_path / "001.mp4")
+    write(tmp_path / "labels.csv", "name,label\n1,sad\n")
+    assert not said(folder(tmp_path), "probably")
+
+
+def test_two_files_of_one_stem_are_a_problem(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / "a.avi", tmp_path / "b.mp4", tmp_path / "b.wav", tmp_path / "c.mp4")
+    assert said(folder(tmp_path), "another suffix") == [
+        "2 media files have the name of another, with another suffix: 'a.mp4' is read and 'a.avi' is not, and so on."
+    ]
+    touch(tmp_path / "other" / "audio" / "d.wav", tmp_path / "other" / "video" / "d.mp4")
+    assert "'video/d.mp4' is read and 'audio/d.wav' is not." in said(folder(tmp_path / "other"), "another suffix")[0]
+
+
+def test_names_that_are_not_utf8_make_ids_that_any_file_can_hold(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    dataset = folder(tmp_path)
+    assert [clip.id for clip in dataset.clips()] == ["caf%E9"]
+    assert said(dataset, "not UTF-8")
+    assert json.dumps(said(dataset, ""), ensure_ascii=False).encode()
+
+
+def test_links_in_a_circle_pipes_and_folders_are_no_media(tmp_path: Path) -> None:
+    os.symlink(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    os.symlink(tmp_path / "b.mp4", tmp_path / "a.mp4")
+    os.symlink(tmp_path, tmp_path / "again")
+    os.mkfifo(tmp_path / "c.mp4")
+    touch(tmp_path / "d.mp4" / "e.mp4")
+    dataset = folder(tmp_path)
+    assert [clip.id for clip in dataset.clips()] == ["e"]
+    assert said(dataset, "no files that can be read")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_itself])
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "label.npz"])
+def test_what_is_no_file_is_one_sentence(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    make(tmp_path / name)
+    with pytest.raises(UsageError, match=rf"{name}.*(no regular file|is a folder|cannot be read)"):
+        list(folder(tmp_path, labels=tmp_path / name).clips())
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "é" * 200])
+def test_names_that_no_file_can_have_are_clips_without_a_file(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "labels.jsonl", json.dumps({"name": name, "label": "sad"}) + "\n")
+    assert by_id(folder(tmp_path))[name].media is None
+    assert folder(tmp_path).find_file(name) is None
+    with pytest.raises(UsageError):
+        find_labels(name, tmp_path)
