@@ -15,7 +15,7 @@ _HOMES = {
     "Label": "emo.featstore.clip",
     "EmoError": "emo.featstore.errors",
     "EncoderSpec": "emo.featstore.spec",
-    "Feature": "emo.featstore.storage.store",
+    "Feature": "emo.featstore.storage.reader",
     "Store": "emo.featstore.storage.store",
     "open_store": "emo.featstore.storage.store",
     "load_workspace": "emo.featstore.workspace",

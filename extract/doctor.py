@@ -240,10 +240,10 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _store(workspace: Workspace) -> Iterator[Finding]:
-    from emo.featstore.storage.store import open_store
+    from emo.featstore.storage.store import has_store, open_store
 
     path = workspace.store_path
-    if not path.exists():
+    if not has_store(path):
         parent = next(each for each in path.parents if each.exists())
         if os.access(parent, os.W_OK):
             yield Finding("store", "ok", f"{path} is not there yet; the first `emo extract` creates it")

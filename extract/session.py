@@ -30,7 +30,8 @@ from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
-from emo.featstore.storage.store import Failure, open_store
+from emo.featstore.storage.reader import Failure
+from emo.featstore.storage.store import has_store, open_store
 from emo.featstore.workspace import Workspace
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes
@@ -250,7 +251,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
             "Restore profile, weights, faces and frame under which it was extracted; or use the store alone: --cached.",
         )
     path = workspace.store_path
-    store = open_store(path) if path.exists() else None
+    store = open_store(path) if has_store(path) else None
     todo = plan(store, clips, specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
     if todo.jobs and not args.dry_run:
         job.trace = Trace(args.trace)

@@ -62,9 +62,11 @@ def store_health(
     return Page({"clean": not problems, "problems": problems}, lines, exit_code=4 if problems and not repair else 0)
 
 
-def store_cleaned(store: Store) -> Page:
+def store_cleaned(
+    store: Store, force: Annotated[bool, Flag("Also where nearly all would go and nothing says why.")] = False
+) -> Page:
     """Remove what no commit names: remains of killed runs, replaced segments."""
-    report = store.gc()
+    report = store.gc(force)
     what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
     return Page(report, [f"removed {what}: {size_text(report.size_bytes)}"])
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import clips_of
-from emo.featstore.errors import FeatureMissing, UsageError
-from emo.featstore.files import replacing
+from emo.featstore.errors import FeatureMissing, StoreError, UsageError
 from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
@@ -28,6 +26,7 @@ from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
 
+FOLDER = "search"  # in the store
 TEXT_DIM = 1024  # columns that words and letter groups are hashed into
 SHOWN = 60  # letters of a transcript in a table
 
@@ -161,26 +160,18 @@ def _open_index(store: Store, spec: EncoderSpec, clips: Sequence[str]) -> Any:
     """The index over a feature, rows in the order of `clips`; from the disk where it is of this very state."""
     import faiss
 
-    folder = store.path / "search"
-    path = folder / f"{spec.key}.{store.index.number}.faiss"
-    try:
-        index = faiss.read_index(str(path))
+    name = f"{spec.key}.{store.index.number}.faiss"
+    with suppress(OSError, StoreError, RuntimeError):  # there is none, or it is damaged
+        index = faiss.deserialize_index(np.frombuffer(store.medium.get(f"{FOLDER}/{name}"), np.uint8))
         if (index.ntotal, index.d) == (len(clips), spec.dim):
             return index
-    except RuntimeError:  # there is none, or it is damaged
-        pass
     index = _index(_unit(store.utterances(spec, clips)))
-    with suppress(OSError, RuntimeError):  # a store that is only read, or a full disk: found without
-        folder.mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            faiss.write_index(index, str(temporary))
-        for old in _older(folder, path, spec):
-            old.unlink(missing_ok=True)
+    with suppress(OSError, StoreError, RuntimeError):  # a store that is only read, or a full disk: found without
+        store.medium.put(f"{FOLDER}/{name}", faiss.serialize_index(index).tobytes())
+        for old in store.medium.list(FOLDER):
+            if old.startswith(f"{spec.key}.") and old != name:
+                store.medium.remove(f"{FOLDER}/{old}")
     return index
-
-
-def _older(folder: Path, path: Path, spec: EncoderSpec) -> Iterator[Path]:
-    return (each for each in folder.glob(f"{spec.key}.*.faiss") if each != path)
 
 
 def _grams(text: str) -> Counter[str]:

@@ -12,7 +12,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
-from emo.featstore.storage.store import open_store
+from emo.featstore.storage.store import has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 from emo.train.answers import Prediction
@@ -103,7 +103,7 @@ def ready(workspace: Workspace, run: Run, clip_ids: Sequence[str]) -> np.ndarray
     """Which of the clips have all features that a run reads: bool `(N,)`."""
     there = np.ones(len(clip_ids), bool)
     features = run.info.get("features") or []
-    store = open_store(workspace.store_path) if features and workspace.store_path.exists() else None
+    store = open_store(workspace.store_path) if features and has_store(workspace.store_path) else None
     held = {each.key for each in store.features()} if store else set[str]()
     for feature in features:
         there &= bool(feature["key"] in held) and store is not None and store.has(feature["key"], clip_ids)
@@ -120,7 +120,7 @@ def tell_missing(workspace: Workspace, run: Run, clip_ids: Sequence[str], said: 
     write_atomic(path, "".join(f"{each}\n" for each in gone))
     what = "clips have no answer, because the store lacks features of theirs"
     told = f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
-    if len(gone) == len(clip_ids) and run.info.get("features") and workspace.store_path.exists():
+    if len(gone) == len(clip_ids) and run.info.get("features") and has_store(workspace.store_path):
         told += f". The store has, for instance, {some_of(open_store(workspace.store_path).clips(), 3)}"
     return told
 
@@ -199,6 +199,6 @@ def answers_page(
 
 def _failures(workspace: Workspace, run: Run) -> list[Any]:
     keys = {feature["key"] for feature in run.info.get("features") or []}
-    if not keys or not workspace.store_path.exists():
+    if not keys or not has_store(workspace.store_path):
         return []
     return [each for each in open_store(workspace.store_path).failures() if each.feature in keys]

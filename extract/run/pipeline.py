@@ -34,7 +34,8 @@ from emo.extract.texts import LANGUAGES, hash_spec, hash_text, text_of
 from emo.featstore.clip import Clip, MediaId, hash_media
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store, Writer
+from emo.featstore.storage.store import Store
+from emo.featstore.storage.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.page import Flag, Page, Table
 from emo.featstore.search import nearest_rows
 from emo.featstore.storage.index import NO_MEDIA
-from emo.featstore.storage.store import Store, open_store
+from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 
@@ -134,7 +134,7 @@ def leaks_page(
         raise UsageError(f"{workspace.root} has no dataset to look into.", 'Add [data.NAME] with root = "...".')
     if not 0 < threshold <= 1:
         raise UsageError(f"A threshold of {threshold:g} is no cosine above 0.", "Give one up to 1, such as 0.99.")
-    store = open_store(workspace.store_path) if feature or workspace.store_path.exists() else None
+    store = open_store(workspace.store_path) if feature or has_store(workspace.store_path) else None
     groups, clips = _groups(workspace)
     groups += [Group(path.name, "", "train", tuple(names_of(path))) for path in lists]
     found = Found()

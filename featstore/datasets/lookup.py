@@ -18,7 +18,7 @@ from emo.featstore.datasets.tables import (
     without_suffix,
 )
 from emo.featstore.errors import UsageError
-from emo.featstore.storage.store import open_store
+from emo.featstore.storage.store import has_store, open_store
 from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
 
@@ -55,7 +55,7 @@ def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | Non
             clips.
     """
     known = clips_of(workspace)
-    stored = set(open_store(workspace.store_path).clips()) if workspace.store_path.exists() else set[str]()
+    stored = set(open_store(workspace.store_path).clips()) if has_store(workspace.store_path) else set[str]()
     by_path = {os.path.abspath(clip.media): clip for clip in known.values() if clip.media is not None}
     found: dict[str, Clip] = {}
     for word in words:

@@ -1,7 +1,7 @@
 """Bytes that must reach the disk, in order.
 
-Every write of the store goes through this file, and every step of the commit protocol calls `reached`, so that a test
-can pull the plug at each of them.
+Every byte that a store writes goes through this file, and every step of the commit protocol calls `reached`, so that a
+test can pull the plug at each of them.
 """
 
 from __future__ import annotations
@@ -61,11 +61,13 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a whole file and brings it to the disk; its name is only durable after `sync_folder`."""
+def write_file(path: Path, data: bytes, step: str | None = None) -> None:
+    """Write and fsync a whole file, with a named step between the two; its name is durable after `sync_folder`."""
     fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
     try:
         write_all(fd, data)
+        if step is not None:
+            reached(step)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -12,6 +12,7 @@ Body lines of a commit (each column is a list, or one value where all are equal;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, repeat
@@ -34,6 +35,10 @@ RECORD = np.dtype(
 # and its id. No content hash looks like it.
 NO_MEDIA = "clip:"
 NONE = np.iinfo("i8").max  # in place of a number
+SEGMENT_NAME = re.compile(r"[0-9a-f]{32}-\d{1,9}")
+DTYPES = ("float16", "float32")
+NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+MOST_ALIKE = 1 << 20  # rows of columns that are all of one value
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,9 @@ class Index:
                 else:
                     for environment in line["environments"]:
                         self._see(environment)
-        except (KeyError, TypeError, ValueError) as error:
+            self._see(commit.header.get("environment"))
+        except NONSENSE as error:
             raise StoreCorrupt(f"Journal commit {number} does not make sense: {error!r}.", HINT) from error
-        self._see(commit.header.get("environment"))
         self.number, self.time = number, commit.header.get("time")
         self.base = number if commit.header.get("base") else self.base
 
@@ -185,6 +190,7 @@ class Index:
         return [(m, why) for m, why in held if why.clip is None or self.media_of(why.clip) == m]
 
     def _see(self, environment: dict[str, Any] | None) -> None:
+        _of_type((environment,), dict, type(None))
         if environment and environment not in self.environments:
             self.environments.append(environment)
 
@@ -199,6 +205,8 @@ class Index:
                 spec = EncoderSpec(**fields)
                 if spec.fingerprint != fingerprint:
                     raise ValueError(f"spec {spec.key} under fingerprint {fingerprint}")
+                if type(spec.dim) is not int or type(spec.rows) not in (int, type(None)) or spec.dim < 1:
+                    raise ValueError(f"{spec.key} is ({spec.rows}, {spec.dim})")
                 self.tables[fingerprint] = Table(spec)
 
     def _apply_clips(self, columns: Line) -> None:
@@ -213,11 +221,14 @@ class Index:
         self.sizes[rows] = columns["size"]
         self.mtimes_ns[rows] = columns["mtime_ns"]
         self.paths.extend([None] * (known - len(self.paths)))
-        for row, path in zip(rows.tolist(), _column(columns["path"], n), strict=True):
+        paths = _column(columns["path"], n)
+        _of_type(paths, str, type(None))
+        for row, path in zip(rows.tolist(), paths, strict=True):
             self.paths[row] = path
 
     def _apply_segment(self, line: Line) -> None:
-        table, n, columns = self.tables[line["feature"]], line["n"], line["records"]
+        table, columns = self.tables[line["feature"]], line["records"]
+        n = _count(line["n"], columns)
         block = np.empty(n, RECORD)
         block["media"] = self._intern(_column(columns["media"], n))
         block["segment"] = len(self.segments)
@@ -226,14 +237,25 @@ class Index:
         hop = columns["hop"]
         block["hop"] = np.array(hop, "f8")  # None becomes NaN
         block["start"] = columns["start"] if "start" in columns else np.cumsum(block["rows"]) - block["rows"]
-        name, feature, dtype, dim = line["segment"], line["feature"], line["dtype"], line["dim"]
-        self.segments.append(Segment(name, feature, dtype, dim, line["rows"], line["size"]))
+        segment = Segment(*(line[each] for each in ("segment", "feature", "dtype", "dim", "rows", "size")))
+        _of_type((segment.rows, segment.size_bytes), int)
+        if not SEGMENT_NAME.fullmatch(segment.name):
+            raise ValueError(f"segment {segment.name!r} is not named as one")
+        if segment.dtype not in DTYPES or segment.dim != table.spec.dim:
+            raise ValueError(f"segment {segment.name} of {table.spec.key} holds {segment.dtype} ({segment.dim})")
+        if (block["rows"] < 1).any() or (block["start"] < 0).any():
+            raise ValueError(f"records of segment {segment.name} have no place in it")
+        if (block["start"] > segment.rows - block["rows"]).any():
+            raise ValueError(f"records of segment {segment.name} lie beyond its end")
+        self.segments.append(segment)
         table.add(block)
 
     def _apply_failed(self, columns: Line) -> None:
-        n = columns["n"]
+        n = _count(columns["n"], columns)
         names = ("feature", "media", "clip", "kind", "message", "retry")
         feature, media, *why = (_column(columns[name], n) for name in names)
+        for column, types in zip(why, ((str, type(None)), (str,), (str,), (bool,)), strict=True):
+            _of_type(column, *types)
         for table, number, each in zip(feature, self._intern(media), zip(*why, strict=True), strict=True):
             self.tables[table].failed[int(number)] = Failed(*each)
 
@@ -283,6 +305,7 @@ def by_segment(records: Array, numbers: Array) -> Iterator[tuple[int, Array]]:
 def _numbered(keys: Sequence[str], known: dict[str, int], in_order: list[str]) -> Array:
     """Number of each key; new ones are appended."""
     before = len(known)
+    _of_type(keys, str)
     if known.keys().isdisjoint(keys) and len(set(keys)) == len(keys):  # the common case, without a step per key
         known.update(zip(keys, range(before, before + len(keys)), strict=True))
         in_order += keys
@@ -294,6 +317,19 @@ def _numbered(keys: Sequence[str], known: dict[str, int], in_order: list[str]) -
             known.setdefault(key, len(known))
         in_order += [*islice(reversed(known), len(known) - before)][::-1]
         return np.fromiter(map(known.__getitem__, keys), "i8", len(keys))
+
+
+def _count(n: Any, columns: Line) -> int:
+    """Return the number of rows, which no column contradicts and no small file makes large."""
+    longest = max((len(each) for each in columns.values() if isinstance(each, list)), default=1)
+    if type(n) is not int or not 1 <= n <= max(longest, MOST_ALIKE):
+        raise ValueError(f"{n!r} rows in columns of {longest}")
+    return n
+
+
+def _of_type(column: Iterable[Any], *types: type) -> None:
+    if strange := set(map(type, column)) - set(types):
+        raise ValueError(f"a column holds {', '.join(sorted(each.__name__ for each in strange))}")
 
 
 def _packed(column: Sequence[Any]) -> Any:

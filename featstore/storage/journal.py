@@ -2,39 +2,32 @@
 
 A file is a header line, body lines (see `index.py`), and a last line with the CRC-32C of everything before it, so that
 no byte of it can change unseen. After a header with `"base": true` comes everything that is live; older files are then
-ignored.
-
-Publishing is an exclusive `os.link` of a finished temporary file. Where a filesystem refuses links, an exclusive lock
-(`flock` on `journal/.lock`) and a rename take its place: unlike a bare `O_EXCL` file this shows no half-written commit
-and leaves no claimed number behind when the writer dies. It needs locks that all writers see, which FAT, exFAT and FUSE
-mounts give on one machine only.
+ignored. A commit is published by the exclusive create of the next number, see `Medium.put_new`.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import io
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.storage import durable
+from emo.featstore.storage.medium import Medium
 
 SCHEMA = 1
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+FOLDER = "journal"
 HINT = "Restore the file from a copy, or run `emo store verify --repair` and extract again what was lost."
 _TRAILER = b'{"crc32c":"%08x"}\n'
 _TRAILER_LENGTH = len(_TRAILER % 0)
+_HEADER_BYTES = 1 << 16  # more than the header of any base has
 _NAME = re.compile(r"(\d{8})\.jsonl")
 
 
@@ -46,42 +39,40 @@ class Commit:
     body: Iterator[dict[str, Any]]
 
 
-def path_of(folder: Path, number: int) -> Path:
-    """Where commit `number` lies."""
-    return folder / f"{number:08d}.jsonl"
+def name_of(number: int) -> str:
+    """Return the name of commit `number`."""
+    return f"{FOLDER}/{number:08d}.jsonl"
 
 
-def numbers(folder: Path, after: int = 0) -> list[int]:
-    """Numbers of the commits present that are higher than `after`, ascending.
+def numbers(medium: Medium, after: int = 0) -> list[int]:
+    """Return the numbers of the commits present that are higher than `after`, ascending.
 
     Raises:
         StoreCorrupt: There is no journal folder.
     """
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError as error:
-        raise StoreCorrupt(f"The journal {folder} is gone.", "Restore the folder from a copy.") from error
+    names = medium.list(FOLDER)
+    if not names and not medium.exists(FOLDER):
+        raise StoreCorrupt(f"The journal {medium.where(FOLDER)} is gone.", "Restore the folder from a copy.")
     first = f"{after + 1:08d}"  # names sort as their numbers do, and most of a long journal is known
     return sorted(int(found[1]) for name in names if name > first and (found := _NAME.fullmatch(name)))
 
 
-def _is_base(folder: Path, number: int) -> bool:
-    """Whether the header says so; a damaged header says no here, and is found out when the file is read whole."""
-    with open(path_of(folder, number), "rb") as file:
-        line = file.readline()
-        try:
-            return b'"base"' in line and json.loads(line).get("base") is True
-        except (ValueError, AttributeError):
-            return False
+def _is_base(medium: Medium, number: int) -> bool:
+    """Say whether the header says so; a damaged one says no here, and is found out when the file is read whole."""
+    try:
+        line = medium.get_range(name_of(number), 0, _HEADER_BYTES).partition(b"\n")[0]
+        return b'"base"' in line and json.loads(line).get("base") is True
+    except (StoreCorrupt, ValueError, AttributeError, RecursionError):
+        return False
 
 
-def newest_base(folder: Path, among: list[int]) -> int | None:
-    """Highest of the given numbers that is a base."""
-    return next((number for number in reversed(among) if _is_base(folder, number)), None)
+def newest_base(medium: Medium, among: list[int]) -> int | None:
+    """Return the highest of the given numbers that is a base."""
+    return next((number for number in reversed(among) if _is_base(medium, number)), None)
 
 
-def ahead(folder: Path, after: int) -> list[int]:
-    """Numbers to replay on top of commit `after`, ascending; where a base is among them, it comes first.
+def ahead(medium: Medium, after: int) -> list[int]:
+    """Return the numbers to replay on top of commit `after`, ascending; where a base is among them, it comes first.
 
     Raises:
         StoreCorrupt: A number is missing.
@@ -90,90 +81,61 @@ def ahead(folder: Path, after: int) -> list[int]:
     for attempt in range(4):
         # A folder may be listed while files appear in it, newer before older: a gap counts only when it stays.
         time.sleep(0.02 * attempt)
-        found = numbers(folder, after)
-        base = newest_base(folder, found)
+        found = numbers(medium, after)
+        base = newest_base(medium, found)
         first = base or after + 1
         found = [number for number in found if number >= first]
         if found == list(range(first, first + len(found))):
             return found
-    missing = path_of(folder, next(n for n in range(first, found[-1]) if n not in set(found)))
-    raise StoreCorrupt(f"The journal file {missing} is missing.", HINT)
+    missing = name_of(next(n for n in range(first, found[-1]) if n not in set(found)))
+    raise StoreCorrupt(f"The journal file {medium.where(missing)} is missing.", HINT)
 
 
-def read(folder: Path, number: int, store: str) -> Commit:
-    """Reads and checks one commit.
+def read(medium: Medium, number: int, store: str) -> Commit:
+    """Read and check one commit.
 
     Raises:
         StoreCorrupt: A byte is not the one that was written, or the file belongs elsewhere.
         StoreError: A newer emo wrote it.
         FileNotFoundError: It is not there (any more).
     """
-    path = path_of(folder, number)
-    data = path.read_bytes()
+    path = medium.where(name_of(number))
+    data = medium.get(name_of(number))
     size = len(data) - _TRAILER_LENGTH
     if size <= 0 or data[size:] != _TRAILER % durable.crc32c(np.frombuffer(data, "u1", size)):
         raise StoreCorrupt(f"The journal file {path} is damaged: its checksum does not fit.", HINT)
     try:
         lines = (json.loads(line) for line in io.BytesIO(data[:size]))
         header = next(lines)
-    except ValueError as error:
+        schema, place = header.get("schema"), (header.get("number"), header.get("store"))
+    except (ValueError, AttributeError, RecursionError) as error:
         raise StoreCorrupt(f"The journal file {path} is not readable: {error}.", HINT) from error
-    if header.get("schema") != SCHEMA:
-        raise StoreError(f"{path} has schema {header.get('schema')}; this emo reads {SCHEMA}.", "Install a newer emo.")
-    if (header.get("number"), header.get("store")) != (number, store):
+    if schema != SCHEMA:
+        raise StoreError(f"{path} has schema {schema}; this emo reads {SCHEMA}.", "Install a newer emo.")
+    if place != (number, store):
         raise StoreCorrupt(f"The journal file {path} belongs to another place or another store.", HINT)
     return Commit(header, lines)
 
 
-def write(path: Path, header: dict[str, Any], body: Iterable[dict[str, Any]]) -> None:
-    """Writes a whole commit to a temporary file and brings it to the disk."""
+def encode(header: dict[str, Any], body: Iterable[dict[str, Any]]) -> bytes:
+    """Return the bytes of a whole commit."""
     header = {"schema": SCHEMA, **header, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     data = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in (header, *body))
-    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
-    try:
-        durable.write_all(fd, data)
-        durable.write_all(fd, _TRAILER % durable.crc32c(data))
-        durable.reached("journal-written")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    durable.reached("journal-synced")
+    return data + _TRAILER % durable.crc32c(data)
 
 
-def publish(folder: Path, temp: Path, number: int) -> bool:
-    """Makes a finished temporary file commit `number`, unless that number is taken.
+def publish(medium: Medium, header: dict[str, Any], body: Iterable[dict[str, Any]], owner: str) -> bool:
+    """Make a commit under the number in its header, unless that is taken.
 
     Returns:
         Whether it is published; if not, replay what appeared and try the next number.
     """
-    final = path_of(folder, number)
-    try:
-        os.link(temp, final)
-    except FileExistsError:
-        if not os.path.samefile(temp, final):  # the same: a network filesystem lost the answer and asked twice
-            return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        if not _publish_locked(folder, temp, final):
-            return False
+    number = header["number"]
+    if not medium.put_new(name_of(number), encode(header, body), owner):
+        return False
     # The number is also free where `gc` removed it under a newer base that this writer has not seen. Nobody would ever
     # replay it there.
-    if newest_base(folder, numbers(folder, after=number)) is not None:
-        final.unlink(missing_ok=True)
+    if newest_base(medium, numbers(medium, after=number)) is not None:
+        medium.remove(name_of(number))
         return False
-    durable.reached("journal-linked")
-    durable.sync_folder(folder)
-    durable.reached("journal-folder-synced")
-    temp.unlink(missing_ok=True)
-    durable.reached("journal-temp-removed")
     return True
-
-
-def _publish_locked(folder: Path, temp: Path, final: Path) -> bool:
-    with open(folder / ".lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if final.exists():
-            return False
-        os.rename(temp, final)
-        return True

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import re
-import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +17,8 @@ from emo.featstore import names
 from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.storage import durable, journal
 from emo.featstore.storage.index import (
+    NONSENSE,
+    SEGMENT_NAME,
     Array,
     Failed,
     Index,
@@ -34,13 +32,10 @@ from emo.featstore.storage.index import (
     record_columns,
     segment_line,
 )
-from emo.featstore.storage.segment import HINT, SegmentReader, group_attributes, group_document
-from emo.featstore.storage.writer import OpenSegment, Scratch
+from emo.featstore.storage.reader import META, Reader
+from emo.featstore.storage.segment import HINT, ROOT, SegmentGone, SegmentReader, group_attributes, group_document
+from emo.featstore.storage.writer import Commit, OpenSegment
 
-if TYPE_CHECKING:
-    from emo.featstore.storage.store import Store
-
-_SEGMENT = re.compile(r"[0-9a-f]{32}-\d+")
 # Tables that a pass keeps beside the features, by their encoder: what the card says of them in place of a profile.
 BESIDE = {
     "faces": ("detector", "where faces were found, and whose were taken"),
@@ -48,6 +43,9 @@ BESIDE = {
 }
 SMALL_BYTES = 64 << 20  # `compact` merges segments below this size ...
 LARGE_BYTES = 1 << 30  # ... into new ones of about this size
+GRACE_S = 3600.0  # how long a segment may lie there before `verify` asks which commit named it
+MOST = 9  # `gc` refuses to remove so many times what it would leave
+LOST = "Restore the journal folder from a copy; if nothing is missed, `emo store gc --force` removes it."
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,25 @@ class CompactReport:
 # --- verify and repair -----------------------------------------------------------------------------------------------
 
 
-def verify(store: Store) -> list[Problem]:
-    """Re-reads every journal file, segment, record checksum and recipe; empty when all is as it was committed.
+def verify(store: Reader) -> list[Problem]:
+    """Re-read every journal file, segment, record checksum and recipe; empty when all is as it was committed.
 
-    Runs on a damaged store too. A newest commit that vanished without a trace cannot be noticed.
+    Runs on a damaged store too. Segments that no commit ever named are a problem as well: the newest commit may have
+    vanished.
     """
-    return _examine(store)[0]
+    leases, present = store.medium.leases(), _segments(store)
+    problems, index, _ = _examine(store)
+    if problems:  # a damaged commit names segments too
+        return problems
+    for name in _unexplained(store, index, present, leases):
+        with suppress(OSError):  # `gc` went on meanwhile
+            if index.number == 0 or time.time() - store.medium.modified(f"{name}/zarr.json") > GRACE_S:
+                what = "No commit names it: the commit that did may be lost."
+                problems.append(Problem(store.medium.where(name), what, LOST))
+    return problems
 
 
-def repair(store: Store) -> list[Problem]:
+def repair(store: Reader) -> list[Problem]:
     """Publishes a base commit without what `verify` finds damaged, so that `Store.work` asks for it again.
 
     Do it when no other process writes. What was not extracted by emo (imported features) must be imported again.
@@ -107,152 +115,162 @@ def repair(store: Store) -> list[Problem]:
     for each in problems:
         if not each.lost:
             raise StoreError(f"Nothing was repaired: {each.where}: {each.what}", each.hint)
-    folder = store.path / "journal"
-    base = journal.newest_base(folder, journal.numbers(folder))
+    medium = store.medium
+    base = journal.newest_base(medium, journal.numbers(medium))
     if base is not None and index.base != base:
-        raise StoreCorrupt(f"The base commit {journal.path_of(folder, base)} is damaged.", "Restore it from a copy.")
+        where = medium.where(journal.name_of(base))
+        raise StoreCorrupt(f"The base commit {where} is damaged.", "Restore it from a copy.")
     with durable.writing(store.path):
-        for home, attributes in _groups(store, index):
-            if home.exists():
-                durable.write_file(home / "zarr.json", group_document(attributes))
-        scratch = Scratch(store.path)
+        for home, attributes in _groups(index):
+            if medium.exists(home):
+                medium.put(f"{home}/zarr.json", group_document(attributes))
+        lease = medium.lease()
         try:
-            header = {"number": highest + 1, "store": store.id, "writer": scratch.name, "base": True}
-            journal.write(scratch.temp, header, _base_lines(index))
-            if not journal.publish(folder, scratch.temp, highest + 1):
+            header = {"number": highest + 1, "store": store.id, "writer": lease.name, "base": True}
+            if not journal.publish(medium, header, _base_lines(index), lease.name):
                 raise StoreError(f"Another process is writing to {store.path}.", "Repair it when none is.")
         finally:
-            scratch.close()
+            lease.close()
     store.refresh()
     return problems
 
 
-def _examine(store: Store) -> tuple[list[Problem], Index, int]:
+def _examine(store: Reader) -> tuple[list[Problem], Index, int]:
     """The problems, the state without what is damaged, and the highest commit number seen."""
     problems: list[Problem] = []
-    with _listed(problems, store.path / "emo.json"):
+    medium = store.medium
+    with _listed(problems, medium.where(META)):
         type(store).open(store.path)
     index, base, highest = Index(), 0, 0
-    folder = store.path / "journal"
-    with _listed(problems, folder):
-        numbers = journal.numbers(folder)
-        base, highest = journal.newest_base(folder, numbers) or 0, max(numbers, default=0)
+    with _listed(problems, medium.where(journal.FOLDER)):
+        numbers = journal.numbers(medium)
+        base, highest = journal.newest_base(medium, numbers) or 0, max(numbers, default=0)
         for number in range(max(base, 1), highest + 1):
-            with _listed(problems, journal.path_of(folder, number)):
-                index.apply(journal.read(folder, number, store.id))
-    for home, attributes in _groups(store, index):
-        with _listed(problems, home / "zarr.json"):
-            _check_group(home, attributes)
+            with _listed(problems, medium.where(journal.name_of(number))):
+                index.apply(journal.read(medium, number, store.id))
+    for home, attributes in _groups(index):
+        with _listed(problems, medium.where(f"{home}/zarr.json")):
+            _check_group(store, home, attributes)
     for table in index.tables.values():
         for number, records in by_segment(table.records, np.arange(table.count)):
             segment = index.segments[number]
-            home = store.path / "features.zarr" / table.spec.key / segment.name
+            name = f"{ROOT}/{table.spec.key}/{segment.name}"
             bad = np.ones(len(records), bool)
-            with _listed(problems, home):
-                bad = SegmentReader(home, segment).check(table.records[records])
+            with _listed(problems, medium.where(name)):
+                bad = SegmentReader(medium, name, segment).check(table.records[records])
                 if bad.any():
                     media = [index.media_names[each] for each in table.records["media"][records[bad]][:5]]
                     what = f"{bad.sum()} of {len(bad)} records do not have the committed bytes: media"
-                    problems.append(Problem(str(home), f"{what} {', '.join(media)} ...", HINT))
+                    problems.append(Problem(medium.where(name), f"{what} {', '.join(media)} ...", HINT))
             table.drop(records[bad])
-    if problems and index.base == base and (journal.newest_base(folder, journal.numbers(folder)) or 0) != base:
+    if problems and index.base == base and (journal.newest_base(medium, journal.numbers(medium)) or 0) != base:
         return _examine(store)  # `compact` and `gc` went on meanwhile
     return problems, index, highest
 
 
 @contextmanager
-def _listed(problems: list[Problem], where: Path) -> Iterator[None]:
-    """Turns an error into a problem on the list."""
+def _listed(problems: list[Problem], where: str) -> Iterator[None]:
+    """Turn an error into a problem on the list."""
     try:
         yield
     except StoreError as error:
-        problems.append(Problem(str(where), error.message, error.hint, lost=isinstance(error, StoreCorrupt)))
+        problems.append(Problem(where, error.message, error.hint, lost=isinstance(error, StoreCorrupt)))
     except FileNotFoundError:
-        problems.append(Problem(str(where), "It is missing.", journal.HINT))
+        problems.append(Problem(where, "It is missing.", journal.HINT))
     except OSError as error:
-        problems.append(Problem(str(where), f"It cannot be read: {error}.", "Check the disk.", lost=False))
+        problems.append(Problem(where, f"It cannot be read: {error}.", "Check the disk.", lost=False))
 
 
-def _groups(store: Store, index: Index) -> list[tuple[Path, dict[str, Any]]]:
-    """Folders of the root group and of the features with records, and the attributes of each."""
-    root = store.path / "features.zarr"
+def _groups(index: Index) -> list[tuple[str, dict[str, Any]]]:
+    """Return the root group and those of the features with records, each with its attributes."""
     specs = (table.spec for table in index.tables.values() if table.count)
-    return [(root, {}), *((root / spec.key, group_attributes(spec)) for spec in specs)]
+    return [(ROOT, {}), *((f"{ROOT}/{spec.key}", group_attributes(spec)) for spec in specs)]
 
 
-def _check_group(folder: Path, attributes: dict[str, Any]) -> None:
+def _check_group(store: Reader, home: str, attributes: dict[str, Any]) -> None:
     written = json.loads(group_document(attributes))
     try:
-        good = json.loads((folder / "zarr.json").read_bytes()) == written
-    except ValueError:
+        good = json.loads(store.medium.get(f"{home}/zarr.json")) == written
+    except (ValueError, RecursionError):
         good = False
     if not good:
         hint = "No number depends on it; `emo store verify --repair` writes it anew."
-        raise StoreCorrupt(f"{folder / 'zarr.json'} is not the group document that was written.", hint)
+        raise StoreCorrupt(f"{store.medium.where(home)}/zarr.json is not the group document that was written.", hint)
 
 
 # --- gc --------------------------------------------------------------------------------------------------------------
 
 
-def gc(store: Store) -> GcReport:
-    """Removes segments that no commit names, journal files below the newest base, and what dead writers left.
+def gc(store: Reader, force: bool = False) -> GcReport:
+    """Remove segments that no commit names, journal files below the newest base, and what dead writers left.
 
-    What a running writer made stays: a writer holds a lock while it runs, see `writer.Scratch`.
+    What a running writer made stays: a writer holds a lease while it runs, see `Medium.lease`.
+
+    Args:
+        store: To clean.
+        force: Also where nearly all would go and nothing says why, as after the loss of the newest commits.
 
     Raises:
         StoreCorrupt: The journal is damaged, so that nothing can be called garbage.
+        StoreError: Nearly all would go.
     """
-    segments, journals, leftovers = [], [], []
+    medium = store.medium
+    segments, journals = [], []
     with durable.writing(store.path):
         # In this order: whatever a writer committed before it was found dead, the journal read afterwards names.
-        present = [path for path in store.path.glob("features.zarr/*/*") if _SEGMENT.fullmatch(path.name)]
-        temps = list(store.path.glob("journal/.*.tmp"))
-        alive, scratch = _end_dead_writers(store.path)
+        leases, present = medium.leases(), _segments(store)
+        swept = medium.sweep()
         store.refresh()
         named = {segment.name for segment in store.index.segments}
-        for path in present:
-            if path.name not in named and path.name.partition("-")[0] not in alive:
-                segments.append(_remove(path))
+        strange = _unexplained(store, store.index, present, leases)
+        kept = [name for name in present if name.rpartition("/")[2] in named]
+        if strange and len(strange) >= MOST * len(kept) and not force:
+            raise StoreError(
+                f"Nothing was removed from {store.path}: {len(strange)} of its {len(present)} segments are named by no "
+                f"commit that was ever seen, and {len(kept)} would be left.",
+                LOST,
+            )
+        for name in present:
+            segment = name.rpartition("/")[2]
+            if segment not in named and segment.partition("-")[0] not in swept.alive:
+                segments.append(medium.remove(name))
                 durable.reached("gc-segment-removed")
-        for number in journal.numbers(store.path / "journal"):
+        for number in journal.numbers(medium):
             if number < store.index.base:
-                journals.append(_remove(journal.path_of(store.path / "journal", number)))
+                journals.append(medium.remove(journal.name_of(number)))
                 durable.reached("gc-journal-removed")
-        root = store.path.resolve()
-        new = (path for path in root.parent.iterdir() if path.match("*.new") and path.name.startswith(f".{root.name}."))
-        for path in [*new, *(temp for temp in temps if temp.name[1:-4] not in alive)]:
-            leftovers.append(_remove(path))
-    size_bytes = sum(segments) + sum(journals) + sum(leftovers) + sum(scratch)
-    return GcReport(len(segments), len(journals), len(leftovers) + len(scratch), size_bytes)
+    size_bytes = sum(segments) + sum(journals) + sum(swept.sizes)
+    return GcReport(len(segments), len(journals), len(swept.sizes), size_bytes)
 
 
-def _end_dead_writers(root: Path) -> tuple[set[str], list[int]]:
-    """Names of the writers that run (or cannot be told from such), and the sizes of the scratch folders removed."""
-    alive, removed = set(), []
-    for folder in root.glob("writers/*"):
-        with suppress(FileNotFoundError):  # ended meanwhile
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                removed.append(_remove(folder))  # under its lock: a writer that just begins notices
-            except OSError:
-                alive.add(folder.name)
-            finally:
-                os.close(lock)
-    return alive, removed
+def _segments(store: Reader) -> list[str]:
+    """Return all segments that lie in the store itself, named or not; none behind a link that leads elsewhere."""
+    medium = store.medium
+    homes = (f"{ROOT}/{key}" for key in medium.list(ROOT))
+    names = [f"{home}/{name}" for home in homes for name in medium.list(home) if SEGMENT_NAME.fullmatch(name)]
+    return [name for name in names if medium.owns(name)]
 
 
-def _remove(path: Path) -> int:
-    """Removes a file or a folder and returns its size in bytes."""
-    size = 0
-    with suppress(FileNotFoundError):  # another `gc` may be at work
-        if path.is_dir():
-            size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-            shutil.rmtree(path)
-        else:
-            size = path.stat().st_size
-            path.unlink()
-    return size
+def _unexplained(store: Reader, index: Index, present: list[str], leases: frozenset[str]) -> list[str]:
+    """Return the segments that no commit names, none below the base ever named, and no running or killed writer made.
+
+    Args:
+        store: The store.
+        index: Its newest state.
+        present: Segments that are there.
+        leases: Of the writers that ran or had been killed when the segments were listed.
+    """
+    known = {segment.name for segment in index.segments}
+    try:
+        for number in journal.numbers(store.medium):
+            if number < index.base:
+                known.update(
+                    line["segment"] for line in journal.read(store.medium, number, store.id).body if "segment" in line
+                )
+    except (StoreError, OSError, *NONSENSE):
+        return []  # that commit was damaged, and the store repaired: nobody knows what it named
+    segments = ((name, name.rpartition("/")[2]) for name in present)
+    return [name for name, each in segments if each not in known and each.partition("-")[0] not in leases]
 
 
 # --- compact ---------------------------------------------------------------------------------------------------------
@@ -267,7 +285,7 @@ class _Moved:
     start: Array
 
 
-def compact(store: Store) -> CompactReport:
+def compact(store: Reader) -> CompactReport:
     """Merges small or partly unused segments and publishes one base commit that states everything live.
 
     A commit like any other: writers may run, and the old segments become garbage for `gc`.
@@ -277,27 +295,34 @@ def compact(store: Store) -> CompactReport:
         StoreError: The disk refuses, or there is no space for the copies.
     """
     while True:
-        report = _compact(store)
+        before = store.index.number
+        try:
+            report = _compact(store)
+        except SegmentGone:  # merged and removed by others meanwhile, or lost
+            store.refresh()
+            if store.index.number == before:
+                raise
+            continue
         if report is not None:
             return report
 
 
-def _compact(store: Store) -> CompactReport | None:
+def _compact(store: Reader) -> CompactReport | None:
     """One try; `None` when another base was published meanwhile."""
     store.refresh()
     base = store.index.base
     with durable.writing(store.path):
-        scratch = Scratch(store.path)
+        commit = Commit(store.medium)
         try:
             moved: dict[str, _Moved] = {}
             segments: list[Segment] = []
             merged = 0
-            with scratch.placing() as place:
+            with commit.placing() as place:
                 for fingerprint, table in store.index.tables.items():
                     sources = _worth_merging(store.index, table)
                     merged += len(sources)
                     if sources:
-                        moved[fingerprint] = _merge(store, scratch, table, sources, segments)
+                        moved[fingerprint] = _merge(store, commit, table, sources, segments)
                 if not merged:
                     return CompactReport(0, 0)
                 for segment in segments:
@@ -308,11 +333,11 @@ def _compact(store: Store) -> CompactReport | None:
                         raise _OvertakenError
                     return _base_lines(store.index, moved, segments)
 
-                scratch.publish(store, body, base=True)
+                commit.publish(store, body, base=True)
         except _OvertakenError:
             return None
         finally:
-            scratch.close()
+            commit.close()
     return CompactReport(merged, len(segments))
 
 
@@ -336,10 +361,9 @@ def _worth_merging(index: Index, table: Table) -> dict[int, Array]:
     return found if unused or max(dtypes.values(), default=0) > 1 else {}
 
 
-def _merge(store: Store, scratch: Scratch, table: Table, sources: dict[int, Array], segments: list[Segment]) -> _Moved:
+def _merge(store: Reader, commit: Commit, table: Table, sources: dict[int, Array], segments: list[Segment]) -> _Moved:
     """Copies the records in use into new segments, which are appended to `segments`."""
     moved = []
-    home = store.path / "features.zarr" / table.spec.key
     for dtype in ("float16", "float32"):
         target: OpenSegment | None = None
         try:
@@ -347,10 +371,11 @@ def _merge(store: Store, scratch: Scratch, table: Table, sources: dict[int, Arra
                 if store.index.segments[source].dtype != dtype:
                     continue
                 # Its own: what a reader has checked before may have changed since, and gets a new checksum here.
-                reader = SegmentReader(home / store.index.segments[source].name, store.index.segments[source])
+                segment = store.index.segments[source]
+                reader = SegmentReader(store.medium, f"{ROOT}/{table.spec.key}/{segment.name}", segment)
                 for number, record in zip(records.tolist(), table.records[records], strict=True):
                     if target is None:
-                        target = OpenSegment(scratch, f"{scratch.name}-{len(segments) + 1}", table.spec, dtype)
+                        target = OpenSegment(commit.lease, len(segments) + 1, table.spec, dtype)
                     moved.append((number, len(segments), target.writer.rows))
                     rows = reader.record(int(record["start"]), int(record["rows"]), int(record["crc"]))
                     target.writer.append(rows)
@@ -394,7 +419,7 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
 # --- the dataset card ------------------------------------------------------------------------------------------------
 
 
-def info(store: Store) -> dict[str, Any]:
+def info(store: Reader) -> dict[str, Any]:
     """What a dataset card says: features and their recipes in words, counts, sizes, failures by kind, history."""
     failures, held = store.failures(), store.features()
     features = []

@@ -9,10 +9,8 @@ through zarr, checked by the same record checksums.
 from __future__ import annotations
 
 import json
-import os
 import resource
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,10 @@ from emo.featstore.errors import StoreCorrupt
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable
 from emo.featstore.storage.index import Array, Segment
+from emo.featstore.storage.medium import Local, Medium
 
+ROOT = "features.zarr"
+DATA = "c/0/0"  # of a segment: its one shard
 CHUNK_ROWS = 1024  # of an inner chunk, where records are single rows or of varying length
 HINT = "Run `emo store verify`: it lists what is lost; with --repair those clips can be extracted again."
 
@@ -78,25 +79,25 @@ class SegmentWriter:
     """Streams records into a new segment folder.
 
     Args:
-        folder: Does not exist yet.
+        scratch: Where.
+        name: Of the folder, which does not exist yet.
         dim: Columns.
         dtype: `float16` or `float32`.
         record_rows: Rows of every record where fixed; such a record becomes one inner chunk.
     """
 
-    def __init__(self, folder: Path, dim: int, dtype: str, record_rows: int | None) -> None:
-        self.folder, self.dim, self.dtype, self.record_rows = folder, dim, dtype, record_rows
+    def __init__(self, scratch: Local, name: str, dim: int, dtype: str, record_rows: int | None) -> None:
+        self.scratch, self.name = scratch, name
+        self.dim, self.dtype, self.record_rows = dim, dtype, record_rows
         self.rows = 0
         self.row_bytes = dim * np.dtype(dtype).itemsize
-        data = folder / "c" / "0" / "0"
-        data.parent.mkdir(parents=True)
-        self._fd = os.open(data, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._data = scratch.output(f"{name}/{DATA}")
         durable.reached("segment-opened")
 
     def append(self, rows: Array) -> int:
         """Writes one record `(T, D)` of the segment's dtype and returns the CRC-32C of its stored bytes."""
         stored = np.ascontiguousarray(rows, np.dtype(self.dtype).newbyteorder("<"))
-        durable.write_all(self._fd, stored.data)
+        self._data.write(stored.data)
         self.rows += len(stored)
         durable.reached("record-written")
         return durable.crc32c(stored)
@@ -106,26 +107,28 @@ class SegmentWriter:
         fixed = self.record_rows or 1
         chunk_rows = fixed if fixed > 1 else min(self.rows, CHUNK_ROWS)
         padding = -self.rows % chunk_rows
-        durable.write_all(self._fd, bytes(padding * self.row_bytes))
-        durable.write_all(self._fd, shard_index(self.rows, self.dim, self.dtype, chunk_rows))
+        self._data.write(bytes(padding * self.row_bytes))
+        self._data.write(shard_index(self.rows, self.dim, self.dtype, chunk_rows))
         durable.reached("segment-index-written")
-        os.fsync(self._fd)
+        size_bytes = self._data.finish()
         durable.reached("segment-data-synced")
-        size_bytes = os.fstat(self._fd).st_size
-        self.close()
-        document = array_document(self.rows, self.dim, self.dtype, chunk_rows)
-        durable.write_file(self.folder / "zarr.json", json.dumps(document, indent=2).encode())
+        document = self.scratch.output(f"{self.name}/zarr.json")
+        document.write(json.dumps(array_document(self.rows, self.dim, self.dtype, chunk_rows), indent=2).encode())
+        document.finish()
         durable.reached("segment-document-synced")
-        for folder in (self.folder / "c" / "0", self.folder / "c", self.folder):
-            durable.sync_folder(folder)
+        for folder in ("/c/0", "/c", ""):
+            self.scratch.sync(self.name + folder)
         durable.reached("segment-folders-synced")
         return size_bytes
 
     def close(self) -> None:
-        """Closes the data file, finished or not."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the data file, finished or not."""
+        self._data.close()
+
+    def discard(self) -> None:
+        """Close the data file and remove the folder."""
+        self.close()
+        self.scratch.discard(self.name)
 
 
 class Readers:
@@ -133,17 +136,17 @@ class Readers:
     hold few (1,024 on most systems).
 
     Args:
-        folder: The store's `features.zarr`.
+        medium: The store's.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._kept = folder, dict[str, SegmentReader]()
+    def __init__(self, medium: Medium) -> None:
+        self._medium, self._kept = medium, dict[str, SegmentReader]()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = 4096 if most == resource.RLIM_INFINITY else min(max(16, most // 4), 4096)
 
     def get(self, key: str, segment: Segment) -> SegmentReader:
         """The reader of a segment of the feature with this key."""
-        reader = self._kept.pop(segment.name, None) or SegmentReader(self._folder / key / segment.name, segment)
+        reader = self._kept.pop(segment.name, None) or self._open(key, segment)
         self._kept[segment.name] = reader  # now the latest
         if len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
@@ -151,11 +154,14 @@ class Readers:
 
     def once(self, key: str, segment: Segment) -> SegmentReader:
         """The same for a caller who reads the whole segment and does not come back."""
-        return self._kept.get(segment.name) or SegmentReader(self._folder / key / segment.name, segment)
+        return self._kept.get(segment.name) or self._open(key, segment)
 
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
+
+    def _open(self, key: str, segment: Segment) -> SegmentReader:
+        return SegmentReader(self._medium, f"{ROOT}/{key}/{segment.name}", segment)
 
 
 class SegmentReader:
@@ -166,7 +172,8 @@ class SegmentReader:
     must not be truncated by others while it is read: the system ends a process that touches what is gone.
 
     Args:
-        folder: The segment's folder.
+        medium: Where it lies.
+        name: The segment's folder.
         segment: What the journal says of it.
 
     Attributes:
@@ -177,17 +184,17 @@ class SegmentReader:
         StoreCorrupt: It is not what the journal says.
     """
 
-    def __init__(self, folder: Path, segment: Segment) -> None:
-        self.folder, self.segment = folder, segment
+    def __init__(self, medium: Medium, name: str, segment: Segment) -> None:
+        self.medium, self.name, self.segment = medium, name, segment
         try:
-            document = json.loads((folder / "zarr.json").read_bytes())
+            document = json.loads(medium.get(f"{name}/zarr.json"))
             chunk_rows = _plain_chunk_rows(document, segment)
             self.mapped = chunk_rows is not None
             self._rows = self._zarr() if chunk_rows is None else self._map(chunk_rows)
             self._checked = np.zeros(segment.rows if self.mapped else 0, bool)  # by a record's first row
         except FileNotFoundError as error:
-            raise SegmentGone(f"Segment {folder} is missing.", HINT) from error
-        except ValueError as error:
+            raise self._gone() from error
+        except (ValueError, RecursionError) as error:
             raise self._corrupt(f"its zarr.json is not readable ({error})") from error
 
     def record(self, start: int, rows: int, crc: int) -> Array:
@@ -242,21 +249,18 @@ class SegmentReader:
     def _map(self, chunk_rows: int) -> Array:
         segment = self.segment
         index = shard_index(segment.rows, segment.dim, segment.dtype, chunk_rows)
-        with open(self.folder / "c" / "0" / "0", "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != segment.size_bytes:
-                raise self._corrupt(f"its data file has {size} bytes, not {segment.size_bytes}")
-            file.seek(max(0, size - len(index)))
-            if file.read() != index:
-                raise self._corrupt("its shard index is damaged")
-            dtype = np.dtype(segment.dtype).newbyteorder("<")
-            return np.memmap(file, dtype, "r", shape=(segment.rows, segment.dim)).view(np.ndarray)
+        data = self.medium.map(f"{self.name}/{DATA}")
+        if len(data) != segment.size_bytes:
+            raise self._corrupt(f"its data file has {len(data)} bytes, not {segment.size_bytes}")
+        if data[-len(index) :].tobytes() != index:
+            raise self._corrupt("its shard index is damaged")
+        dtype = np.dtype(segment.dtype).newbyteorder("<")
+        length = segment.rows * segment.dim * dtype.itemsize
+        return data[:length].view(dtype).reshape(segment.rows, segment.dim)
 
     def _zarr(self) -> Any:
-        import zarr  # only here: 0.3 s that most readers never need
-
         try:
-            array = zarr.open_array(self.folder, mode="r")
+            array = self.medium.open_zarr(self.name)
         except Exception as error:  # zarr raises all kinds of things on damaged metadata
             raise self._corrupt(f"zarr cannot open it ({error})") from error
         segment = self.segment
@@ -267,9 +271,12 @@ class SegmentReader:
         return array
 
     def _corrupt(self, what: str) -> StoreCorrupt:
-        if not self.folder.exists():
-            return SegmentGone(f"Segment {self.folder} is missing.", HINT)
-        return StoreCorrupt(f"Segment {self.folder} is damaged: {what}.", HINT)
+        if not self.medium.exists(self.name):
+            return self._gone()
+        return StoreCorrupt(f"Segment {self.medium.where(self.name)} is damaged: {what}.", HINT)
+
+    def _gone(self) -> SegmentGone:
+        return SegmentGone(f"Segment {self.medium.where(self.name)} is missing.", HINT)
 
 
 def _crcs(rows: Array, records: Array) -> Array:

@@ -13,526 +13,37 @@ Keyed by (media content, encoder fingerprint). Several processes may read, write
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Self
 
-import numpy as np
-
-from emo.featstore import names
-from emo.featstore.clip import FileId, MediaId
-from emo.featstore.errors import FeatureMissing, StoreCorrupt, StoreError, UsageError
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.errors import StoreError
 from emo.featstore.storage import durable, journal, maintain
-from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segment
 from emo.featstore.storage.maintain import CompactReport, GcReport, Problem
-from emo.featstore.storage.segment import Readers, SegmentGone, group_document
+from emo.featstore.storage.medium import open_medium
+from emo.featstore.storage.reader import META, Reader
+from emo.featstore.storage.segment import ROOT, group_document
 from emo.featstore.storage.writer import Writer
-from emo.featstore.text import some_of
-
-Result = TypeVar("Result")
-MISSING_POLICIES = ("error", "skip", "zeros")
-SHOWN = 5  # clips named in an error message
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One feature of one clip, with its times and its origin.
-
-    Attributes:
-        array: `(T, D)`, float16 or float32 as stored.
-        t0_s: Time of the first row.
-        hop_s: Time between rows, or `None` where rows are no points in time.
-        media: Content hash; `clip:` and the id where a feature was imported for a clip without media.
-    """
-
-    array: Array
-    t0_s: float
-    hop_s: float | None
-    spec: EncoderSpec
-    clip: str
-    media: MediaId
-
-    @property
-    def times_s(self) -> Array | None:
-        """Time of each row `(T,)`, or `None` without a hop."""
-        return None if self.hop_s is None else self.t0_s + self.hop_s * np.arange(len(self.array))
-
-
-@dataclass(frozen=True)
-class FeatureInfo:
-    """What the store holds of one feature; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
-
-    key: str
-    spec: EncoderSpec
-    ok: int
-    failed: int
-    rows: int
-    size_bytes: int
-    segments: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a clip lacks a feature. `clip` is empty where no clip id names the media."""
-
-    feature: str
-    clip: str
-    media: MediaId
-    kind: str
-    message: str
-    retry: bool
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """Utterance vectors of one feature, in memory.
-
-    Attributes:
-        table, count, number: What they are of: its records then, and the newest commit.
-        rows: `(n, D)` float32, in the order on disk.
-        of_record: Row of each record `(records,)`; n where it is out of use.
-        of_clip: Row of each clip `(clips,)`; n where it has none, which numpy refuses to take.
-    """
-
-    table: Table
-    count: int
-    number: int
-    rows: Array
-    of_record: Array
-    of_clip: Array
-
-
-class Store:
-    """A store on disk. Reading needs no permission to write; the journal is replayed at the first question.
-
-    A feature is named by its spec, its name, an alias, or `name@` and the beginning of a fingerprint.
-    """
-
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path = path
-        self.meta = meta
-        self.id: str = meta["id"]
-        self._index: Index | None = None
-        self._lock = threading.RLock()
-        self._readers = Readers(path / "features.zarr")
-        self._matrices: dict[str, _Matrix] = {}  # by fingerprint
-        self._named: dict[str, EncoderSpec] = {}  # what names meant since the last commit
-        self._by_path: tuple[Index, int, dict[str, int]] | None = None
-
-    def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
-        return Store.open, (self.path,)  # a data loader's worker opens its own
-
-    # --- opening -----------------------------------------------------------------------------------------------------
+class Store(Reader):
+    """A store that can be written to and cared for; all questions and reads are those of `Reader`."""
 
     @classmethod
-    def create(cls, path: str | Path) -> Store:
-        """Makes an empty store.
+    def create(cls, path: str | Path) -> Self:
+        """Make an empty store.
 
         Raises:
             StoreError: Something is there already, or the disk refuses.
         """
         path = Path(path)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise StoreError(f"{path} exists already.", "Choose another path, or open it.")
-        built = path.parent / f".{path.name}.{uuid.uuid4().hex}.new"
-        meta = {
-            "schema": journal.SCHEMA,
-            "id": uuid.uuid4().hex,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        meta = {"schema": journal.SCHEMA, "id": uuid.uuid4().hex, "created": created}
+        files = {f"{ROOT}/zarr.json": group_document({}), META: json.dumps(meta).encode()}
         with durable.writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                for folder in ("journal", "features.zarr", "writers"):
-                    (built / folder).mkdir(parents=True)
-                durable.write_file(built / "features.zarr" / "zarr.json", group_document({}))
-                durable.write_file(built / "emo.json", json.dumps(meta).encode())
-                for each in (built / "features.zarr", built):
-                    durable.sync_folder(each)
-                durable.reached("store-built")
-                os.rename(built, path)
-            except BaseException:
-                shutil.rmtree(built, ignore_errors=True)
-                raise
-            durable.reached("store-placed")
-            durable.sync_folder(path.parent)
+            open_medium(path).create((journal.FOLDER, ROOT, "writers"), files)
         return cls.open(path)
-
-    @classmethod
-    def open(cls, path: str | Path) -> Store:
-        """Opens a store; writes nothing.
-
-        Raises:
-            StoreError: There is none, or a newer emo made it.
-            StoreCorrupt: Its `emo.json` is damaged.
-        """
-        path = Path(path)
-        try:
-            meta = json.loads((path / "emo.json").read_bytes())
-            if meta["schema"] != journal.SCHEMA:
-                text = f"{path} has schema {meta['schema']}; this emo reads {journal.SCHEMA}."
-                raise StoreError(text, "Install a newer emo.")
-            store = cls(path, {"schema": meta["schema"], "id": meta["id"], "created": meta["created"]})
-        except (FileNotFoundError, NotADirectoryError) as error:
-            hint = "Run `emo extract` to make one, or check the [store] path in emo.toml."
-            raise StoreError(f"There is no feature store at {path}.", hint) from error
-        except OSError as error:
-            raise StoreError(f"The store {path} cannot be read: {error}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            hint = "Restore it from a copy; the header of each journal file names the store's id."
-            raise StoreCorrupt(f"{path / 'emo.json'} is damaged: {error!r}.", hint) from error
-        return store
-
-    @property
-    def index(self) -> Index:
-        """The replayed journal."""
-        if self._index is None:
-            self.refresh()
-        assert self._index is not None
-        return self._index
-
-    def refresh(self, published: int | None = None) -> None:
-        """Replays the commits that appeared since.
-
-        Args:
-            published: Number of a commit that the caller just published: if it is the next, no other is looked for.
-
-        Raises:
-            StoreCorrupt: A journal file is damaged or missing.
-        """
-        folder = self.path / "journal"
-        with self._lock:
-            for attempt in range(5):
-                index = self._index or Index()
-                try:
-                    known = published == index.number + 1 and not attempt
-                    for number in [index.number + 1] if known else journal.ahead(folder, index.number):
-                        commit = journal.read(folder, number, self.id)
-                        if commit.header.get("base"):
-                            index = Index()
-                            self._readers.clear()
-                        index.apply(commit)
-                        self._named.clear()
-                        self._index = index
-                    self._index = index
-                    return
-                except FileNotFoundError as error:  # `gc` took files below a newer base away: look again
-                    if attempt == 4:
-                        raise StoreCorrupt(f"The journal file {error.filename} is missing.", journal.HINT) from error
-                except OSError as error:
-                    raise StoreError(f"The journal of {self.path} cannot be read: {error}.") from error
-                except StoreCorrupt:
-                    self._index = None  # a half-applied commit must not be seen
-                    raise
-
-    # --- questions ---------------------------------------------------------------------------------------------------
-
-    def features(self) -> list[FeatureInfo]:
-        """What there is, in the order of first appearance."""
-        with self._lock:
-            index = self.index
-            infos = []
-            for table in index.tables.values():
-                live = table.records[table.live()]
-                segments = [index.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
-                infos.append(
-                    FeatureInfo(
-                        key=table.spec.key,
-                        spec=table.spec,
-                        ok=len(live),
-                        failed=len(index.failures(table)),
-                        rows=int(live["rows"].sum()),
-                        size_bytes=sum(segment.size_bytes for segment in segments),
-                        segments=len(segments),
-                    )
-                )
-            return infos
-
-    def resolve(self, name: str) -> EncoderSpec:
-        """The feature a name means, see `names.choose`.
-
-        Raises:
-            FeatureMissing: There is none; the message names those that exist.
-            StoreError: Several are meant; the message says how they differ.
-        """
-        with self._lock:
-            found = self._named.get(name)
-            if found is None:
-                found = names.choose(name, (table.spec for table in self.index.tables.values()))
-                self._named[name] = found
-            return found
-
-    def clips(self) -> list[str]:
-        """Clip ids, in the order of first appearance."""
-        with self._lock:
-            return list(self.index.clips)
-
-    def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> Array:
-        """Which of the clips have the feature: bool (N,)."""
-        with self._lock:
-            found: Array = self._records(self._table(feature), clip_ids) >= 0
-            return found
-
-    def rows_of(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Array, str]:
-        """Rows of each clip `(N,)`, and the dtype that holds all of them: float16 only where each one is float16.
-
-        Raises:
-            FeatureMissing: These clips do not have it.
-        """
-        with self._lock:
-            _, records = self._found(feature, clip_ids)
-            used = np.flatnonzero(np.bincount(records["segment"])).tolist()
-            dtypes = {self.index.segments[i].dtype for i in used}
-            return records["rows"].astype("i8"), max(dtypes, default="float16")
-
-    def status(self, spec: EncoderSpec, clip_or_media: str) -> Literal["ok", "failed", "missing"]:
-        """Whether a feature of a clip (or media) is there, failed, or was not tried."""
-        with self._lock:
-            table = self.index.tables.get(spec.fingerprint)
-            media = self.index.media_of(clip_or_media)
-            if table is None or media < 0:
-                return "missing"
-            if table.latest(np.array([media]))[0] >= 0 or self._records(table, [clip_or_media])[0] >= 0:
-                return "ok"
-            return "failed" if media in table.failed else "missing"
-
-    def work(
-        self, specs: Iterable[EncoderSpec], clips: Iterable[tuple[str, MediaId]], retry_failed: bool = False
-    ) -> dict[str, set[MediaId]]:
-        """What is left to extract: wanted, less what is there, less what failed for good.
-
-        Args:
-            specs: Wanted features.
-            clips: Wanted clips, as (id, media); media under several ids count once.
-            retry_failed: Also try again what failed for good.
-
-        Returns:
-            Media by feature key.
-        """
-        with self._lock:
-            index = self.index
-            wanted = list(dict.fromkeys(media for _, media in clips))
-            numbers = np.fromiter((index.media.get(media, -1) for media in wanted), "i8")
-            left: dict[str, set[MediaId]] = {}
-            for spec in specs:
-                table = index.tables.get(spec.fingerprint) or Table(spec)
-                todo = np.flatnonzero(table.latest(numbers) < 0)
-                whys = [table.failed.get(int(numbers[i])) for i in todo]
-                again = [retry_failed or why is None or why.retry for why in whys]
-                left[spec.key] = {wanted[i] for i, yes in zip(todo, again, strict=True) if yes}
-            return left
-
-    def failures(self) -> list[Failure]:
-        """Failures that still hold: nothing was stored since, and the clip still is the same content."""
-        with self._lock:
-            index, found = self.index, []
-            for table in index.tables.values():
-                for number, why in index.failures(table):
-                    name = index.media_names[number]
-                    media = "" if name.startswith(NO_MEDIA) else name
-                    found.append(Failure(table.spec.key, why.clip or "", media, why.kind, why.message, why.retry))
-            return found
-
-    def file_of(self, path: str | Path) -> FileId | None:
-        """Remembered content hash of a file whose size and time are unchanged, so that a resume reads no media."""
-        where = os.fspath(path)
-        with self._lock:
-            index = self.index
-            if self._by_path is None or self._by_path[0] is not index or self._by_path[1] != index.number:
-                by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
-                self._by_path = (index, index.number, by_path)
-            row = self._by_path[2].get(where)
-            if row is None:  # only absolute paths are remembered
-                row = self._by_path[2].get(where := os.path.abspath(where))
-            if row is None:
-                return None
-            try:
-                stat = os.stat(where)
-            except OSError:
-                return None
-            if stat.st_size != index.sizes.item(row) or stat.st_mtime_ns != index.mtimes_ns.item(row):
-                return None
-            return FileId(index.media_names[index.clip_media.item(row)], stat.st_size, stat.st_mtime_ns)
-
-    def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
-        """What is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
-        with self._lock:
-            index = self.index
-            row = index.clips.get(clip_id)
-            if row is None:
-                return None
-            return (
-                index.media_names[index.clip_media[row]],
-                index.paths[row],
-                int(index.sizes[row]),
-                int(index.mtimes_ns[row]),
-            )
-
-    def clip_of(self, media: MediaId) -> str | None:
-        """The first clip id that names the media."""
-        with self._lock:
-            return self.index.clip_of(media)
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    def get(self, feature: str | EncoderSpec, clip_id: str) -> Feature:
-        """One feature of one clip, checked against its checksum when this process first reads it.
-
-        Raises:
-            FeatureMissing: The store does not have it.
-            StoreCorrupt: Its bytes are not the committed ones.
-        """
-
-        def read() -> Feature:
-            table, records = self._found(feature, [clip_id])
-            record = records[0]
-            array = self._record(*_places(records)[0]).copy()
-            hop_s = None if np.isnan(record["hop"]) else float(record["hop"])
-            media = self.index.media_names[record["media"]]
-            return Feature(array, float(record["t0"]), hop_s, table.spec, clip_id, media)
-
-        return self._reading(read)
-
-    def utterances(
-        self, feature: str | EncoderSpec, clip_ids: Sequence[str], missing: Literal["error", "skip", "zeros"] = "error"
-    ) -> Array:
-        """Utterance vectors `(N, D)` float32 in the order of `clip_ids`. The whole matrix is loaded once and kept.
-
-        Args:
-            feature: One of level `utt`.
-            clip_ids: Clips, in any order, also repeatedly.
-            missing: What to do about clips without it: `error` lists them; `skip` leaves their rows out (`has` tells
-                which); `zeros` puts a row of zeros.
-
-        Raises:
-            FeatureMissing: With `error`: these clips do not have it.
-            StoreCorrupt: The bytes are not the committed ones.
-            UsageError: Not an utterance feature, or no such policy.
-        """
-        if missing not in MISSING_POLICIES:
-            raise UsageError(f"missing={missing!r} is not one of {', '.join(MISSING_POLICIES)}.")
-
-        def read() -> Array:
-            table = self._table(feature)
-            if table.spec.rows != 1:
-                raise UsageError(f"{table.spec.key} is of level {table.spec.level}.", "Read it with get or read_into.")
-            held = self._matrix(table)
-            try:
-                clips = np.fromiter(map(self.index.clips.__getitem__, clip_ids), "i8", len(clip_ids))
-                return held.rows.take(held.of_clip.take(clips), axis=0)
-            except (KeyError, IndexError):  # some have none, or it lies under the id of an unknown clip
-                found = self._records(table, clip_ids)
-            if missing == "error" and (found < 0).any():
-                raise self._missing(table, clip_ids, found)
-            if missing == "skip":
-                found = found[found >= 0]
-            out = np.zeros((len(found), table.spec.dim), np.float32)
-            out[found >= 0] = held.rows[held.of_record[found[found >= 0]]]
-            return out
-
-        return self._reading(read)
-
-    def read_into(self, feature: str | EncoderSpec, clip_ids: Sequence[str], out: Array) -> None:
-        """Fills the caller's buffer `(N, T, D)` with records of T rows, in the order of `clip_ids`.
-
-        Raises:
-            FeatureMissing: These clips do not have it.
-            StoreCorrupt: The bytes are not the committed ones; `out` is then filled in part.
-            UsageError: The buffer does not fit.
-        """
-
-        def read() -> None:
-            table, records = self._found(feature, clip_ids)
-            dim = table.spec.dim
-            rows = table.spec.rows or (int(records["rows"][0]) if len(records) else 0)
-            if out.shape != (len(clip_ids), rows, dim) or (records["rows"] != rows).any():
-                wanted = f"({len(clip_ids)}, {table.spec.rows or 'T'}, {dim})"
-                hint = "" if table.spec.rows else "Its clips differ in length: read them one by one with get."
-                raise UsageError(f"A buffer {out.shape} does not fit {table.spec.key}, which needs {wanted}.", hint)
-            for i, record in enumerate(_places(records)):
-                out[i] = self._record(*record)
-
-        self._reading(read)
-
-    def _reading(self, read: Callable[[], Result]) -> Result:
-        """Reads; once more when a segment is gone that another process merged meanwhile."""
-        with self._lock:
-            try:
-                return read()
-            except SegmentGone:
-                before = self.index.number
-                self.refresh()
-                if self.index.number == before:
-                    raise
-                return read()
-
-    def _table(self, feature: str | EncoderSpec) -> Table:
-        tables = self.index.tables
-        if isinstance(feature, str):
-            return tables[self.resolve(feature).fingerprint]
-        if feature.fingerprint not in tables:
-            self.resolve(f"{feature.name}@{feature.fingerprint}")  # raises, naming what there is
-        return tables[feature.fingerprint]
-
-    def _records(self, table: Table, clip_ids: Sequence[str]) -> Array:
-        found = table.latest(self.index.media_of_clips(clip_ids))
-        if table.spec.profile == "imported":  # perhaps when no media was known: then kept under the clip's id
-            lacking = np.flatnonzero(found < 0)
-            named = [self.index.media.get(NO_MEDIA + clip_ids[i], -1) for i in lacking.tolist()]
-            found[lacking] = table.latest(np.array(named, "i8"))
-        return found
-
-    def _found(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Table, Array]:
-        table = self._table(feature)
-        found = self._records(table, clip_ids)
-        if (found < 0).any():
-            raise self._missing(table, clip_ids, found)
-        return table, table.records[found]
-
-    def _missing(self, table: Table, clip_ids: Sequence[str], found: Array) -> FeatureMissing:
-        lacking = list(dict.fromkeys(clip_ids[i] for i in np.flatnonzero(found < 0).tolist()))
-        shown = []
-        for clip in lacking:
-            why = table.failed.get(self.index.media_of(clip))
-            shown.append(f"{clip} ({why.kind if why else 'not extracted' if clip in self.index.clips else 'unknown'})")
-        text = f"{len(lacking)} of {len(set(clip_ids))} clips have no {table.spec.key}: {some_of(shown, SHOWN)}."
-        return FeatureMissing(text, "Run `emo extract`, or leave these clips out.")
-
-    def _record(self, segment: int, start: int, rows: int, crc: int) -> Array:
-        found = self.index.segments[segment]
-        return self._readers.get(self.index.tables[found.feature].spec.key, found).record(start, rows, crc)
-
-    def _matrix(self, table: Table) -> _Matrix:
-        """All utterance vectors of a feature, read when records were added since."""
-        key, index = table.spec.fingerprint, self.index
-        held = self._matrices.get(key)
-        if held is not None and held.table is table and held.number == index.number:
-            return held
-        if held is not None and held.table is table and held.count == table.count:
-            rows, of_record = held.rows, held.of_record
-        else:
-            live = table.live()
-            rows = np.empty((len(live), table.spec.dim), np.float32)
-            of_record = np.full(table.count, len(live))
-            done = 0
-            for number, mine in by_segment(table.records, live):
-                of_record[mine] = np.arange(done, done + len(mine))
-                reader = self._readers.once(table.spec.key, index.segments[number])
-                rows[done : done + len(mine)] = reader.rows(table.records[mine])
-                done += len(mine)
-        found = self._records(table, index.clip_names)
-        of_clip = np.where(found >= 0, of_record[found], len(rows)) if len(of_record) else np.zeros(len(found), "i8")
-        held = self._matrices[key] = _Matrix(table, table.count, index.number, rows, of_record, of_clip)
-        return held
-
-    # --- writing and care --------------------------------------------------------------------------------------------
 
     def writer(
         self, commit_every: int = 200, commit_every_s: float = 30.0, environment: dict[str, Any] | None = None
@@ -552,9 +63,9 @@ class Store:
         """Forgets what `verify` finds damaged, so that it can be extracted again; see `maintain.repair`."""
         return maintain.repair(self)
 
-    def gc(self) -> GcReport:
-        """Removes what no commit names; see `maintain.gc`."""
-        return maintain.gc(self)
+    def gc(self, force: bool = False) -> GcReport:
+        """Remove what no commit names; see `maintain.gc`."""
+        return maintain.gc(self, force)
 
     def compact(self) -> CompactReport:
         """Merges small segments; see `maintain.compact`."""
@@ -565,21 +76,22 @@ class Store:
         return maintain.info(self)
 
 
-def _places(records: Array) -> list[tuple[int, int, int, int]]:
-    """Segment, first row, rows and checksum of each of the given records (an array of `RECORD`)."""
-    return list(zip(*(records[name].tolist() for name in ("segment", "start", "rows", "crc")), strict=True))
+def has_store(path: str | Path) -> bool:
+    """Say whether anything is at this path; opening it says whether that is a store."""
+    return open_medium(path).exists("")
 
 
 def open_store(path: str | Path, create: bool = False) -> Store:
-    """Opens a store; with `create`, makes it where there is none.
+    """Open a store; with `create`, make it where there is none.
 
     Raises:
         StoreError: See `Store.open` and `Store.create`.
     """
-    if create and not (Path(path) / "emo.json").exists():
+    medium = open_medium(path)
+    if create and not medium.exists(META):
         try:
             return Store.create(path)
         except StoreError:
-            if not (Path(path) / "emo.json").exists():  # else another process was faster
+            if not medium.exists(META):  # else another process was faster
                 raise
     return Store.open(path)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,91 +27,66 @@ from emo.featstore.storage.index import (
     features_line,
     segment_line,
 )
-from emo.featstore.storage.segment import SegmentWriter, group_attributes, group_document
+from emo.featstore.storage.medium import Lease, Medium
+from emo.featstore.storage.reader import Reader
+from emo.featstore.storage.segment import ROOT, SegmentWriter, group_attributes, group_document
 
-if TYPE_CHECKING:
-    from emo.featstore.storage.store import Store
 
+class Commit:
+    """What a writer places and publishes: finished segments, then the journal entry that names them."""
 
-class Scratch:
-    """A writer's private folder `writers/<uuid>/`, and the lock in it that says the writer is alive.
-
-    The lock is a `flock`: it ends with the process, however that ends. (A forked child that outlives its parent keeps
-    it; a filesystem without locks makes every writer look alive. Both only make `gc` keep more than it must.)
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.tried = False  # whether the current commit may have been published
-        self._homes: set[str] = set()  # features whose folder is known to be on the disk
-        while not self._take(uuid.uuid4().hex):
-            pass
-        durable.reached("writer-locked")
-
-    def _take(self, name: str) -> bool:
-        self.name, self.folder = name, self.root / "writers" / name
-        self.temp = self.root / "journal" / f".{name}.tmp"
-        self.folder.mkdir(parents=True)
-        try:
-            self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o666)
-        except FileNotFoundError:  # `gc` took the folder for a dead writer's, here and below
-            return False
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = os.fstat(self._lock).st_nlink > 0
-        except BlockingIOError:
-            taken = False
-        except OSError:  # no locks on this filesystem, see above
-            taken = True
-        if not taken:
-            os.close(self._lock)
-        return taken
+    def __init__(self, medium: Medium) -> None:
+        self.medium, self.lease = medium, medium.lease()
+        self._trying: str | None = None  # the journal file that names what is placed, once it may be there
+        self._homes: set[str] = set()  # features whose folder is known to be durable
 
     @contextmanager
     def placing(self) -> Iterator[Callable[[EncoderSpec, str], None]]:
-        """Gives `place`; takes placed segments away again when an error comes before any journal can name them."""
-        placed: list[Path] = []
-        self.tried = False
+        """Give `place`; takes placed segments away again when an error comes before any journal can name them."""
+        placed: list[str] = []
+        self._trying = None
         try:
-            yield lambda spec, segment: placed.append(self.place(spec, segment))
+            yield lambda spec, segment: self._place(spec, segment, placed)
         except BaseException:
-            if not self.tried:
-                for path in placed:
-                    shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError, StoreError):
+                if self._trying is None or not self.medium.exists(self._trying):
+                    for name in placed:
+                        self.medium.remove(name)
             raise
 
-    def place(self, spec: EncoderSpec, segment: str) -> Path:
-        """Moves a finished segment to its feature, whose group is made first where it is new; returns where it is."""
-        home = self.root / "features.zarr" / spec.key
+    def _place(self, spec: EncoderSpec, segment: str, placed: list[str]) -> None:
+        """Move a finished segment to its feature, whose group is made first where it is new."""
+        home = f"{ROOT}/{spec.key}"
         if spec.key not in self._homes:
-            if not home.exists():
+            if not self.medium.exists(home):
                 self._make_home(spec, home)
-            durable.sync_folder(home.parent)  # also when another writer made it: has it come to syncing yet?
+            self.medium.sync(ROOT)  # also when another writer made it: has it come to syncing yet?
             durable.reached("feature-synced")
             self._homes.add(spec.key)
-        os.rename(self.folder / segment, home / segment)
+        placed.append(f"{home}/{segment}")
+        self.lease.place(segment, placed[-1])
         durable.reached("segment-placed")
-        durable.sync_folder(home)
+        self.medium.sync(home)
         durable.reached("segment-synced")
-        return home / segment
 
-    def _make_home(self, spec: EncoderSpec, home: Path) -> None:
-        """Makes a feature's group, whole or not at all."""
-        built = self.folder / spec.key
-        shutil.rmtree(built, ignore_errors=True)
-        built.mkdir()
-        durable.write_file(built / "zarr.json", group_document(group_attributes(spec)))
-        durable.sync_folder(built)
+    def _make_home(self, spec: EncoderSpec, home: str) -> None:
+        """Make a feature's group, whole or not at all."""
+        scratch = self.lease.scratch
+        scratch.discard(spec.key)
+        document = scratch.output(f"{spec.key}/zarr.json")
+        document.write(group_document(group_attributes(spec)))
+        document.finish()
+        scratch.sync(spec.key)
         durable.reached("feature-built")
         try:
-            os.rename(built, home)
+            self.lease.place(spec.key, home)
         except OSError:  # ENOTEMPTY or EEXIST, as the system likes: another writer was faster, with the same content
-            if not (home / "zarr.json").exists():
+            if not self.medium.exists(f"{home}/zarr.json"):
                 raise
         durable.reached("feature-placed")
 
-    def publish(self, store: Store, body: Callable[[], list[Line]], **header: Any) -> int:
-        """Publishes a commit under the next free number and returns it.
+    def publish(self, store: Reader, body: Callable[[], list[Line]], **header: Any) -> int:
+        """Publish under the next free number and return it.
 
         Args:
             store: Sees the commit afterwards.
@@ -122,31 +94,26 @@ class Scratch:
                 before the next one.
             header: Further fields of the header line.
         """
-        folder = self.root / "journal"
         while True:
             number = store.index.number + 1
-            head = {"number": number, "store": store.id, "writer": self.name} | header
-            journal.write(self.temp, head, body())
-            self.tried = True
-            if journal.publish(folder, self.temp, number):
+            head = {"number": number, "store": store.id, "writer": self.lease.name} | header
+            lines, self._trying = body(), journal.name_of(number)
+            if journal.publish(self.medium, head, lines, self.lease.name):
                 store.refresh(published=number)
                 return number
             store.refresh()
 
     def close(self) -> None:
-        """Removes the folder and what is left in it; the lock ends last."""
-        self.temp.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
-        durable.reached("writer-closed")
+        """Remove what is left in the scratch, and end the lease."""
+        self.lease.close()
 
 
 class OpenSegment:
     """A segment that is being written, and what the journal will say of it."""
 
-    def __init__(self, scratch: Scratch, name: str, spec: EncoderSpec, dtype: str) -> None:
-        self.spec, self.name, self.dtype = spec, name, dtype
-        self.writer = SegmentWriter(scratch.folder / name, spec.dim, dtype, spec.rows)
+    def __init__(self, lease: Lease, number: int, spec: EncoderSpec, dtype: str) -> None:
+        self.spec, self.name, self.dtype = spec, f"{lease.name}-{number}", dtype
+        self.writer = SegmentWriter(lease.scratch, self.name, spec.dim, dtype, spec.rows)
         self.columns: dict[str, list[Any]] = {"media": [], "rows": [], "t0": [], "hop": [], "crc": []}
 
     def append(self, media: MediaId, rows: Array, t0_s: float, hop_s: float | None) -> None:
@@ -176,7 +143,7 @@ class Writer:
     """
 
     def __init__(
-        self, store: Store, commit_every: int, commit_every_s: float, environment: dict[str, Any] | None = None
+        self, store: Reader, commit_every: int, commit_every_s: float, environment: dict[str, Any] | None = None
     ) -> None:
         self.store, self.environment = store, environment or {}
         self.commit_every, self.commit_every_s = commit_every, commit_every_s
@@ -191,7 +158,7 @@ class Writer:
         self._committed_at = time.monotonic()
         store.refresh()
         with durable.writing(store.path):
-            self._scratch: Scratch | None = Scratch(store.path)
+            self._commit: Commit | None = Commit(store.medium)
 
     def __enter__(self) -> Writer:
         return self
@@ -246,14 +213,14 @@ class Writer:
             StoreError: Wrong shape, a value that is not finite, or the disk refuses.
             StoreFull: No space.
         """
-        scratch = self._open()
+        commit = self._open()
         rows = storable(spec, array, media)
         with self._giving_up_on_error():
             key = (spec.fingerprint, rows.dtype.itemsize)
             segment = self._segments.get(key)
             if segment is None:
                 self._made += 1
-                segment = OpenSegment(scratch, f"{scratch.name}-{self._made}", spec, rows.dtype.name)
+                segment = OpenSegment(commit.lease, self._made, spec, rows.dtype.name)
                 self._segments[key] = segment
             segment.append(media, rows, float(t0_s), None if hop_s is None else float(hop_s))
         self._note(media)
@@ -286,7 +253,7 @@ class Writer:
             StoreFull: No space.
             StoreError: The disk refuses, or another writer gave one of the clip ids another file.
         """
-        scratch = self._open()
+        commit = self._open()
         self._committed_at = time.monotonic()
         if not (self._segments or self._failed or self._clips):
             return
@@ -297,10 +264,10 @@ class Writer:
             lines += [segment_line(segment, each.columns) for each, segment in finished]
             if self._failed:
                 lines.append(failed_line((*key, why) for key, why in self._failed.items()))
-            with scratch.placing() as place:
+            with commit.placing() as place:
                 for each, segment in finished:
                     place(each.spec, segment.name)
-                scratch.publish(self.store, lambda: self._clip_lines() + lines, environment=self.environment)
+                commit.publish(self.store, lambda: self._clip_lines() + lines, environment=self.environment)
         self._clips.clear()
         self._failed.clear()
         self._failed_specs.clear()
@@ -315,7 +282,7 @@ class Writer:
 
     def close(self) -> None:
         """Commits and ends the writer."""
-        if self._scratch is None:
+        if self._commit is None:
             return
         try:
             self.commit()
@@ -324,15 +291,15 @@ class Writer:
 
     def abandon(self) -> None:
         """Ends the writer without committing what was added since the last commit."""
-        if self._scratch is not None:
+        if self._commit is not None:
             self._give_up()
-            self._scratch.close()
-            self._scratch = None
+            self._commit.close()
+            self._commit = None
 
-    def _open(self) -> Scratch:
-        if self._scratch is None:
+    def _open(self) -> Commit:
+        if self._commit is None:
             raise StoreError(f"This writer of {self.store.path} is closed.", "Make a new one with Store.writer().")
-        return self._scratch
+        return self._commit
 
     def _note(self, media: MediaId) -> None:
         self._media.add(media)
@@ -366,8 +333,7 @@ class Writer:
 
     def _give_up(self) -> None:
         for segment in self._segments.values():
-            segment.writer.close()
-            shutil.rmtree(segment.writer.folder, ignore_errors=True)
+            segment.writer.discard()
         self._segments.clear()
         self._media.clear()
         self._new.clear()

@@ -14,6 +14,7 @@ import pytest
 
 from emo.featstore.errors import MediaError, StoreCorrupt, StoreError
 from emo.featstore.storage import journal
+from emo.featstore.storage.medium import Medium
 from emo.featstore.storage.store import Store
 
 FLIPS_PER_FILE = 40
@@ -77,7 +78,7 @@ def test_a_flipped_byte_never_gives_other_numbers(lab: Any, full: Store, compact
 
 
 def test_every_flipped_bit_of_a_journal_file_is_noticed(lab: Any, full: Store) -> None:
-    path = journal.path_of(full.path / "journal", 2)
+    path = full.path / journal.name_of(2)
     data = path.read_bytes()
     chance = random.Random(2)
     for offset in chance.sample(range(len(data)), 300):
@@ -114,7 +115,7 @@ def test_every_byte_of_the_records_is_checked_by_every_way_of_reading(lab: Any, 
 
 def test_verify_reports_all_damage_at_once_and_runs_on_a_broken_journal(lab: Any, full: Store) -> None:
     path: Path = full.path
-    journal.path_of(path / "journal", 2).write_bytes(b"garbage")
+    (path / journal.name_of(2)).write_bytes(b"garbage")
     segment = next((path / "features.zarr" / lab.utt.key).glob("*/c/0/0"))
     segment.write_bytes(segment.read_bytes()[:-1])
     (path / "features.zarr" / lab.frame.key / "zarr.json").write_text("{}")
@@ -136,7 +137,7 @@ def test_repair_forgets_the_damaged_rows_so_that_they_are_extracted_again(lab: A
     segment = next((path / "features.zarr" / lab.utt.key).glob("*/c/0/0"))
     data = segment.read_bytes()
     segment.write_bytes(data[:3] + bytes([data[3] ^ 1]) + data[4:])
-    journal.path_of(path / "journal", 2).write_bytes(b"garbage")
+    (path / journal.name_of(2)).write_bytes(b"garbage")
     (path / "features.zarr" / lab.frame.key / "zarr.json").write_text("{}")
     store = Store.open(path)
     assert len(store.repair()) == 3
@@ -167,15 +168,15 @@ def test_repair_does_not_forget_what_is_only_out_of_reach(
     """A newer emo's commit, or a disk that answers with an error today, is no reason to drop rows."""
     real = journal.read
 
-    def newer(folder: Path, number: int, store: str) -> journal.Commit:
+    def newer(medium: Medium, number: int, store: str) -> journal.Commit:
         if number == 2:
             raise StoreError("It has schema 2.", "Install a newer emo.")
-        return real(folder, number, store)
+        return real(medium, number, store)
 
-    def unreadable(folder: Path, number: int, store: str) -> journal.Commit:
+    def unreadable(medium: Medium, number: int, store: str) -> journal.Commit:
         raise OSError(errno.EIO, "Input/output error")
 
-    before = journal.numbers(full.path / "journal")
+    before = journal.numbers(full.medium)
     for read, said in (
         (newer, "Nothing was repaired: .*schema 2"),
         (unreadable, "Nothing was repaired: .*Input/output"),
@@ -183,12 +184,12 @@ def test_repair_does_not_forget_what_is_only_out_of_reach(
         monkeypatch.setattr(journal, "read", read)
         with pytest.raises(StoreError, match=said):
             Store.open(full.path).repair()
-    assert journal.numbers(full.path / "journal") == before
+    assert journal.numbers(full.medium) == before
 
 
 def test_gc_refuses_a_damaged_journal(lab: Any, full: Store) -> None:
     before = sorted(full.path.rglob("*"))
-    journal.path_of(full.path / "journal", 1).write_bytes(b"garbage")
+    (full.path / journal.name_of(1)).write_bytes(b"garbage")
     with pytest.raises(StoreCorrupt):
         Store.open(full.path).gc()
     assert sorted(full.path.rglob("*")) == before

@@ -122,7 +122,7 @@ def test_two_writers_publish_under_different_numbers_and_see_each_other(lab: Any
     lab.put(b, 1)
     a.close()
     b.close()
-    assert journal.numbers(store.path / "journal") == [1, 2]
+    assert journal.numbers(store.medium) == [1, 2]
     for seen in (other, Store.open(store.path)):
         assert lab.contents(seen) == lab.expected([1, 2])
         assert seen.verify() == []
@@ -138,10 +138,10 @@ def test_where_links_are_refused_a_lock_and_a_rename_take_their_place(
     monkeypatch.setattr(os, "link", _no_links)
     test_two_writers_publish_under_different_numbers_and_see_each_other(lab, store)
     for step in ("journal-synced", "journal-linked"):
-        before = journal.numbers(store.path / "journal")
+        before = journal.numbers(store.medium)
         assert lab.killed_at(step, lambda: lab.fill(Store.open(store.path), [3]))
         committed = step == "journal-linked"
-        assert journal.numbers(store.path / "journal") == before + [before[-1] + 1] * committed
+        assert journal.numbers(store.medium) == before + [before[-1] + 1] * committed
     assert lab.contents(Store.open(store.path)) == lab.expected([1, 2, 3])
     assert store.verify() == []
 
@@ -151,28 +151,24 @@ def test_a_writer_without_links_does_not_overwrite_a_taken_number(
 ) -> None:
     lab.fill(store, [1])
     monkeypatch.setattr(os, "link", _no_links)
-    temp = store.path / "journal" / ".x.tmp"
-    temp.write_text("other")
-    assert not journal.publish(store.path / "journal", temp, 1)
+    assert not store.medium.put_new(journal.name_of(1), b"other", "x")
     assert lab.contents(Store.open(store.path)) == lab.expected([1])
 
 
 def test_a_number_that_gc_made_free_is_not_taken_again(lab: Any, store: Store) -> None:
     """A writer that has slept through compact and gc must not publish where nobody would look."""
     lab.fill(store, range(6), commit_every=2)
-    folder, temp = store.path / "journal", store.path / "journal" / ".x.tmp"
-    number = journal.numbers(folder)[-1]
+    number = journal.numbers(store.medium)[-1]
     store.compact()
     store.gc()
-    assert journal.numbers(folder) == [number + 1]
-    journal.write(temp, {"number": number, "store": store.id}, [])
-    assert not journal.publish(folder, temp, number)
-    assert journal.numbers(folder) == [number + 1]
+    assert journal.numbers(store.medium) == [number + 1]
+    assert not journal.publish(store.medium, {"number": number, "store": store.id}, [], "x")
+    assert journal.numbers(store.medium) == [number + 1]
 
 
 def test_a_missing_number_is_an_error_except_below_a_base(lab: Any, store: Store) -> None:
     lab.fill(store, range(6), commit_every=2)
-    second = journal.path_of(store.path / "journal", 2)
+    second = store.path / journal.name_of(2)
     data = second.read_bytes()
     second.unlink()
     with pytest.raises(StoreCorrupt, match=r"00000002\.jsonl is missing"):
@@ -183,22 +179,21 @@ def test_a_missing_number_is_an_error_except_below_a_base(lab: Any, store: Store
     assert lab.contents(Store.open(store.path)) == lab.expected(range(6))
     base = store.index.base
     lab.fill(store, range(6, 10), commit_every=2)
-    journal.path_of(store.path / "journal", base + 1).unlink()
+    (store.path / journal.name_of(base + 1)).unlink()
     with pytest.raises(StoreCorrupt, match=rf"{base + 1:08d}\.jsonl is missing"):
         Store.open(store.path).clips()
 
 
 def test_a_file_of_another_store_or_place_or_time_is_refused(lab: Any, store: Store, tmp_path: Path) -> None:
     lab.fill(store, range(4), commit_every=2)
-    folder = store.path / "journal"
-    first, second = (journal.path_of(folder, n).read_bytes() for n in (1, 2))
+    first, second = ((store.path / journal.name_of(n)).read_bytes() for n in (1, 2))
     other = lab.fill(Store.create(tmp_path / "b.emo"), range(2))
-    for foreign in (second, journal.path_of(other.path / "journal", 1).read_bytes()):
-        journal.path_of(folder, 1).write_bytes(foreign)
+    for foreign in (second, (other.path / journal.name_of(1)).read_bytes()):
+        (store.path / journal.name_of(1)).write_bytes(foreign)
         with pytest.raises(StoreCorrupt, match="another place or another store"):
             Store.open(store.path).clips()
     newer = {**json.loads(first.splitlines()[0]), "schema": 2}
-    journal.write(journal.path_of(folder, 1), newer, [])
+    (store.path / journal.name_of(1)).write_bytes(journal.encode(newer, []))
     with pytest.raises(StoreError, match=r"schema 2; this emo reads 1\. Install a newer emo"):
         Store.open(store.path).clips()
 

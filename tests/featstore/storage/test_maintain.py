@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,12 +100,12 @@ def test_compact_yields_to_a_commit_that_comes_between(lab: Any, store: Store, m
     real = journal.publish
     meanwhile = [lambda: lab.fill(Store.open(store.path), [6, 7]), lambda: Store.open(store.path).compact()]
 
-    def publish(folder: Path, temp: Path, number: int) -> bool:
+    def publish(*commit: Any) -> bool:
         if meanwhile:
             monkeypatch.setattr(journal, "publish", real)
             meanwhile.pop(0)()
             monkeypatch.setattr(journal, "publish", publish)
-        return real(folder, temp, number)
+        return real(*commit)
 
     monkeypatch.setattr(journal, "publish", publish)
     assert store.compact() == maintain.CompactReport(0, 0)  # the other one did it all
@@ -130,10 +129,10 @@ def test_compact_refuses_to_copy_damage(lab: Any, store: Store, read_before: boo
             file.seek(0)
             file.write(bytes([first[0] ^ 1]))
     assert store.verify() != []
-    before = journal.numbers(store.path / "journal")
+    before = journal.numbers(store.medium)
     with pytest.raises(StoreCorrupt, match="checksum"):
         store.compact()
-    assert journal.numbers(store.path / "journal") == before
+    assert journal.numbers(store.medium) == before
     assert os.listdir(store.path / "writers") == []
 
 

@@ -13,6 +13,7 @@ import zarr
 from emo.featstore.errors import StoreCorrupt
 from emo.featstore.storage import durable
 from emo.featstore.storage.index import RECORD, Segment
+from emo.featstore.storage.medium import Local
 from emo.featstore.storage.segment import CHUNK_ROWS, SegmentGone, SegmentReader, SegmentWriter
 from emo.featstore.storage.store import Store
 
@@ -28,7 +29,7 @@ CASES = [
 
 def write(folder: Path, dtype: str, dim: int, fixed: int | None, lengths: list[int]) -> tuple[Segment, list[Any]]:
     rng = np.random.default_rng(0)
-    writer = SegmentWriter(folder, dim, dtype, fixed)
+    writer = SegmentWriter(Local(folder.parent), folder.name, dim, dtype, fixed)
     records, start = [], 0
     for rows in lengths:
         array = rng.normal(size=(rows, dim)).astype(dtype)
@@ -42,9 +43,9 @@ def test_the_mapped_file_the_zarr_api_and_plain_zarr_give_the_same_bytes(
     tmp_path: Path, dtype: str, dim: int, fixed: int | None, lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment, records = write(tmp_path / "s", dtype, dim, fixed, lengths)
-    mapped = SegmentReader(tmp_path / "s", segment)
+    mapped = SegmentReader(Local(tmp_path), "s", segment)
     monkeypatch.setattr("emo.featstore.storage.segment._plain_chunk_rows", lambda *_: None)
-    through_zarr = SegmentReader(tmp_path / "s", segment)
+    through_zarr = SegmentReader(Local(tmp_path), "s", segment)
     assert (mapped.mapped, through_zarr.mapped) == (True, False)
     plain = zarr.open_array(tmp_path / "s", mode="r")
     assert plain.dtype == dtype
@@ -73,7 +74,7 @@ def test_a_segment_rewritten_by_another_tool_reads_the_same(tmp_path: Path, layo
     data = np.concatenate([array for *_, array in records])
     shutil.rmtree(tmp_path / "s")
     zarr.create_array(tmp_path / "s", data=data, **layout)
-    reader = SegmentReader(tmp_path / "s", segment)
+    reader = SegmentReader(Local(tmp_path), "s", segment)
     assert not reader.mapped
     for start, rows, crc, array in records:
         assert (reader.record(start, rows, crc) == array).all()
@@ -100,18 +101,18 @@ def test_a_missing_segment_and_a_torn_one_are_named(tmp_path: Path) -> None:
     for torn in (b"", whole[:-1], whole[: len(whole) // 2], whole + b"\0"):
         data.write_bytes(torn)
         with pytest.raises(StoreCorrupt, match=r"Segment .*/s is damaged: .*bytes.*emo store verify"):
-            SegmentReader(tmp_path / "s", segment)
+            SegmentReader(Local(tmp_path), "s", segment)
     data.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(StoreCorrupt, match="shard index is damaged"):
-        SegmentReader(tmp_path / "s", segment)
+        SegmentReader(Local(tmp_path), "s", segment)
     data.write_bytes(whole[:9] + bytes([whole[9] ^ 1]) + whole[10:])
-    reader = SegmentReader(tmp_path / "s", segment)
+    reader = SegmentReader(Local(tmp_path), "s", segment)
     with pytest.raises(StoreCorrupt, match="rows 0 to 1"):
         reader.record(*records[0][:3])
     assert (reader.record(*records[1][:3]) == records[1][3]).all()
     shutil.rmtree(tmp_path / "s")
     with pytest.raises(SegmentGone, match="missing"):
-        SegmentReader(tmp_path / "s", segment)
+        SegmentReader(Local(tmp_path), "s", segment)
 
 
 def test_a_reader_computes_the_checksum_of_a_mapped_record_once(
@@ -121,9 +122,9 @@ def test_a_reader_computes_the_checksum_of_a_mapped_record_once(
     computed = []
     real = durable.crc32c
     monkeypatch.setattr(durable, "crc32c", lambda data: computed.append(len(data)) or real(data))
-    mapped = SegmentReader(tmp_path / "s", segment)
+    mapped = SegmentReader(Local(tmp_path), "s", segment)
     monkeypatch.setattr("emo.featstore.storage.segment._plain_chunk_rows", lambda *_: None)
-    through_zarr = SegmentReader(tmp_path / "s", segment)
+    through_zarr = SegmentReader(Local(tmp_path), "s", segment)
     for reader, times in ((mapped, [1, 0, 0]), (through_zarr, [1, 1, 1])):
         for expected in times:
             computed.clear()
@@ -139,7 +140,7 @@ def test_writing_does_not_hold_the_records_in_memory(tmp_path: Path) -> None:
 
     record = np.zeros((1025, 1408), np.float16)  # 2.9 MB
     tracemalloc.start()
-    writer = SegmentWriter(tmp_path / "s", 1408, "float16", 1025)
+    writer = SegmentWriter(Local(tmp_path), "s", 1408, "float16", 1025)
     for _ in range(20):
         writer.append(record)
     writer.finish()
