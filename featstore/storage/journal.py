@@ -131,11 +131,11 @@ def publish(medium: Medium, header: dict[str, Any], body: Iterable[dict[str, Any
         Whether it is published; if not, replay what appeared and try the next number.
     """
     number = header["number"]
-    if not medium.put_new(name_of(number), encode(header, body), owner):
-        return False
     # The number is also free where `gc` removed it under a newer base that this writer has not seen. Nobody would ever
     # replay it there.
-    if newest_base(medium, numbers(medium, after=number)) is not None:
-        medium.remove(name_of(number))
-        return False
-    return True
+    return medium.put_new(
+        name_of(number),
+        encode(header, body),
+        owner,
+        keep=lambda: newest_base(medium, numbers(medium, after=number)) is None,
+    )

@@ -15,7 +15,7 @@ import shutil
 import stat
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -121,7 +121,7 @@ class Medium(ABC):
         """Say whether a file lies in this very store, and not behind a link that leads elsewhere."""
 
     @abstractmethod
-    def put_new(self, name: str, data: bytes, owner: str) -> bool:
+    def put_new(self, name: str, data: bytes, owner: str, keep: Callable[[], bool] = lambda: True) -> bool:
         """Create a file, whole and durable, unless there is one of this name: the step that makes a commit.
 
         After an error `exists` says whether it was created.
@@ -130,9 +130,10 @@ class Medium(ABC):
             name: The file.
             data: All of it.
             owner: Name of the writer's lease.
+            keep: Asked as soon as the file is there; if it says no, the file is taken away again.
 
         Returns:
-            Whether this call created it.
+            Whether this call created it, and it is kept.
         """
 
     @abstractmethod
@@ -265,14 +266,16 @@ class Local(Medium):
         inside = PurePosixPath(name).parents
         return not any((self.root / each).is_symlink() for each in inside if each.name)
 
-    def put_new(self, name: str, data: bytes, owner: str) -> bool:
+    def put_new(self, name: str, data: bytes, owner: str, keep: Callable[[], bool] = lambda: True) -> bool:
         final = self._path(name)
         temp = final.parent / f".{owner}.tmp"
         try:
             durable.write_file(temp, data, "journal-written")
             durable.reached("journal-synced")
-            if not self._link(temp, final):
-                temp.unlink(missing_ok=True)
+            created = self._link(temp, final)
+            if not created or not keep():
+                for each in (temp, final) if created else (temp,):
+                    each.unlink(missing_ok=True)
                 return False
             durable.reached("journal-linked")
             durable.sync_folder(final.parent)

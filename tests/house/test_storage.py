@@ -14,7 +14,7 @@ MODULES = ("os.", "shutil.", "fcntl.", "tempfile.", "zarr.", "mmap.", "io.open")
 METHODS = {"chmod", "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open", "unlink"}
 METHODS |= {"read_bytes", "read_text", "readlink", "rename", "resolve", "rglob", "rmdir", "samefile", "stat", "touch"}
 METHODS |= {"symlink_to", "hardlink_to", "write_bytes", "write_text", "memmap", "fromfile", "tofile"}
-OTHERS = {"self", "medium", "store", "cls", "Store", "type(store)", "open_medium(path)"}  # have methods of the same names
+OTHERS = {"self", "medium", "store", "cls", "Store", "type(store)", "open_medium(path)"}
 
 
 def calls_on_disk(source: str) -> list[str]:
