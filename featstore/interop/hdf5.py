@@ -7,8 +7,10 @@ of one feature at its root; the feature is then called like the file.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5")
 PACKED_PARTS = ("data", "clips", "offsets")
 BLOCK_BYTES = 8 << 20
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+)  # what h5py makes of it
 
 
 def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
@@ -51,7 +62,7 @@ def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
 
     with _reading(path):
         root = files.enter_context(h5py.File(path, "r"))
-        groups = {name: each for name, each in root.items() if isinstance(each, h5py.Group)}
+        groups = {name: each for name in root if isinstance(each := _own(root, name), h5py.Group)}
         contents = {name: (group, list(group)) for name, group in groups.items()}
         if loose := [name for name in root if name not in groups]:
             contents[path.stem] = (root, loose)
@@ -72,7 +83,7 @@ def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Re
 
     def read(clip: str) -> Record:
         with _rejecting():
-            dataset = group[clip]
+            dataset = _own(group, clip)
             if not isinstance(dataset, h5py.Dataset):
                 raise bad("wrong-shape", "It is a group inside a feature's group.")
             _check_dtype(dataset)
@@ -82,11 +93,13 @@ def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Re
 
 
 def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
-    data, clips = group["data"], group["clips"].asstr()[()]
-    offsets = group["offsets"][()]
+    data, clips = _own(group, "data"), _own(group, "clips").asstr()[()]
+    offsets = _own(group, "offsets")[()]
     if len(offsets) != len(clips) + 1 or (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > len(data):
         raise UsageError(f"The offsets of {name} in {group.file.filename} do not fit its clips and rows.")
-    t0_s, hop_s = (group[part][()] if part in group else np.full(len(clips), np.nan) for part in ("t0_s", "hop_s"))
+    t0_s, hop_s = (
+        _own(group, part)[()] if part in group else np.full(len(clips), np.nan) for part in ("t0_s", "hop_s")
+    )
     places, rejected = sort_places(name, list(zip(clips.tolist(), range(len(clips)), strict=True)))
 
     def read(i: int) -> Record:
@@ -97,15 +110,30 @@ def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
     return Source(name, places, read, **{"feature": name} | told_by(group.attrs.get("emo"))), rejected
 
 
+def _own(group: Any, name: str) -> Any:
+    """A member of a group, if its content lies in this very file: a link or a dataset can name any file of the machine.
+
+    Raises:
+        ValueError: It lies elsewhere, or is only a link.
+    """
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link, which may lead to another file, and is not followed")
+    member = group[name]
+    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+        raise ValueError(f"{name!r} has its content in another file, which is not read")
+    return member
+
+
 def _check_dtype(dataset: Any) -> None:
     checked(np.empty(0, dataset.dtype))
 
 
 def write(path: Path, shipment: Shipment) -> Sequence[str]:
     """One dataset per clip; utterances are `(D,)`."""
-    import h5py
 
-    with h5py.File(path, "x") as file:
+    with _creating(path) as (file, disk):
         for feature in shipment.features:
             group = file.create_group(feature.name)
             group.attrs["emo"] = told_of(feature.spec)
@@ -115,6 +143,7 @@ def write(path: Path, shipment: Shipment) -> Sequence[str]:
                 if record.t0_s or record.hop_s is not None:
                     dataset.attrs["t0_s"] = record.t0_s
                     dataset.attrs["hop_s"] = np.nan if record.hop_s is None else record.hop_s
+                disk.check()
     return []
 
 
@@ -122,7 +151,7 @@ def write_packed(path: Path, shipment: Shipment) -> Sequence[str]:
     """All rows of a feature in one dataset, and an index."""
     import h5py
 
-    with h5py.File(path, "x") as file:
+    with _creating(path) as (file, disk):
         for feature in shipment.features:
             rows, dtype = feature.rows()
             group = file.create_group(feature.name)
@@ -134,9 +163,93 @@ def write_packed(path: Path, shipment: Shipment) -> Sequence[str]:
             done = 0
             for block in _blocks(feature, moments):
                 data[done : done + len(block)] = block
+                disk.check()
                 done += len(block)
             group["t0_s"], group["hop_s"] = np.array(moments, "f8").reshape(-1, 2).T
     return []
+
+
+class _Disk(io.RawIOBase):
+    """The file under the HDF5 library, which cannot bear a full disk: it complains a thousand times and crashes.
+
+    Once a write fails, this keeps what is written in memory, so that the library can close the file, and says so when
+    asked. That is little, as nobody goes on writing features.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, "x+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self.error: OSError | None = None
+        self.kept: list[tuple[int, bytes]] = []
+        self.place = 0
+
+    def check(self) -> None:
+        """Raise what went wrong.
+
+        Raises:
+            OSError: The disk is full or refuses.
+        """
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self.error is None and done < len(view):
+                self.file.seek(self.place + done)
+                done += self.file.write(view[done:])
+        except OSError as error:
+            self.error = error
+        if self.error is not None:
+            self.kept.append((self.place + done, bytes(view[done:])))
+        self.place += len(view)
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self.file.seek(self.place)
+        read = self.file.readinto(view) or 0
+        for start, data in self.kept:
+            first, last = max(start, self.place), min(start + len(data), self.place + len(view))
+            if first < last:
+                view[first - self.place : last - self.place] = data[first - start : last - start]
+                read = max(read, last - self.place)
+        self.place += read
+        return read
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        ends = (self.file.seek(0, os.SEEK_END), *(start + len(data) for start, data in self.kept))
+        self.place = place + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: max(ends)}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self.file.truncate(size) if self.error is None else size or 0
+        except OSError as error:
+            self.error = error
+            return size or 0
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+@contextmanager
+def _creating(path: Path) -> Iterator[tuple[Any, _Disk]]:
+    """A new HDF5 file and its disk.
+
+    Raises:
+        OSError: The disk is full or refuses.
+    """
+    import h5py
+
+    with closing(_Disk(path)) as disk:
+        with h5py.File(disk, "w") as file:
+            yield file, disk
+        disk.check()
 
 
 def _blocks(feature: Outgoing, moments: list[tuple[float, float | None]]) -> Iterator[Array]:
@@ -158,7 +271,7 @@ def _blocks(feature: Outgoing, moments: list[tuple[float, float | None]]) -> Ite
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py makes of damage
+    except DAMAGE as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{path} cannot be read as HDF5: {error}.", "Copy it again.") from error
@@ -168,7 +281,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _rejecting() -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise bad("unreadable", f"HDF5 cannot read it: {error}.") from error
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import UsageError, WriteError
 from emo.featstore.interop.importer import import_features
 from emo.featstore.storage.store import Store
 
@@ -240,3 +244,109 @@ def test_duplicates_are_found_across_interrupted_imports(store: Store, put: Any)
     put("x-UTT", c=GOOD)
     (part,) = import_features(store, folder).features
     assert (part.present, part.new, part.duplicates) == (2, 1, [["a", "c"]])
+
+
+# ---- HDF5: other files, full disks ----------------------------------------------------------------------------------
+
+
+def other_file(path: Path) -> Path:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["x/secret"] = GOOD
+    return path
+
+
+def external_link(group: Any, secret: Path) -> None:
+    import h5py
+
+    group["a"] = h5py.ExternalLink(str(secret), "/x/secret")
+
+
+def soft_link(group: Any, _: Path) -> None:
+    import h5py
+
+    group["a"] = h5py.SoftLink("/elsewhere")
+
+
+def external_storage(group: Any, secret: Path) -> None:
+    group.create_dataset("a", (8,), "f4", external=[(str(secret), 0, 32)])
+
+
+def virtual_dataset(group: Any, secret: Path) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout((8,), "f4")
+    layout[:] = h5py.VirtualSource(str(secret), "x/secret", (8,))
+    group.create_virtual_dataset("a", layout)
+
+
+@pytest.mark.parametrize("make", [external_link, soft_link, external_storage, virtual_dataset])
+def test_hdf5_that_leads_to_another_file_is_not_read(make: Any, store: Store, tmp_path: Path) -> None:
+    import h5py
+
+    secret, path = other_file(tmp_path / "secret.h5"), tmp_path / "feature.h5"
+    with h5py.File(path, "w") as file:
+        file["x-UTT/good"] = GOOD
+        make(file["x-UTT"], secret)
+    (rejected,) = import_features(store, path).rejected
+    assert (rejected.name, rejected.kind) == ("a", "unreadable")
+    assert "other file" in rejected.sentence or "another file" in rejected.sentence
+    assert store.has("x-UTT", ["a", "good"]).tolist() == [False, True]
+    with h5py.File(path, "w") as file:  # a feature that is nothing but a link
+        file["x-UTT"] = h5py.ExternalLink(str(secret), "/x")
+    with pytest.raises(UsageError, match="is a link, which may lead to another file, and is not followed"):
+        import_features(store, path)
+
+
+@pytest.mark.parametrize("layout", ["hdf5", "hdf5-packed"])
+def test_hdf5_to_a_full_disk_is_one_sentence(
+    layout: str, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emo.featstore.interop import hdf5
+    from emo.featstore.interop.exporter import export_features
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            left = room - self.tell()
+            if left <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(memoryview(data)[:left])
+
+    path = tmp_path / "out.h5"
+    monkeypatch.setattr(hdf5, "open", lambda path, mode, buffering: Full(path, "x+"), raising=False)
+    refused = 0
+    for room in (0, 100, 1000, 2000, 5000, 10_000, 20_000, 1 << 30):
+        try:
+            export_features(source.store, path, layout)
+        except WriteError as error:
+            refused += 1
+            assert str(error) == f"{path} cannot be written: No space left on device. Free some space and run again."
+            assert not list(tmp_path.glob("*out*"))
+            assert not list(tmp_path.glob(".*"))
+    assert refused >= 5
+    monkeypatch.undo()
+    target = Store.create(tmp_path / "back.emo")
+    assert import_features(target, path).rejected == []
+
+
+@pytest.mark.parametrize("layout", ["hdf5", "hdf5-packed"])
+def test_hdf5_to_a_disk_of_one_megabyte(layout: str, lab: Any, tmp_path: Path, small_disk: Path) -> None:
+    code = (
+        "import sys; from emo.featstore.errors import EmoError; from emo.featstore.storage.store import Store\n"
+        "from emo.featstore.interop.exporter import export_features\n"
+        "try: export_features(Store.open(sys.argv[1]), sys.argv[2], sys.argv[3])\n"
+        "except EmoError as error: print(error)"
+    )
+    spec = lab.spec("BIG", "utt", 8192, 1)
+    store = Store.create(tmp_path / "a.emo")
+    with store.writer() as writer:
+        for i in range(100):
+            writer.clip(f"c{i}", lab.media(i))
+            writer.add(spec, lab.media(i), np.full((1, 8192), i + 1.0, np.float32))
+    path = small_disk / "out.h5"
+    words = [sys.executable, "-c", code, str(store.path), str(path), layout]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{path} cannot be written: No space left on device. Free some space and run again.\n"
+    assert not list(small_disk.iterdir())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +91,6 @@ def test_a_writer_goes_on_when_there_is_space_again(lab: Any, store: Store, monk
     writer.close()
     expected = lab.expected(range(5))
     assert {key: value for key, value in lab.contents(store).items() if key in expected} == expected
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of one megabyte."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting a tmpfs needs root: {done.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 def test_a_full_disk(lab: Any, small_disk: Path) -> None:
