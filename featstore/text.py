@@ -33,5 +33,10 @@ def quoted(names: Iterable[str], limit: int = 5) -> str:
     return some_of([repr(name) for name in names], limit)
 
 
+def whole_text(text: str) -> str:
+    """Replace halves of characters, which JSON can spell and no file or screen can hold."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[-_. ]", "", str(name)).lower()

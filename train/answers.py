@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from emo.featstore.datasets.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import parse_json, read_text
+from emo.featstore.text import whole_text
 
 FILES = (".csv", ".json", ".jsonl")
 NAMES = ("name", "names")
@@ -27,9 +27,6 @@ ASIDE = (  # never an answer; any other column beside one of EMOTION_COLUMNS may
     *("file", "note", "notes", "comment", "text", "sentence", "subtitle", "transcript", "prompt"),
     *("confidence", "probabilities"),
 )
-
-
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -190,14 +187,9 @@ def _json_answers(path: Path) -> dict[str, Prediction]:
     return by_clip(said)
 
 
-def _whole(text: str) -> str:
-    """Replace halves of characters, which JSON can spell and no file or screen can hold."""
-    return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def _add(said: dict[str, Prediction], where: str, name: str, row: dict[str, Any]) -> None:
     each = _prediction(row, where)
-    if said.setdefault(normal_name(_whole(name)), each) != each:
+    if said.setdefault(normal_name(whole_text(name)), each) != each:
         raise UsageError(f"{where} gives clip {name} another answer than before.", "Keep one per clip.")
 
 
@@ -209,10 +201,10 @@ def _prediction(row: dict[str, Any], where: str) -> Prediction:
         if not isinstance(probabilities, dict):
             raise UsageError(f"{where}: probabilities must be a table of label: number.")
         probabilities = {
-            _whole(label): _number(p, where, f"probability of {label}") for label, p in probabilities.items()
+            whole_text(label): _number(p, where, f"probability of {label}") for label, p in probabilities.items()
         }
     number = None if valence is None else _number(valence, where, "valence")
-    return Prediction(_whole(answer), number, probabilities)
+    return Prediction(whole_text(answer), number, probabilities)
 
 
 def _number(value: Any, where: str, what: str) -> float:

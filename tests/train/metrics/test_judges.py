@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from emo.featstore.errors import ModelError, TrainError, UsageError
+from emo.featstore.sources.chat import ATTEMPTS, HttpChat, Recorded
 from emo.train.metrics.emer import emer_page
-from emo.train.metrics.judges import ATTEMPTS, HttpChat, LocalChat, Recorded, find_chat
+from emo.train.metrics.judges import LocalChat, find_chat
 
 SLOW_S = 0.6
 

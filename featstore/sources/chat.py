@@ -1,0 +1,327 @@
+"""Models that answer messages: an OpenAI-compatible endpoint, and a recording of any model's replies."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from emo.featstore.errors import TrainError, UsageError, WriteError
+from emo.featstore.files import write_atomic
+from emo.featstore.reading import parse_json, read_text
+from emo.featstore.text import whole_text
+
+ATTEMPTS = 5
+LONGEST_WAIT_S = 60.0
+MAX_REPLY_BYTES = 4 << 20
+MAX_REDIRECTS = 3
+REDIRECTS = (301, 302, 307, 308)
+
+
+class Chat(Protocol):
+    """A model that answers one message at temperature 0."""
+
+    @property
+    def id(self) -> str:
+        """What it is, as it is printed beside every number that it gave."""
+        ...
+
+    def reply(self, prompt: str, seed: int) -> str:
+        """Return the answer; empty where the model said nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an endpoint is asked.
+
+    Attributes:
+        messages: As the endpoint takes them: `role` and `content`, which is text or a list of parts.
+        seed: Of the sampling.
+        temperature: Likewise; 0 takes the most probable answer.
+        max_tokens: Most tokens of the answer; the endpoint's own limit if `None`.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    seed: int = 0
+    temperature: float = 0
+    max_tokens: int | None = None
+
+    def body(self, model: str) -> bytes:
+        """Return the JSON that is sent."""
+        asked = {"model": model, "messages": list(self.messages), "temperature": self.temperature, "seed": self.seed}
+        return json.dumps(asked if self.max_tokens is None else asked | {"max_tokens": self.max_tokens}).encode()
+
+
+class _Trouble(Exception):
+    """Something that may pass: the request is sent again, after `wait_s` if the endpoint asks for that."""
+
+    def __init__(self, what: str, wait_s: float = 0.0) -> None:
+        super().__init__(what)
+        self.wait_s = wait_s
+
+
+@dataclass
+class HttpChat:
+    """An endpoint that speaks OpenAI's chat completions.
+
+    Time-outs, lost connections, 429, 5xx, replies that are too long or no JSON, and empty ones are tried again,
+    `ATTEMPTS` times in all, after 1, 2, 4, 8 s or as long as the endpoint asks for. The last empty reply is returned as
+    it is. A redirect is followed on the same host only, so that the key reaches no other one.
+
+    Attributes:
+        url: Up to and without `/chat/completions`.
+        model: Its name there.
+        key: Sent as a bearer token, if any; never stored or printed.
+        timeout_s: Of one attempt, from the first connection to the last byte.
+        sleep: How to wait.
+    """
+
+    url: str
+    model: str
+    key: str = field(default="", repr=False)
+    timeout_s: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def id(self) -> str:
+        """The model's name; who serves it is not what it is."""
+        return self.model
+
+    def reply(self, prompt: str, seed: int) -> str:
+        """Answer one message at temperature 0; see `complete`."""
+        return self.complete(Request(({"role": "user", "content": prompt},), seed))
+
+    def complete(self, request: Request) -> str:
+        """Return one completion.
+
+        Raises:
+            UsageError: The endpoint refuses the request (any other 4xx), redirects to another host, or cannot be one.
+            TrainError: It gave no answer in `ATTEMPTS` attempts.
+        """
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UsageError("The key of the endpoint holds signs that no key has.", "Correct EMO_JUDGE_KEY.")
+        trouble: _Trouble | None = None
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                asked_s = trouble.wait_s if trouble else 0.0
+                self.sleep(min(LONGEST_WAIT_S, asked_s or 2.0 ** (attempt - 1)))
+            try:
+                if (text := self._ask(request)).strip():
+                    return text
+                trouble = None
+            except _Trouble as error:
+                trouble = error
+        if trouble is None:
+            return ""
+        raise TrainError(
+            f"The judge at {self.url} gave no answer in {ATTEMPTS} attempts; the last one: {trouble}.",
+            "What it has answered is kept where --cache is given; the same command goes on.",
+        )
+
+    def _ask(self, request: Request) -> str:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        address, deadline = f"{self.url.rstrip('/')}/chat/completions", time.monotonic() + self.timeout_s
+        for _ in range(MAX_REDIRECTS + 1):
+            left_s = max(0.001, deadline - time.monotonic())
+            status, told, data = post(address, request.body(self.model), headers, left_s)
+            if status not in REDIRECTS:
+                break
+            target = _joined(address, told.get("location", ""))
+            if origin(target) != origin(address):
+                raise UsageError(
+                    f"The judge at {self.url} redirects to another place: {target[:200]!r}.",
+                    "The key is not sent there. If you trust it, give its address.",
+                )
+            address = target
+        if status == 429 or status >= 500:
+            raise _Trouble(f"status {status}", _seconds(told.get("retry-after")))
+        if status >= 300:
+            said = data[:300].decode(errors="replace").strip()
+            said = said.replace(self.key, "(the key)") if self.key else said
+            raise UsageError(
+                f"The judge at {self.url} refuses model {self.model}: {status} {said}.",
+                "Check the address, the model's name and EMO_JUDGE_KEY.",
+            )
+        try:
+            content = parse_json(data.decode(), "the reply")["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:  # not JSON, or JSON of another form
+            raise _Trouble("a reply that is no completion") from error
+        return "" if content is None else whole_text(str(content))
+
+
+def origin(address: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address.
+
+    Raises:
+        UsageError: It is no http address.
+    """
+    parts = _split(address)
+    return parts.scheme, str(parts.hostname), parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def post(address: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+    """Send one request; `timeout_s` bounds all of it, however slowly the other side sends.
+
+    Returns:
+        Status, headers by their names in lower case, and a body of `MAX_REPLY_BYTES` at most. No redirect is followed.
+
+    Raises:
+        UsageError: The address cannot be one.
+        _Trouble: The other side cannot be reached, hangs up, takes too long, or sends too much.
+    """
+    parts = _split(address)
+    connection, path = _connection(parts, timeout_s)
+    deadline, held = time.monotonic() + timeout_s, list[socket.socket]()
+
+    def hang_up() -> None:
+        for each in (connection.sock, *held):
+            with contextlib.suppress(OSError, AttributeError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    watchdog = threading.Timer(timeout_s, hang_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        connection.connect()
+        held.append(connection.sock)  # the connection lets go of it before the body is read
+        connection.request("POST", path, body, dict(headers))
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        data = response.read(MAX_REPLY_BYTES + 1)
+    except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+        late = time.monotonic() >= deadline or isinstance(error, TimeoutError)
+        raise _Trouble("timed out" if late else str(error) or type(error).__name__) from error
+    finally:
+        watchdog.cancel()
+        connection.close()
+    if time.monotonic() >= deadline:
+        raise _Trouble("timed out")
+    if response.length and len(data) <= MAX_REPLY_BYTES:
+        raise _Trouble(f"a reply that was cut off: {response.length} bytes are missing")
+    if len(data) > MAX_REPLY_BYTES:
+        raise _Trouble(f"a reply of more than {MAX_REPLY_BYTES >> 20} MiB")
+    return response.status, told, data
+
+
+def _connection(parts: SplitResult, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
+    """Return a connection, through the proxy that the environment names if it names one, and the path to ask for."""
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(str(parts.hostname)):
+        return kind(str(parts.hostname), parts.port, timeout=timeout_s), path
+    through = _split(proxy if "://" in proxy else f"http://{proxy}")
+    connection = kind(str(through.hostname), through.port, timeout=timeout_s)
+    if parts.scheme == "https":
+        connection.set_tunnel(str(parts.hostname), parts.port)
+        return connection, path
+    return connection, f"http://{parts.netloc.rpartition('@')[2]}{path}"
+
+
+def _joined(address: str, location: str) -> str:
+    try:
+        return urljoin(address, location)
+    except ValueError:
+        return location
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        str(parts.hostname).encode("idna")
+    except ValueError:  # a port that is no number, a host that cannot be one
+        good = False
+    if not good or not address.isprintable() or " " in address:
+        raise UsageError(f"{address[:200]!r} is no address of an endpoint.", "For example: http://localhost:8000/v1.")
+    return parts
+
+
+def _seconds(text: str | None) -> float:
+    text = (text or "").strip()
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+class Recorded:
+    """A file of replies, one JSON object a line, and perhaps a model behind it that answers what is not recorded.
+
+    A reply is known by the model, the seed and the whole prompt. New ones are appended as they come, so a run that was
+    stopped goes on.
+    """
+
+    def __init__(self, path: Path, chat: Chat | None = None, model: str = "") -> None:
+        """Read a recording.
+
+        Args:
+            path: The file; it may be absent if there is a model.
+            chat: Who answers what is not recorded; `None` replays only.
+            model: Whose replies to replay, where the file has those of several.
+
+        Raises:
+            UsageError: The file is absent or damaged, or it is not clear whose replies to replay.
+        """
+        self.path, self.chat, self.asked = path, chat, 0
+        self.replies: dict[str, str] = {}
+        models: set[str] = set()
+        there = chat is None or (os.path.exists(path) and os.path.getsize(path) > 0)
+        lines = read_text(path).split("\n") if there else []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = parse_json(line, str(path), line=number)
+                self.replies[_key(row["model"], row["seed"], row["prompt"])] = str(row["reply"])
+                models.add(row["model"])
+            except (ValueError, LookupError, TypeError) as error:
+                if number == len(lines) and chat is not None:  # cut off while it was written: it is asked again
+                    write_atomic(path, "".join(f"{each}\n" for each in lines[:-1]))
+                    break
+                raise UsageError(f"{path} line {number} is no recorded reply.") from error
+        if chat is None and not model:
+            if len(models) != 1:
+                raise UsageError(
+                    f"{path} has replies of {', '.join(sorted(models)) or 'nobody'}.", f"Choose: replay:{path}#MODEL."
+                )
+            model = models.pop()
+        self.id = chat.id if chat is not None else model
+
+    def reply(self, prompt: str, seed: int) -> str:
+        """The recorded reply, or the model's.
+
+        Raises:
+            UsageError: It is not recorded and there is no model.
+        """
+        key = _key(self.id, seed, prompt)
+        if key in self.replies:
+            return self.replies[key]
+        if self.chat is None:
+            raise UsageError(
+                f"{self.path} has no reply of {self.id} to this prompt (seed {seed}): {prompt[-60:]!r}.",
+                "A recording serves the texts, prompts and repeats that it was made with.",
+            )
+        text = self.chat.reply(prompt, seed)
+        self.asked += 1
+        self.replies[key] = text
+        row = {"model": self.id, "seed": seed, "prompt": prompt, "reply": text}
+        try:
+            with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise WriteError(self.path, error) from error
+        return text
+
+
+def _key(model: str, seed: int, prompt: str) -> str:
+    return hashlib.sha256(json.dumps([model, seed, prompt]).encode()).hexdigest()

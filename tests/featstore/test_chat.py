@@ -1,0 +1,207 @@
+"""An endpoint that lies: it redirects the key away, drips bytes, never ends, and sends what no endpoint sends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emo.featstore.errors import EmoError, TrainError, UsageError
+from emo.featstore.sources import chat as module
+from emo.featstore.sources.chat import ATTEMPTS, HttpChat, Recorded, Request
+
+GOOD = json.dumps({"choices": [{"message": {"content": "7"}}]}).encode()
+Act = Callable[[socket.socket], None]
+
+
+class Liar:
+    """A server that plays acts on raw sockets, one per connection, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.acts: list[Act] = []
+        self.asked: list[bytes] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._play, args=(client, self.acts.pop(0)), daemon=True).start()
+
+    def _play(self, client: socket.socket, act: Act) -> None:
+        with client:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65536)
+            self.asked.append(head)
+            with contextlib.suppress(OSError):  # nobody waits any more
+                act(client)
+
+
+def sends(status: str, body: bytes = b"", *headers: str) -> Act:
+    def act(client: socket.socket) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+        client.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+    return act
+
+
+def drips(start: bytes, drop: bytes) -> Act:
+    """Send a start, and then a drop every hundredth of a second, without end."""
+
+    def act(client: socket.socket) -> None:
+        client.sendall(start)
+        while True:
+            client.sendall(drop)
+            time.sleep(0.01)
+
+    return act
+
+
+@pytest.fixture
+def liar() -> Iterator[Liar]:
+    made = Liar()
+    yield made
+    made.socket.close()
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def chat(liar: Liar, waits: list[float]) -> HttpChat:
+    return HttpChat(liar.url, "judge-1", "sk-secret", timeout_s=0.3, sleep=waits.append)
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+def test_the_key_never_goes_to_another_place(liar: Liar, chat: HttpChat, status: str) -> None:
+    other = Liar()
+    other.acts = [sends("200 OK", GOOD)] * 9
+    others = [f"http://127.0.0.1:{other.port}/v1/chat/completions", f"http://localhost:{liar.port}/v1"]
+    broken = [f"https://127.0.0.1:{liar.port}/", "//evil.example/", "ftp://127.0.0.1/", "http://[broken/"]
+    for place in [*others, *broken]:
+        liar.acts = [sends(status, b"", f"Location: {place}")]
+        with pytest.raises(UsageError) as caught:
+            chat.reply("How far?", 0)
+        assert "sk-secret" not in str(caught.value)
+    assert other.asked == []
+    other.socket.close()
+
+
+def test_a_redirect_on_the_same_host_is_followed_but_not_for_ever(liar: Liar, chat: HttpChat) -> None:
+    liar.acts = [sends("307 Temporary Redirect", b"", "Location: /v2/chat/completions"), sends("200 OK", GOOD)]
+    assert chat.reply("How far?", 0) == "7"
+    assert liar.asked[1].startswith(b"POST /v2/chat/completions")
+    assert b"Bearer sk-secret" in liar.asked[1]
+    liar.acts = [sends("307 Temporary Redirect", b"", "Location: /again")] * 9
+    with pytest.raises(UsageError, match="refuses model judge-1: 307"):
+        chat.reply("How far?", 0)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        drips(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        drips(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        drips(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+        drips(b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        drips(b"", b"H"),
+        lambda client: time.sleep(3),
+    ],
+)
+def test_the_time_out_bounds_the_whole_reply(liar: Liar, chat: HttpChat, act: Act) -> None:
+    liar.acts = [act, sends("200 OK", GOOD)]
+    started = time.monotonic()
+    assert chat.reply("How far?", 0) == "7"
+    assert time.monotonic() - started < 4 * chat.timeout_s
+
+
+def test_a_reply_without_end_is_cut(liar: Liar, chat: HttpChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REPLY_BYTES", 1 << 20)
+    chat.timeout_s = 30.0
+    liar.acts = [drips(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * (1 << 18))] * ATTEMPTS
+    with pytest.raises(TrainError, match="the last one: a reply of more than 1 MiB"):
+        chat.reply("How far?", 0)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        sends("200 OK", b"[" * 100_000),
+        sends("200 OK", b'{"choices": %s}' % (b"9" * 5000)),
+        sends("200 OK", b"\xff\xfe"),
+        sends("200 OK", b'{"choices": []}'),
+        sends("200 OK", b'{"choices": [{"message": "7"}]}'),
+        lambda client: client.sendall(b"what?\r\n\r\n"),
+        lambda client: client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + GOOD),
+        lambda client: client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        sends("503 Busy", b"", "Retry-After: \u00b2"),
+        sends("503 Busy", b"", "Retry-After: " + "9" * 400),
+    ],
+)
+def test_what_is_no_reply_is_asked_again(liar: Liar, chat: HttpChat, waits: list[float], act: Act) -> None:
+    liar.acts = [act, sends("200 OK", GOOD)]
+    assert chat.reply("How far?", 0) == "7"
+    assert len(waits) == 1
+    assert waits[0] <= 60
+
+
+def test_a_refusal_that_repeats_the_key_does_not_print_it(liar: Liar, chat: HttpChat) -> None:
+    liar.acts = [sends("401 Unauthorized", b"Incorrect key: sk-secret")]
+    with pytest.raises(UsageError, match=r"401 Incorrect key: \(the key\)") as caught:
+        chat.reply("How far?", 0)
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://host:port/v1", "http://[::1/v1", "http://", "file:///etc", "http://a b/v1"])
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address of an endpoint"):
+        HttpChat(url, "m", sleep=lambda s: None).reply("x", 0)
+
+
+def test_a_key_that_no_header_can_carry_is_refused(liar: Liar) -> None:
+    for key in ("a\nX-Evil: 1", "schlüssel"):
+        with pytest.raises(UsageError, match="signs that no key has"):
+            HttpChat(liar.url, "m", key).reply("x", 0)
+
+
+def test_a_request_carries_what_describers_need(liar: Liar, chat: HttpChat) -> None:
+    messages = (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "?"}]},
+    )
+    liar.acts = [sends("200 OK", GOOD)]
+    assert chat.complete(Request(messages, 3, 0.5, 64)) == "7"
+    body = json.loads(Request(messages, 3, 0.5, 64).body("m"))
+    assert (body["messages"], body["seed"], body["temperature"], body["max_tokens"]) == (list(messages), 3, 0.5, 64)
+
+
+def test_half_a_character_in_a_reply_can_be_recorded(liar: Liar, chat: HttpChat, tmp_path: Path) -> None:
+    liar.acts = [sends("200 OK", b'{"choices": [{"message": {"content": "sad \\ud83d"}}]}')]
+    assert Recorded(tmp_path / "r.jsonl", chat).reply("How far?", 0) == "sad \ufffd"
+    assert Recorded(tmp_path / "r.jsonl", chat).reply("How far?", 0) == "sad \ufffd"
+    with pytest.raises(EmoError, match="cannot be written"):
+        Recorded(tmp_path / "nowhere" / "r.jsonl", chat_that_says("7")).reply("?", 0)
+
+
+def chat_that_says(text: str) -> HttpChat:
+    class Says(HttpChat):
+        def reply(self, prompt: str, seed: int) -> str:
+            return text
+
+    return Says("http://127.0.0.1:9/v1", "m")
