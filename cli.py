@@ -403,22 +403,20 @@ def predict(
 ) -> None:
     """Ask a trained run about clips; what they lack is extracted first."""
     from emo.featstore.datasets.lookup import find_clips
-    from emo.train.predictor import answers as ask
-    from emo.train.predictor import answers_page, check_question, find_run, lacking
+    from emo.train.predictor import open_predictor
 
     workspace = _workspace()
-    asked, model = find_clips(workspace, clips, transcript), find_run(workspace, run)
-    check_question(model, task, answers, transcript)
-    if not cached and (lack := lacking(workspace, model, asked)):
+    predictor = open_predictor(workspace, run, device)
+    asked = find_clips(workspace, clips, transcript, predictor.store)
+    predictor.check(answers, task, transcript)
+    if not cached and (needs := predictor.needs(asked)):
         from emo.extract.session import ExtractArgs
 
-        request = ExtractArgs(
-            clips=lack.clips, encoders=lack.encoders, exactly=lack.keys, profile=lack.profile, device=device
-        )
-        if _extract(workspace, request).exit_code == 130:
+        what = {"clips": needs.clips, "encoders": needs.encoders, "exactly": needs.keys, "profile": needs.profile}
+        if _extract(workspace, ExtractArgs(**what, device=device)).exit_code == 130:
             raise typer.Exit(130)
-    found = ask(workspace, model, asked, answers, device, task, keep=transcript is None)
-    _show(answers_page(workspace, model, asked, found, task), json)
+    found = predictor.predict(asked, answers, task, keep=transcript is None)
+    _show(predictor.page(asked, found, task), json)
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
@@ -480,6 +478,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
             "emo data ledger reproduction.md --run emotion-llama-avt=report",
         ),
     },
+    "run": {
+        "list": ("emo.train.runs:list_page", "emo run list"),
+        "verify": ("emo.train.runs:verify_page", "emo run verify"),
+    },
     "weights": {
         "list": ("emo.extract.weights_page:weights_page", "emo weights list"),
         "pull": ("emo.extract.weights_page:pulled_page", "emo weights pull HL-UTT"),
@@ -491,6 +493,7 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
 GROUPS = {
     "store": "Look after the feature store.",
     "data": "Datasets: what they are, what is here.",
+    "run": "Runs: what was trained here, and whether its files are whole.",
     "weights": "Model weights: what is here, fetch, check, exchange.",
 }
 

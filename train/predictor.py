@@ -1,132 +1,34 @@
-"""Ask a finished run about clips: what it needs for that, what it says, and how that is shown."""
+"""Questions to a finished run: opened once, then asked as often as one likes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
-from emo.featstore.storage.store import has_store, open_store
+from emo.featstore.storage.store import Failure, Store, has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
+from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
-from emo.train.metrics.labels import POLICIES
-from emo.train.recipe import load_recipe
+from emo.train.features import media_of
+from emo.train.metrics.seen import Trained, trained_on
 from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"
-
-
-def find_run(workspace: Workspace, name: str | None = None) -> Run:
-    """A run of the workspace by its name; the newest finished one if `None`.
-
-    Raises:
-        UsageError: There is no such run, or none is finished.
-    """
-    return load_run(workspace.root / "runs" / name) if name else latest_run(workspace.root)
-
-
-def answers(
-    workspace: Workspace,
-    run: Run,
-    clips: Sequence[Clip],
-    policy: str = "official",
-    device: str = "auto",
-    task: str = "emotion",
-    keep: bool = True,
-) -> dict[str, Prediction]:
-    """What a run says of those of the clips whose features are in the store, or that it has answered before.
-
-    Args:
-        workspace: Where the store is.
-        run: From `find_run`.
-        clips: Names and transcripts are used.
-        policy: How a language model answers: `likelihood`, or free text.
-        device: `auto`, `cpu`, `cuda`, ...
-        task: `emotion`, or for a language model `reason` and others.
-        keep: Whether a language model's answers come from the run folder where they are known, and go there.
-
-    Raises:
-        UsageError: The run is not finished, or does not know the task.
-        FeatureMissing: The store lacks a feature that the run needs altogether.
-    """
-    store = open_store(workspace.store_path) if run.info.get("features") else None
-    if run.info.get("kind") == "tune":
-        from emo.train.llm.predict import predict_run
-
-        missing = "zeros" if load_recipe(run.path / "recipe.yaml").missing == "zeros" else "skip"
-        return predict_run(store, run, clips, policy, device, missing=missing, task=task, keep=keep)
-    from emo.train.heads.predict import predict_cached
-
-    assert store is not None  # a head always has features
-    return predict_cached(store, run, [clip.id for clip in clips], device)
-
-
-def check_question(run: Run, task: str, policy: str, transcript: str | None = None) -> None:
-    """Refuse what a run cannot be asked, before anything is extracted or loaded for it.
-
-    Raises:
-        UsageError: Unknown task or policy; or a head is asked for words, or given some.
-    """
-    if run.info.get("kind") == "tune":
-        from emo.train.llm.predict import check_question as check
-
-        check(load_recipe(run.path / "recipe.yaml"), policy, task)
-        return
-    if policy not in POLICIES:
-        raise UsageError(f"Unknown policy {policy!r}.", f"Known: {', '.join(POLICIES)}.")
-    if task != "emotion":
-        raise UsageError(
-            f"Run {run.name} is a head, which knows no task {task}.", "Name a tuned language model: --run NAME."
-        )
-    if transcript is not None:
-        raise UsageError(f"Run {run.name} is a head, which reads no transcript.", "Leave --transcript out.")
-
-
-def tell_zeros(run: Run, policy: str, clip_ids: Sequence[str]) -> list[str]:
-    """What must stand beside a score where answers were given with zeros for missing features."""
-    if run.info.get("kind") != "tune":
-        return []
-    from emo.train.llm.predict import zeroed
-
-    names = zeroed(run, policy, clip_ids)
-    return [f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}."] if names else []
-
-
-def ready(workspace: Workspace, run: Run, clip_ids: Sequence[str]) -> np.ndarray:
-    """Which of the clips have all features that a run reads: bool `(N,)`."""
-    there = np.ones(len(clip_ids), bool)
-    features = run.info.get("features") or []
-    store = open_store(workspace.store_path) if features and has_store(workspace.store_path) else None
-    held = {each.key for each in store.features()} if store else set[str]()
-    for feature in features:
-        there &= bool(feature["key"] in held) and store is not None and store.has(feature["key"], clip_ids)
-    return there
-
-
-def tell_missing(workspace: Workspace, run: Run, clip_ids: Sequence[str], said: Mapping[str, Prediction]) -> str:
-    """One sentence on the clips without an answer, all of which are listed in the run's missing.txt; empty for none."""
-    gone = [clip_id for clip_id in clip_ids if clip_id not in said]
-    path = run.path / "missing.txt"
-    if not gone:
-        path.unlink(missing_ok=True)
-        return ""
-    write_atomic(path, "".join(f"{each}\n" for each in gone))
-    what = "clips have no answer, because the store lacks features of theirs"
-    told = f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
-    if len(gone) == len(clip_ids) and run.info.get("features") and has_store(workspace.store_path):
-        told += f". The store has, for instance, {some_of(open_store(workspace.store_path).clips(), 3)}"
-    return told
+ANSWERERS = {"head": "emo.train.heads.predict:HeadAnswerer", "tune": "emo.train.llm.predict:TunedAnswerer"}
 
 
 @dataclass(frozen=True)
-class Lack:
+class Needs:
     """What has to be extracted before a run can answer.
 
     Attributes:
@@ -142,63 +44,228 @@ class Lack:
     profile: str
 
 
-def lacking(workspace: Workspace, run: Run, clips: Sequence[Clip]) -> Lack | None:
-    """What is to be extracted before a run can answer about clips; `None` where nothing is, or where it cannot be.
+class Predictor:
+    """One open store and one run, whose model is built when it is first needed.
 
-    It cannot for clips without media or that failed for good, nor for imported features, nor for features of several
-    profiles, which no single extraction gives.
+    Attributes:
+        workspace: Where the store is.
+        run: The run that is asked.
     """
-    features = run.info.get("features") or []
-    profiles = sorted({feature["profile"] for feature in features})
-    if len(profiles) != 1 or profiles == ["imported"]:
-        return None
-    there = ready(workspace, run, [clip.id for clip in clips])
-    hopeless = {each.clip for each in _failures(workspace, run) if not each.retry}
-    gone = tuple(
-        clip
-        for clip, whole in zip(clips, there, strict=True)
-        if not whole and clip.media is not None and clip.id not in hopeless
-    )
-    if not gone:
-        return None
-    keys = tuple(feature["key"] for feature in features)
-    return Lack(gone, tuple(key.partition("@")[0] for key in keys), keys, profiles[0])
+
+    def __init__(self, workspace: Workspace, run: Run, answerer: Answerer) -> None:
+        self.workspace, self.run, self._answerer = workspace, run, answerer
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store | None:
+        """The workspace's store, opened once; `None` as long as there is none."""
+        if self._store is None and has_store(self.workspace.store_path):
+            self._store = open_store(self.workspace.store_path)
+        return self._store
+
+    @property
+    def features(self) -> list[dict[str, Any]]:
+        """The features that the run reads, as run.json has them."""
+        return list(self.run.info.get("features") or [])
+
+    def check(self, policy: str = "official", task: str = "emotion", transcript: str | None = None) -> None:
+        """Refuse what the run cannot be asked, before anything is extracted or loaded for it.
+
+        Raises:
+            UsageError: Unknown task or policy; or a head is asked for words, or given some.
+        """
+        self._answerer.check(policy, task, transcript)
+
+    def needs(self, clips: Sequence[Clip]) -> Needs | None:
+        """Return what is to be extracted before the run can answer; `None` where nothing is, or where it cannot be.
+
+        It cannot for clips without media or that failed for good, nor for imported features, nor for features of
+        several profiles, which no single extraction gives.
+        """
+        profiles = sorted({feature["profile"] for feature in self.features})
+        if len(profiles) != 1 or profiles == ["imported"]:
+            return None
+        there = self._ready([clip.id for clip in clips]).all(axis=0)
+        hopeless = {each.clip for each in self._failures() if not each.retry}
+        lacking = tuple(
+            clip
+            for clip, whole in zip(clips, there, strict=True)
+            if not whole and clip.media is not None and clip.id not in hopeless
+        )
+        if not lacking:
+            return None
+        keys = tuple(feature["key"] for feature in self.features)
+        return Needs(lacking, tuple(key.partition("@")[0] for key in keys), keys, profiles[0])
+
+    def predict(
+        self, clips: Sequence[Clip], policy: str = "official", task: str = "emotion", keep: bool = True
+    ) -> dict[str, Prediction]:
+        """Answer about those of the clips whose features are in the store, or that the run has answered before.
+
+        Args:
+            clips: Names and transcripts are used.
+            policy: How a language model answers: `likelihood`, or free text.
+            task: `emotion`, or for a language model `reason` and others.
+            keep: Whether a language model's answers come from the run folder where they are known, and go there.
+
+        Raises:
+            UsageError: The run does not know the task.
+            FeatureMissing: The store lacks a feature that the run needs altogether.
+        """
+        store = None
+        if self.features:
+            store = self.store or open_store(self.workspace.store_path)  # which says that there is none
+            store.refresh()  # what was extracted since
+        return self._answerer.answer(store, clips, policy, task, keep, self._answerer.missing)
+
+    def explain(self, clip: Clip, task: str = "emotion") -> dict[str, Any]:
+        """Return the answer about one clip and its evidence, as plain values.
+
+        Returns:
+            `answer`, `valence` and `probabilities` as far as the run gives them (a language model's probabilities are
+            likelihoods of its labels); `features`: name, key, whether the clip has it, and why not; `seen`: name
+            under which the run was trained on the clip, or `None`; `notes`.
+        """
+        policies = self._answerer.evidence if task == "emotion" else self._answerer.evidence[:1]
+        said = [self.predict([clip], policy, task).get(clip.id) for policy in policies]
+        first = said[0]
+        best = next((each for each in said if each is not None and each.probabilities), None)
+        whys = {(each.feature, each.clip): f"{each.kind}: {each.message}" for each in self._failures()}
+        there = self._ready([clip.id])[:, 0] if self.features else []
+        features = [
+            {"name": feature["name"], "key": feature["key"], "there": bool(has)}
+            | ({} if has else {"why": whys.get((feature["key"], clip.id), "not extracted")})
+            for feature, has in zip(self.features, there, strict=True)
+        ]
+        return {
+            "run": self.run.name,
+            "name": clip.id,
+            "task": task,
+            "answer": first.answer if first else None,
+            "valence": first.valence if first else None,
+            "probabilities": best.probabilities if best else None,
+            "features": features,
+            "seen": self.seen([clip.id]).get(clip.id),
+            "notes": [*self.run.info["notes"], *self._seen_notes([clip.id])],
+        }
+
+    def seen(self, clip_ids: Sequence[str]) -> dict[str, str]:
+        """Return those of the clips that the run was trained on, with the name that each had then.
+
+        A clip is known by its name, and by the content of its media where store and run know it.
+        """
+        others = [clip_id for clip_id in clip_ids if clip_id not in self.trained.clips]
+        media = media_of(self.store, others) if self.trained.media else {}
+        names = {clip_id: clip_id for clip_id in self.trained.seen(clip_ids)}
+        return names | {clip_id: self.trained.media[m] for clip_id, m in media.items() if m in self.trained.media}
+
+    def notes(self, policy: str, said: Mapping[str, Prediction]) -> list[str]:
+        """Return what must stand beside a score of these answers, but for what the run has seen by name."""
+        notes = [*self.run.info["notes"], *self._twins(list(said))]
+        if names := self._answerer.zeroed(policy, list(said)):
+            notes.append(f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}.")
+        return notes
+
+    def _twins(self, clip_ids: Sequence[str]) -> list[str]:
+        twins = [f"{name} is {other}" for name, other in self.seen(clip_ids).items() if name != other]
+        told = f"The run was trained on {len(twins):,} of these clips under other names: {some_of(twins, 3)}."
+        return [told] if twins else []
+
+    def _seen_notes(self, clip_ids: Sequence[str]) -> list[str]:
+        return [self.trained.verdict(clip_ids), *self.trained.notes(clip_ids), *self._twins(clip_ids)]
+
+    def tell_missing(self, clip_ids: Sequence[str], said: Mapping[str, Prediction]) -> str:
+        """Return one sentence on the clips without an answer, which are all listed in missing.txt; empty for none."""
+        gone = [clip_id for clip_id in clip_ids if clip_id not in said]
+        path = self.run.path / "missing.txt"
+        if not gone:
+            path.unlink(missing_ok=True)
+            return ""
+        write_atomic(path, "".join(f"{each}\n" for each in gone))
+        what = "clips have no answer, because the store lacks features of theirs"
+        told = f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
+        if len(gone) == len(clip_ids) and self.features and self.store is not None:
+            told += f". The store has, for instance, {some_of(self.store.clips(), 3)}"
+        return told
+
+    def page(self, clips: Sequence[Clip], said: Mapping[str, Prediction], task: str = "emotion") -> Page:
+        """Draw answers about clips; exit code 3 where there is none about some of them."""
+        rows, texts, value = [], [], []
+        reasons = {each.clip: f"{each.kind}: {each.message}" for each in self._failures()}
+        silent = [clip for clip in clips if clip.id not in said]
+        for clip in clips:
+            if (found := said.get(clip.id)) is None:
+                value.append({"name": clip.id, "answer": None, "why": reasons.get(clip.id, NOT_EXTRACTED)})
+                continue
+            row: dict[str, Any] = {"name": clip.id, "answer": found.answer}
+            row |= {} if found.valence is None else {"valence": found.valence}
+            row |= {} if found.probabilities is None else {"probabilities": found.probabilities}
+            value.append(row)
+            best = "" if not found.probabilities else max(found.probabilities.values())
+            rows.append([clip.id, found.answer or "(nothing)", best])
+            texts.append(f"{clip.id}: {found.answer or '(it says nothing)'}")
+        with_numbers = any(row[2] != "" for row in rows)
+        table = Table(
+            f"Run {self.run.name}",
+            ("clip", "answer", "probability") if with_numbers else ("clip", "answer"),
+            [row if with_numbers else row[:2] for row in rows],
+            ("probability",),
+        )
+        parts: list[Table | str] = [] if not rows else [table] if task == "emotion" else texts
+        parts += [f"no answer about {clip.id}: {reasons.get(clip.id, NOT_EXTRACTED)}" for clip in silent]
+        notes = [*self.run.info["notes"], *self._seen_notes([clip.id for clip in clips])]
+        page = {"run": self.run.name, "task": task, "answers": value, "notes": notes}
+        return Page(page, [*parts, *notes], exit_code=3 if silent else 0)
+
+    @cached_property
+    def trained(self) -> Trained:
+        """What the run was trained on."""
+        return trained_on(self.run)
+
+    def _ready(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Which feature each clip has: bool `(F, N)`."""
+        store = self.store
+        if store is not None:
+            store.refresh()
+        held = {each.key for each in store.features()} if store else set[str]()
+        there = [
+            store.has(feature["key"], clip_ids) if store and feature["key"] in held else np.zeros(len(clip_ids), bool)
+            for feature in self.features
+        ]
+        return np.array(there, dtype=bool).reshape(len(self.features), len(clip_ids))
+
+    def _failures(self) -> list[Failure]:
+        keys = {feature["key"] for feature in self.features}
+        if not keys or self.store is None:
+            return []
+        return [each for each in self.store.failures() if each.feature in keys]
 
 
-def answers_page(
-    workspace: Workspace, run: Run, clips: Sequence[Clip], said: Mapping[str, Prediction], task: str
-) -> Page:
-    """Answers about clips; exit code 3 where there is none about some of them."""
-    rows, texts, value = [], [], []
-    reasons = {each.clip: f"{each.kind}: {each.message}" for each in _failures(workspace, run)}
-    silent = [clip for clip in clips if clip.id not in said]
-    for clip in clips:
-        if (found := said.get(clip.id)) is None:
-            value.append({"name": clip.id, "answer": None, "why": reasons.get(clip.id, NOT_EXTRACTED)})
-            continue
-        row: dict[str, Any] = {"name": clip.id, "answer": found.answer}
-        row |= {} if found.valence is None else {"valence": found.valence}
-        row |= {} if found.probabilities is None else {"probabilities": found.probabilities}
-        value.append(row)
-        best = "" if not found.probabilities else max(found.probabilities.values())
-        rows.append([clip.id, found.answer or "(nothing)", best])
-        texts.append(f"{clip.id}: {found.answer or '(it says nothing)'}")
-    with_numbers = any(row[2] != "" for row in rows)
-    table = Table(
-        f"Run {run.name}",
-        ("clip", "answer", "probability") if with_numbers else ("clip", "answer"),
-        [row if with_numbers else row[:2] for row in rows],
-        ("probability",),
-    )
-    parts: list[Table | str] = [] if not rows else [table] if task == "emotion" else texts
-    parts += [f"no answer about {clip.id}: {reasons.get(clip.id, NOT_EXTRACTED)}" for clip in silent]
-    notes = list(run.info["notes"])
-    page = {"run": run.name, "task": task, "answers": value, "notes": notes}
-    return Page(page, [*parts, *notes], exit_code=3 if silent else 0)
+def find_run(workspace: Workspace, name: str | None = None) -> Run:
+    """Return a run of the workspace by its name; the newest finished one if `None`.
+
+    Raises:
+        UsageError: There is no such run, or none is finished.
+        TrainError: Its run.json is damaged.
+    """
+    return load_run(workspace.root / "runs" / name) if name else latest_run(workspace.root)
 
 
-def _failures(workspace: Workspace, run: Run) -> list[Any]:
-    keys = {feature["key"] for feature in run.info.get("features") or []}
-    if not keys or not has_store(workspace.store_path):
-        return []
-    return [each for each in open_store(workspace.store_path).failures() if each.feature in keys]
+def open_predictor(workspace: Workspace, run: str | Run | None = None, device: str = "auto") -> Predictor:
+    """Open a run for questions; neither store nor model is touched yet.
+
+    Args:
+        workspace: Where runs and store are.
+        run: A run or its name; the newest finished one if `None`.
+        device: `auto`, `cpu`, `cuda`, ...
+
+    Raises:
+        UsageError: There is no such run, or it is not finished.
+        TrainError: The run is damaged, or of a kind that this emo does not know.
+    """
+    if not isinstance(run, Run):
+        run = find_run(workspace, run)
+    if run.kind not in ANSWERERS:
+        raise TrainError(f"Run {run.name} is of the unknown kind {run.kind}.", f"Known: {', '.join(ANSWERERS)}.")
+    module, _, name = ANSWERERS[run.kind].partition(":")
+    return Predictor(workspace, run, getattr(import_module(module), name)(run, device))

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import file_digest, write_json
+from emo.featstore.page import Arg, Page, Table
 from emo.featstore.text import some_of
+from emo.featstore.workspace import Workspace
 
 
 def utc(seconds: float) -> str:
@@ -122,15 +124,34 @@ def load_run(path: Path) -> Run:
         UsageError: There is no run at `path`.
         TrainError: Its run.json is damaged.
     """
+    run = _read_run(path)
+    if run.finished:
+        check_listed(path, "run.json")
+    return run
+
+
+def all_runs(root: Path) -> list[Run]:
+    """Runs of a workspace by name, finished or not; their digests are not looked at."""
+    folders = sorted((root / "runs").glob("*/run.json")) if (root / "runs").is_dir() else []
+    return [_read_run(path.parent) for path in folders]
+
+
+def _read_run(path: Path) -> Run:
     try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        data = (path / "run.json").read_bytes()
     except OSError as error:
         raise UsageError(f"{path} is no run folder: {error.strerror} (run.json).") from error
-    except ValueError as error:
-        raise TrainError(f"{path / 'run.json'} is damaged: {error}.") from error
-    if not isinstance(info, dict):
-        raise TrainError(f"{path / 'run.json'} is damaged: not a JSON object.")
-    return Run(path, info)
+    return Run(path, _table(path / "run.json", data))
+
+
+def _table(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TrainError(f"{path} is damaged: {error}.") from error
+    if not isinstance(found, dict):
+        raise TrainError(f"{path} is damaged: not a JSON object.")
+    return found
 
 
 def latest_run(root: Path) -> Run:
@@ -139,14 +160,13 @@ def latest_run(root: Path) -> Run:
     Raises:
         UsageError: No run of the workspace is finished.
     """
-    folders = sorted((root / "runs").glob("*/run.json")) if (root / "runs").is_dir() else []
-    runs = [load_run(path.parent) for path in folders]
+    runs = all_runs(root)
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UsageError(
             f"{root / 'runs'} holds no finished run ({len(runs)} unfinished).", "Train one: emo train --head attention."
         )
-    return max(finished, key=lambda run: (run.info.get("finished_at", ""), run.name))
+    return load_run(max(finished, key=lambda run: (run.info.get("finished_at", ""), run.name)).path)
 
 
 # ---- digests --------------------------------------------------------------------------------------------------------
@@ -199,6 +219,16 @@ def check(folder: Path, *names: str) -> str | None:
     return None
 
 
+def check_listed(folder: Path, name: str) -> None:
+    """Compare one file with its digest, if it has one.
+
+    Raises:
+        TrainError: It is not what was written.
+    """
+    if name in (_digests(folder) or ()):
+        check(folder, name)
+
+
 def _digests(folder: Path) -> dict[str, str] | None:
     try:
         found = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
@@ -218,3 +248,44 @@ def _digest_of(path: Path) -> str | None:
             return file_digest(file)
     except OSError:
         return None
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------------
+
+
+def list_page(workspace: Workspace) -> Page:
+    """List the runs of the workspace, the newest last."""
+    runs = sorted(all_runs(workspace.root), key=lambda run: (str(run.info.get("started_at", "")), run.name))
+    keys = ("status", "n_train", "finished_at")
+    rows = [(run.name, run.kind, *(run.info.get(key, "") for key in keys)) for run in runs]
+    value = [dict(zip(("run", "kind", *keys), row, strict=True)) for row in rows]
+    table = Table("Runs", ("run", "kind", "status", "trained on", "finished"), rows, ("trained on",))
+    return Page(value, [table] if rows else ["There is no run yet: emo train --head attention."])
+
+
+def verify_page(
+    workspace: Workspace, run: Annotated[str | None, Arg("Name of a run. Default: all of the workspace.")] = None
+) -> Page:
+    """Compare the files of runs with the digests that were taken when they were written."""
+    folders = sorted(path.parent for path in (workspace.root / "runs").glob("*/run.json"))
+    if run is not None:
+        folders = [workspace.root / "runs" / run]
+        if not (folders[0] / "run.json").exists():
+            raise UsageError(f"{folders[0]} is no run folder.", "emo run list names them.")
+    rows: list[tuple[str, ...]] = []
+    value = []
+    for folder in folders:
+        sealed = [path.parent for path in sorted(folder.rglob(DIGESTS))]
+        problems = []
+        for look in [lambda folder=folder: _read_run(folder), *(lambda each=each: check(each) for each in sealed)]:
+            try:
+                look()
+            except TrainError as error:
+                problems.append(error.message)
+        state = "damaged" if problems else "as written" if folder in sealed else "without digests"
+        rows.append((folder.name, state, " ".join(problems)))
+        value.append({"run": folder.name, "state": state, "folders": len(sealed), "problems": problems})
+    parts: list[Table | str] = [Table("Runs", ("run", "files are", "what"), rows)] if rows else ["There is no run."]
+    if bare := [row[0] for row in rows if row[1] == "without digests"]:
+        parts.append(f"Made by an earlier version, or not finished, and so without digests: {some_of(bare)}.")
+    return Page(value, parts, exit_code=6 if any(row[1] == "damaged" for row in rows) else 0)

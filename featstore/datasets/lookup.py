@@ -18,7 +18,7 @@ from emo.featstore.datasets.tables import (
     without_suffix,
 )
 from emo.featstore.errors import UsageError
-from emo.featstore.storage.store import has_store, open_store
+from emo.featstore.storage.store import Store
 from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
 
@@ -40,22 +40,25 @@ def named_clips(workspace: Workspace, names: Iterable[str]) -> list[Clip]:
     return [known.get(name, Clip(name)) for name in names]
 
 
-def find_clips(workspace: Workspace, words: Sequence[str], transcript: str | None = None) -> list[Clip]:
+def find_clips(
+    workspace: Workspace, words: Sequence[str], transcript: str | None = None, store: Store | None = None
+) -> list[Clip]:
     """The clips that a user means, each once.
 
     Args:
-        workspace: Its datasets and its store know names.
+        workspace: Its datasets know names.
         words: Each the name of a clip, a media file, or a list of names: text, csv with a column `name`, or labels such
             as `label-6way.npz#test1`. A media file that is no clip of a dataset is named after its stem and its
             content, such as `interview@3fa9c2d1`, so that it never passes for another clip.
         transcript: What is said in the one clip that is named, in place of what its dataset says.
+        store: It knows names too.
 
     Raises:
         UsageError: A word is none of these; a list is nowhere; nothing is named; a transcript is given for several
             clips.
     """
     known = clips_of(workspace)
-    stored = set(open_store(workspace.store_path).clips()) if has_store(workspace.store_path) else set[str]()
+    stored = set(store.clips()) if store is not None else set[str]()
     by_path = {os.path.abspath(clip.media): clip for clip in known.values() if clip.media is not None}
     found: dict[str, Clip] = {}
     for word in words:

@@ -29,7 +29,6 @@ LONG_FUNCTIONS = {
     "extract/compare/rerun.py:experiment",
     "train/llm/data.py:load_examples",
     "train/llm/emotion_llama/exchange.py:import_run",
-    "train/llm/predict.py:predict_run",
     "train/llm/tune.py:Training.__init__",
 }
 ANOTHER_CLASS = {"extract/compare/suspects.py"}

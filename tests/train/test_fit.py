@@ -21,7 +21,7 @@ from emo.train.heads.base import HeadRecipe, Outputs
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.fit import FitResult, Progress, fit_head
 from emo.train.heads.folds import group_clips, make_folds
-from emo.train.heads.predict import predict_run
+from emo.train.heads.predict import HeadAnswerer
 from emo.train.recipe import HEADS, load_recipe, make_recipe
 from emo.train.runs import load_run, tell_splits
 
@@ -57,6 +57,7 @@ def test_every_head_learns_and_fills_its_run_folder(fill: Fill, tmp_path: Path, 
         "metrics.json",
         "predictions.jsonl",
         "clips.json",
+        "digests.json",
         *(f"seed0-fold{fold}.safetensors" for fold in range(3)),
     }
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -93,7 +94,7 @@ def test_the_same_recipe_gives_the_same_bytes_again(fill: Fill, tmp_path: Path) 
     features = ["HL-UTT", "frames", {"name": "eva_g_448", "pool": "mean"}]
     for name in ("a", "b"):
         fit(fill(), tmp_path / name, quick(features=features, seeds=[3]))
-    files = sorted(path.name for path in (tmp_path / "a").iterdir() if path.name != "run.json")
+    files = sorted(path.name for path in (tmp_path / "a").iterdir() if path.name not in ("run.json", "digests.json"))
     assert len(files) == 8
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
@@ -200,7 +201,7 @@ def test_an_interrupted_run_is_not_finished(fill: Fill, tmp_path: Path) -> None:
     run = load_run(tmp_path / "run")
     assert (run.finished, run.info["status"]) == (False, "interrupted")
     with pytest.raises(UsageError, match="not finished"):
-        predict_run(fill()[0], run, [])
+        HeadAnswerer(run, "cpu").answer(fill()[0], [])
     with pytest.raises(UsageError, match="holds a run already"):
         fit(fill(), tmp_path / "run")
 
@@ -225,7 +226,7 @@ def test_a_saved_run_predicts_new_clips_as_it_predicted_them_in_training(fill: F
     store, clips = fill()
     fit((store, clips[:44]), tmp_path / "part", quick(head))
     fit((store, clips), tmp_path / "all", quick(head))
-    answers = predict_run(store, tmp_path / "part", clips, "cpu")
+    answers = HeadAnswerer(load_run(tmp_path / "part"), "cpu").answer(store, clips)
     rows = {row["name"]: row for row in rows_of(tmp_path / "all")}
     assert list(answers)[:44] == [clip.id for clip in clips[:44]]
     for clip in clips[44:]:  # these the run has not seen before
@@ -237,7 +238,7 @@ def test_a_saved_run_never_answers_a_training_clip_with_a_fold_that_saw_it(fill:
     store, clips = fill()
     fit((store, clips), tmp_path / "run")
     rows = {row["name"]: row for row in rows_of(tmp_path / "run")}
-    answers = predict_run(store, tmp_path / "run", clips[:40], "cpu")
+    answers = HeadAnswerer(load_run(tmp_path / "run"), "cpu").answer(store, clips[:40])
     assert {name: answer.probabilities for name, answer in answers.items()} == {
         clip.id: rows[clip.id]["probabilities"] for clip in clips[:40]
     }
@@ -248,7 +249,7 @@ def test_a_saved_run_refuses_another_feature_of_the_same_name(fill: Fill, tmp_pa
     fit((store, clips[:44]), tmp_path / "run")
     store.specs["HL-UTT"] = replace(store.specs["HL-UTT"], weights="seed:1")
     with pytest.raises(FeatureMissing, match="HL-UTT@"):
-        predict_run(store, tmp_path / "run", clips)
+        HeadAnswerer(load_run(tmp_path / "run"), "cpu").answer(store, clips)
 
 
 @pytest.mark.parametrize("stratify", [True, False])

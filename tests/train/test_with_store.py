@@ -14,7 +14,7 @@ import pytest
 from emo.featstore.errors import FeatureMissing, MediaError
 from emo.featstore.storage.store import Store, open_store
 from emo.train.heads.fit import fit_head
-from emo.train.heads.predict import predict_run
+from emo.train.heads.predict import HeadAnswerer
 from emo.train.metrics.labels import Prediction, read_predictions, score
 from emo.train.recipe import make_recipe
 from emo.train.runs import latest_run, new_run
@@ -75,7 +75,7 @@ def test_from_store_to_score(fill: Fill, tmp_path: Path) -> None:
     assert again.confusion == result.validation.confusion
     assert score(truth, read_predictions(folder / "predictions.jsonl"), "likelihood").confusion == again.confusion
 
-    answers = predict_run(store, run, clips, "cpu")
+    answers = HeadAnswerer(run, "cpu").answer(store, clips)
     assert set(answers) == {clip.id for clip in clips}
     assert all(isinstance(answer, Prediction) and answer.probabilities for answer in answers.values())
 

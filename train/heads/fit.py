@@ -31,7 +31,7 @@ from emo.train.heads.material import Material, Plan, load_material, make_measure
 from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, score, too_few
 from emo.train.recipe import head_class
-from emo.train.runs import Run, split_counts, utc
+from emo.train.runs import Run, seal, split_counts, utc
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,10 @@ def fit_head(
         info |= {"status": "failed" if isinstance(error, Exception) else "interrupted", "error": str(error)}
         write_json(run_dir / "run.json", info)
         raise
+    seal(run_dir)
     info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_json(run_dir / "run.json", info)
+    seal(run_dir, "run.json")
     return result
 
 

@@ -3,70 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
+from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, Inputs, StreamShape, load_inputs
+from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs
+from emo.train.heads.base import Head
 from emo.train.heads.ensemble import LogitMean
+from emo.train.metrics.labels import POLICIES
 from emo.train.recipe import head_class, load_recipe
-from emo.train.runs import Run, load_run
+from emo.train.runs import Run, check
 
 
-def predict_run(
-    store: FeatureSource, run: Run | Path, clips: Sequence[Clip], device: str = "auto"
-) -> dict[str, Prediction]:
-    """What a finished run says of clips, from cached features.
+class HeadAnswerer(Answerer):
+    """Answers with the mean of all folds; clips that the run has predicted keep that answer.
 
-    Clips that the run has predicted keep that answer: training clips are never answered by a fold that saw them.
-    New ones get the mean of all folds. Features are found by the fingerprints that the run was trained on. Under the
-    recipe's `missing: skip`, clips without features are absent from the result.
-
-    Raises:
-        UsageError: The run is not finished.
-        FeatureMissing: The store lacks the features, or clips lack them and the recipe's policy is `error`.
+    So training clips are never answered by a fold that saw them. Features are found by the fingerprints that the run
+    was trained on.
     """
-    run = load_run(run) if isinstance(run, Path) else run
-    if not run.finished:
-        raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", "Train it again.")
-    known = read_predictions(run.path / "predictions.jsonl")
-    new = [clip for clip in clips if clip.id not in known]
-    answers = {clip.id: known[clip.id] for clip in clips if clip.id in known}
-    if not new:
-        return answers
-    info, device = run.info, resolve_device(device)
-    recipe = load_recipe(run.path / "recipe.yaml")
-    keys = [(feature["key"], feature["pool"]) for feature in info["features"]]
-    inputs = load_inputs(store, keys, [clip.id for clip in new], recipe.missing)
-    _check_fingerprints(run, inputs)
-    head_type = head_class(recipe.head)
-    data = head_type.prepare(inputs.streams, device)
-    shapes = [StreamShape(f["dim"], f["sequence"], f.get("modality", "")) for f in info["features"]]
-    mean = LogitMean(len(inputs.clip_ids), len(info["labels"]))
-    rows = np.arange(len(inputs.clip_ids))
-    for member in info["members"]:
-        head = head_type(recipe, shapes, len(info["labels"]), info["valence"], device, 0)
-        head.load(load_file(run.path / member["weights"]))
-        mean.add(rows, head.predict(data, rows))
-    for i, clip_id in enumerate(inputs.clip_ids):
-        answers[clip_id] = Prediction(**mean.row(i, info["labels"]))
-    return answers
+
+    missing: ClassVar[Missing] = "skip"
+
+    @cached_property
+    def known(self) -> dict[str, Prediction]:
+        """Answers of the run itself."""
+        check(self.run.path, "predictions.jsonl")
+        return read_predictions(self.run.path / "predictions.jsonl")
+
+    @cached_property
+    def recipe(self) -> Any:
+        """The run's recipe."""
+        check(self.run.path, "recipe.yaml")
+        return load_recipe(self.run.path / "recipe.yaml")
+
+    @cached_property
+    def heads(self) -> list[Head]:
+        """All heads of the run, with their weights."""
+        info, device = self.run.info, resolve_device(self.device)
+        kind, shapes = head_class(self.recipe.head), [_shape(feature) for feature in info["features"]]
+        check(self.run.path, *(member["weights"] for member in info["members"]))
+        heads = []
+        for member in info["members"]:
+            head = kind(self.recipe, shapes, len(info["labels"]), info["valence"], device, 0)
+            try:
+                head.load(load_file(self.run.path / member["weights"]))
+            except (SafetensorError, OSError) as error:
+                raise TrainError(f"{self.run.path / member['weights']} is damaged: {error}.") from error
+            heads.append(head)
+        return heads
+
+    def check(self, policy: str, task: str, transcript: str | None = None) -> None:
+        name = self.run.name
+        if policy not in POLICIES:
+            raise UsageError(f"Unknown policy {policy!r}.", f"Known: {', '.join(POLICIES)}.")
+        if task != "emotion":
+            raise UsageError(
+                f"Run {name} is a head, which knows no task {task}.", "Name a tuned language model: --run NAME."
+            )
+        if transcript is not None:
+            raise UsageError(f"Run {name} is a head, which reads no transcript.", "Leave --transcript out.")
+
+    def answer(
+        self,
+        store: FeatureSource,
+        clips: Sequence[Clip],
+        policy: str = "official",
+        task: str = "emotion",
+        keep: bool = True,
+        missing: Missing | None = None,
+    ) -> dict[str, Prediction]:
+        answers = {clip.id: self.known[clip.id] for clip in clips if clip.id in self.known}
+        new = [clip.id for clip in clips if clip.id not in self.known]
+        features = self.run.info["features"]
+        if missing == "skip" and new:
+            ready = np.logical_and.reduce([store.has(feature["key"], new) for feature in features])
+            new = [clip_id for clip_id, yes in zip(new, ready, strict=True) if yes]
+        if not new:
+            return answers
+        keys = [(feature["key"], feature["pool"]) for feature in features]
+        inputs = load_inputs(store, keys, new, missing or self.recipe.missing)
+        _check_fingerprints(self.run, inputs)
+        labels, rows = self.run.info["labels"], np.arange(len(inputs.clip_ids))
+        mean = LogitMean(len(rows), len(labels))
+        data = type(self.heads[0]).prepare(inputs.streams, resolve_device(self.device))
+        for head in self.heads:
+            mean.add(rows, head.predict(data, rows))
+        return answers | {clip_id: Prediction(**mean.row(i, labels)) for i, clip_id in enumerate(inputs.clip_ids)}
 
 
-def predict_cached(
-    store: FeatureSource, run: Run, clip_ids: Sequence[str], device: str = "auto"
-) -> dict[str, Prediction]:
-    """What a run says of those of the clips that it has predicted, or that have the features it needs in the store."""
-    keys = [feature["key"] for feature in run.info["features"]]
-    known = read_predictions(run.path / "predictions.jsonl")
-    ready = np.logical_and.reduce([store.has(key, clip_ids) for key in keys])
-    clips = [Clip(id_) for id_, yes in zip(clip_ids, ready, strict=True) if yes or id_ in known]
-    return predict_run(store, run, clips, device)
+def _shape(feature: dict[str, Any]) -> StreamShape:
+    return StreamShape(feature["dim"], feature["sequence"], feature.get("modality", ""))
 
 
 def _check_fingerprints(run: Run, inputs: Inputs) -> None:

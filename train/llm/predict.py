@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,6 +17,7 @@ from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import write_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
+from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import Missing
@@ -27,8 +29,10 @@ from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, bui
 from emo.train.llm.recipe import TASKS, FeatureKeys, TuneRecipe
 from emo.train.llm.world import ahead
 from emo.train.metrics.labels import POLICIES
+from emo.train.metrics.seen import trained_on
 from emo.train.recipe import load_recipe
-from emo.train.runs import Run, load_run
+from emo.train.runs import DIGESTS, Run, load_run, seal
+from emo.train.runs import check as check_files
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
 OnAnswer = Callable[[int, int], None]  # answered, of how many
@@ -148,6 +152,116 @@ def start_model(source: str, features: Features, recipe: TuneRecipe, device: str
     return build(source, widths, lora, dtype, device, "paper", recipe.seed, recipe.quantise)
 
 
+class TunedAnswerer(Answerer):
+    """Answers of a tuned language model; new ones are added to the run folder."""
+
+    evidence: ClassVar[tuple[str, ...]] = ("official", "likelihood")
+    untrained_advice: ClassVar[str] = "Go on with it: --resume."
+
+    def __init__(self, run: Run, device: str = "auto") -> None:
+        run.require(TuneRecipe.makes, "a tuned language model")
+        super().__init__(run, device)
+        self._model: EmotionLlama | None = None
+
+    @cached_property
+    def recipe(self) -> TuneRecipe:
+        """The run's recipe."""
+        recipe: TuneRecipe = load_recipe(self.run.path / "recipe.yaml")
+        return recipe
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return _transcripts(self.run, self.recipe)
+
+    @property
+    def missing(self) -> Missing:
+        return "zeros" if self.recipe.missing == "zeros" else "skip"
+
+    def check(self, policy: str, task: str, transcript: str | None = None) -> None:
+        check_question(self.recipe, policy, task)
+
+    def features(self, store: Any, names: Sequence[str], missing: Missing | None = None) -> Features:
+        """Return the features of clips, found by the run's own fingerprints.
+
+        Raises:
+            FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+        """
+        specs = [(feature["role"], _spec(store, self.run, feature)) for feature in self.run.info["features"]]
+        tokens = next((spec.key for role, spec in specs if role == "tokens"), None)
+        keys = FeatureKeys(tokens=tokens, streams=tuple(spec.key for role, spec in specs if role == "stream"))
+        return Features(store, keys, names, missing or self.recipe.missing)
+
+    def model(self, features: Features) -> EmotionLlama:
+        """Return the tuned model, which is built at the first call; the features give its widths.
+
+        Raises:
+            ModelError: The language model or the adapter cannot be loaded.
+            TrainError: The adapter is damaged.
+        """
+        if self._model is None:
+            folder = self.run.path / self.run.info["checkpoint"]
+            check_files(folder)
+            source = self.run.info["llm"]["source"]
+            model = start_model(source, features, self.recipe, resolve_device(self.device))
+            checkpoint.load_adapter(model, folder)
+            self._model = model
+        return self._model
+
+    def answer(
+        self,
+        store: Any,
+        clips: Sequence[Clip],
+        policy: str = "official",
+        task: str = "emotion",
+        keep: bool = True,
+        missing: Missing | None = None,
+        layout: str | None = None,
+        on_progress: OnAnswer | None = None,
+    ) -> dict[str, Prediction]:
+        """Answer about clips, as `Answerer.answer` says.
+
+        Args:
+            store: May be `None` for a text-only run.
+            clips: Names and transcripts are used.
+            policy: See `predict`. All but `likelihood` share the same generated text.
+            task: What is asked. `reason` means `reason_v2` to a run that was tuned on that and not on `reason`.
+            keep: Take answers that the run has given before, and add the new ones to them. Not for clips whose
+                transcript is another than their dataset's.
+            missing: What to do about clips without features.
+            layout: Of the prompt; default the run's own.
+            on_progress: Called after every batch.
+        """
+        recipe = self.recipe
+        task = check_question(recipe, policy, task, layout)
+        path = predictions_path(self.run, policy, layout, task)
+        said = {c.id: transcript_of(c, recipe.data.language) or self._texts.get(c.id, "") for c in clips}
+        kept = _rows(path) if keep else {}
+        asked = {name: question(recipe, task, words, layout or recipe.layout) for name, words in said.items()}
+        # Answers that were given with zeros are asked for again: features may be there by now.
+        known = {n for n, q in asked.items() if n in kept and kept[n].get("asked") == q and not kept[n].get("zeros")}
+        if new := [clip.id for clip in clips if clip.id not in known]:
+            features = self.features(store, new, missing)
+            readable = set(features.names)
+            if examples := [Example(name, said[name]) for name in new if name in readable]:
+                model = self.model(features)
+                rows = predict(model, features, examples, recipe, policy, task, layout, on_progress)
+                trained, zeroed = trained_on(self.run).clips, set(features.zeroed)
+                for row in rows:
+                    zeros = {"zeros": True} if row["name"] in zeroed else {}
+                    kept[row["name"]] = row | {"trained": row["name"] in trained} | zeros
+                if keep:
+                    write_jsonl(path, list(kept.values()))
+                    if (self.run.path / DIGESTS).exists():
+                        seal(self.run.path, path.name)
+                known |= readable
+        found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
+        return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
+
+    def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
+        rows = _rows(predictions_path(self.run, policy))
+        return [name for name in clip_ids if rows.get(name, {}).get("zeros")]
+
+
 def load_tuned(
     store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto", missing: Missing | None = None
 ) -> tuple[EmotionLlama, Features, TuneRecipe]:
@@ -158,102 +272,15 @@ def load_tuned(
         FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
         ModelError: The language model or the adapter cannot be loaded.
     """
-    run = load_run(run) if isinstance(run, Path) else run
-    features, recipe = _run_features(store, run, names, missing)
-    return _run_model(run, features, recipe, device), features, recipe
-
-
-def _run_features(
-    store: Store | None, run: Run, names: Sequence[str], missing: Missing | None
-) -> tuple[Features, TuneRecipe]:
-    _check_run(run)
-    recipe: TuneRecipe = load_recipe(run.path / "recipe.yaml")
-    specs = [(feature["role"], _spec(store, run, feature)) for feature in run.info["features"]]
-    tokens = next((spec.key for role, spec in specs if role == "tokens"), None)
-    keys = FeatureKeys(tokens=tokens, streams=tuple(spec.key for role, spec in specs if role == "stream"))
-    return Features(store, keys, names, missing or recipe.missing), recipe
-
-
-def _run_model(run: Run, features: Features, recipe: TuneRecipe, device: str) -> EmotionLlama:
-    model = start_model(run.info["llm"]["source"], features, recipe, resolve_device(device))
-    checkpoint.load_adapter(model, run.path / run.info["checkpoint"])
-    return model
+    answerer = TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device)
+    features = answerer.features(store, names, missing)
+    return answerer.model(features), features, answerer.recipe
 
 
 def predictions_path(run: Run, policy: str, layout: str | None = None, task: str = "emotion") -> Path:
     """Where a run keeps its answers: generated text and likelihoods apart, other tasks and layouts than its own too."""
     name = "predictions" + ("" if task == "emotion" else f"-{task}") + ("-likelihood" if policy == "likelihood" else "")
     return run.path / (name + (f"-{layout}" if layout and layout != run.info["layout"] else "") + ".jsonl")
-
-
-def predict_run(
-    store: Store | None,
-    run: Run | Path,
-    clips: Sequence[Clip],
-    policy: str = "official",
-    device: str = "auto",
-    on_progress: OnAnswer | None = None,
-    layout: str | None = None,
-    missing: Missing | None = None,
-    task: str = "emotion",
-    keep: bool = True,
-) -> dict[str, Prediction]:
-    """What a finished run says of clips, from cached features; new answers are added to the run folder.
-
-    Args:
-        store: May be `None` for a text-only run.
-        run: A finished run of `tune`.
-        clips: Names and transcripts are used.
-        policy: See `predict`. All but `likelihood` share the same generated text.
-        device: Torch device.
-        on_progress: Called after every batch.
-        layout: Of the prompt; default the run's own.
-        missing: What to do about clips without features; default as the recipe says. With `skip` they are absent from
-            the result.
-        task: What is asked. `reason` means `reason_v2` to a run that was tuned on that and not on `reason`.
-        keep: Take answers that the run has given before, and add the new ones to them. Not for clips whose transcript
-            is another than their dataset's.
-
-    Raises:
-        UsageError: The run is not finished, or the policy, layout or task is unknown.
-        FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
-    """
-    run = load_run(run) if isinstance(run, Path) else run
-    _check_run(run)
-    recipe: TuneRecipe = load_recipe(run.path / "recipe.yaml")
-    task = check_question(recipe, policy, task, layout)
-    path = predictions_path(run, policy, layout, task)
-    texts = _transcripts(run, recipe)
-    said = {clip.id: transcript_of(clip, recipe.data.language) or texts.get(clip.id, "") for clip in clips}
-    kept = _rows(path) if keep else {}
-    known = {
-        name
-        for name, words in said.items()
-        if name in kept
-        and kept[name].get("asked") == question(recipe, task, words, layout or recipe.layout)
-        and not kept[name].get("zeros")  # features may be there by now
-    }
-    new = [clip for clip in clips if clip.id not in known]
-    rows: list[dict[str, Any]] = []
-    if new:
-        features, _ = _run_features(store, run, [clip.id for clip in new], missing)
-        readable = set(features.names)
-        asked = [Example(clip.id, said[clip.id]) for clip in new if clip.id in readable]
-        if asked:
-            model = _run_model(run, features, recipe, device)
-            rows = predict(model, features, asked, recipe, policy, task, layout, on_progress)
-    if rows:
-        trained = set(json.loads((run.path / "clips.json").read_text(encoding="utf-8"))["train"])
-        for row in rows:
-            row["trained"] = row["name"] in trained
-            if row["name"] in features.zeroed:
-                row["zeros"] = True
-            kept[row["name"]] = row
-            known.add(row["name"])
-        if keep:
-            write_jsonl(path, list(kept.values()))
-    found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
-    return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
 
 
 def check_question(recipe: TuneRecipe, policy: str, task: str, layout: str | None = None) -> str:
@@ -275,12 +302,6 @@ def check_question(recipe: TuneRecipe, policy: str, task: str, layout: str | Non
     return task
 
 
-def zeroed(run: Run, policy: str, names: Sequence[str]) -> list[str]:
-    """Of these clips those whose kept answers were given with zeros for features that they lack."""
-    rows = _rows(predictions_path(run, policy))
-    return [name for name in names if rows.get(name, {}).get("zeros")]
-
-
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a predictions file as they are, by name; nothing where there is none."""
     if not path.exists():
@@ -288,12 +309,6 @@ def _rows(path: Path) -> dict[str, dict[str, Any]]:
     read_predictions(path)  # says what is wrong with it
     lines = path.read_text(encoding="utf-8").split("\n")
     return {row["name"]: row for row in map(json.loads, filter(None, lines))}
-
-
-def _check_run(run: Run) -> None:
-    run.require(TuneRecipe.makes, "a tuned language model")
-    if not run.finished:
-        raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", "Go on with it: --resume.")
 
 
 def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderSpec:

@@ -21,7 +21,7 @@ from emo.train.metrics.compare import compare, comparison_page
 from emo.train.metrics.labels import sayable
 from emo.train.metrics.registry import make_metric
 from emo.train.metrics.seen import Trained, own_datasets, run_of, trained_on
-from emo.train.predictor import answers, check_question, find_run, tell_missing, tell_zeros
+from emo.train.predictor import find_run, open_predictor
 from emo.train.runs import Run
 
 Say = Callable[[str], None]
@@ -204,14 +204,14 @@ def _predictions(source: str | Path | None, metric: Metric, column: str | None, 
         found, run = metric.read(path, column), run_of(path)
         return Asked(path.name, found.said, found.told, None if run is None else trained_on(run), _words(run))
     workspace = load_workspace(find_workspace())
-    run = find_run(workspace, source)
-    check_question(run, "emotion", metric.policy)
-    said = answers(workspace, run, named_clips(workspace, names), metric.policy)
-    say(f"run {run.name}: answers for {len(said):,} of {len(names):,} clips")
-    if told := tell_missing(workspace, run, names, said):
+    predictor = open_predictor(workspace, None if source is None else str(source))
+    predictor.check(metric.policy)
+    said = predictor.predict(named_clips(workspace, names), metric.policy)
+    say(f"run {predictor.run.name}: answers for {len(said):,} of {len(names):,} clips")
+    if told := predictor.tell_missing(names, said):
         say(told)
-    notes = (*run.info["notes"], *tell_zeros(run, metric.policy, list(said)))
-    return Asked(run.name, said, notes, trained_on(run), _words(run))
+    notes = tuple(predictor.notes(metric.policy, said))
+    return Asked(predictor.run.name, said, notes, predictor.trained, _words(predictor.run))
 
 
 def _words(run: Run | None) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import TrainError
 from emo.featstore.reading import parse_json
 from emo.featstore.workspace import Workspace
-from emo.train.runs import Run, load_run
+from emo.train.runs import Run, check_listed, load_run
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Trained:
         clips: Their names.
         chose: Names of clips that chose the epoch or the checkpoint and were not trained on.
         by_folds: Whether a training clip is answered by folds that did not train on it.
+        media: Content hashes of the media that the run was trained on, with a clip's name each, as far as known.
         unknown: Why these may not be all; empty where they are.
     """
 
@@ -32,6 +33,7 @@ class Trained:
     chose: frozenset[str] = frozenset()
     by_folds: bool = False
     unknown: str = ""
+    media: Mapping[str, str] = field(default_factory=dict)
 
     def seen(self, names: Collection[str]) -> list[str]:
         """Return those of the clips that the run was trained on."""
@@ -80,7 +82,8 @@ def trained_on(run: Run) -> Trained:
         why = f"{run.name} started from {before}, and what that was trained on is not known."
         return Trained(run.name, known.clips, known.chose, unknown=why)
     first = trained_on(load_run(folder))
-    return Trained(run.name, known.clips | first.clips, known.chose, unknown=known.unknown or first.unknown)
+    unknown, media = known.unknown or first.unknown, {**first.media, **known.media}
+    return Trained(run.name, known.clips | first.clips, known.chose, unknown=unknown, media=media)
 
 
 def own_datasets(workspace: Workspace, run: Run) -> list[str]:
@@ -105,12 +108,14 @@ def _own(run: Run) -> Trained:
     folds = run.info.get("members") is not None  # a head: each clip is held out by some of its members
     if (run.path / "clips.json").exists():
         path = run.path / "clips.json"
+        check_listed(run.path, "clips.json")
         said = _table(parse_json(read_text(path), str(path)), path)
         lists = [said.get("train"), said.get("validation", [])]
         if not all(isinstance(each, list) for each in lists):
             raise TrainError(f"{path} is damaged: it does not list the clips that were trained on.")
         train, chose = (frozenset(map(str, each)) for each in lists)
-        return Trained(run.name, train, frozenset() if folds else chose - train, folds)
+        media = {str(media): name for name, media in _table(said.get("media", {}), path).items() if name in train}
+        return Trained(run.name, train, frozenset() if folds else chose - train, folds, media=media)
     path = run.path / "predictions.jsonl"
     if folds and path.exists():
         lines = enumerate(read_text(path).split("\n"), 1)

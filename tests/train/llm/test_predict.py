@@ -14,10 +14,16 @@ from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import write_json
 from emo.train.answers import Prediction, read_predictions
 from emo.train.llm.data import Example
-from emo.train.llm.predict import load_tuned, predict, predict_run, predictions_path
+from emo.train.llm.predict import TunedAnswerer, load_tuned, predict, predictions_path
 from emo.train.llm.tune import tune
 from emo.train.metrics.labels import score
 from emo.train.runs import Run, load_run
+
+
+def predict_run(store: Any, run: Any, clips: Any, policy: str = "official", device: str = "auto", **how: Any) -> Any:
+    """Answers of a run that is opened for this one question."""
+    return TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device).answer(store, clips, policy, **how)
+
 
 Make = Callable[..., Any]
 

@@ -17,8 +17,15 @@ from emo.train.llm.emotion_llama.checkpoint import load_adapter, merge, save_ada
 from emo.train.llm.emotion_llama.model import Batch, EmotionLlama, LoraArgs, Widths
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
 from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
-from emo.train.llm.predict import load_tuned, predict_run
+from emo.train.llm.predict import TunedAnswerer, load_tuned
 from emo.train.llm.tune import tune
+from emo.train.runs import load_run
+
+
+def predict_run(store: Any, run: Any, clips: Any, policy: str = "official", device: str = "auto", **how: Any) -> Any:
+    """Answers of a run that is opened for this one question."""
+    return TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device).answer(store, clips, policy, **how)
+
 
 Make = Callable[..., Any]
 REASON = "nf4 needs bitsandbytes (pip install 'emo[nf4]', 125 MB)"

@@ -13,9 +13,15 @@ import torch
 from emo.featstore.errors import FeatureMissing, ModelError, UsageError, WeightsMissing
 from emo.train.llm.emotion_llama.checkpoint import import_official, open_adapter
 from emo.train.llm.emotion_llama.exchange import export_run, import_page, import_run
-from emo.train.llm.predict import load_tuned, predict_run
+from emo.train.llm.predict import TunedAnswerer, load_tuned
 from emo.train.llm.tune import tune
 from emo.train.runs import Run, load_run
+
+
+def predict_run(store: Any, run: Any, clips: Any, policy: str = "official", device: str = "auto", **how: Any) -> Any:
+    """Answers of a run that is opened for this one question."""
+    return TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device).answer(store, clips, policy, **how)
+
 
 Make = Callable[..., Any]
 SHORT = ("validation.holdout=0", "steps_per_epoch=2")

@@ -1,0 +1,80 @@
+"""The contract of a finished run that is asked about clips; heads and language models each have one implementation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from emo.featstore.clip import Clip
+from emo.featstore.errors import UsageError
+from emo.train.answers import Prediction
+from emo.train.features import Missing
+from emo.train.runs import Run
+
+
+class Answerer(ABC):
+    """A finished run. Recipe and model are read when a question first needs them, and once.
+
+    Attributes:
+        run: The run.
+        device: As given: `auto`, `cpu`, `cuda`, ...
+        evidence: Policies whose answers say most about a clip; the first is its answer.
+        untrained_advice: What to do about a run that is not finished.
+    """
+
+    evidence: ClassVar[tuple[str, ...]] = ("official",)
+    untrained_advice: ClassVar[str] = "Train it again."
+
+    def __init__(self, run: Run, device: str = "auto") -> None:
+        """Open a run; nothing is loaded.
+
+        Raises:
+            UsageError: The run is not finished.
+        """
+        if not run.finished:
+            raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", self.untrained_advice)
+        self.run, self.device = run, device
+
+    @abstractmethod
+    def check(self, policy: str, task: str, transcript: str | None = None) -> None:
+        """Refuse what the run cannot be asked, before anything is extracted or loaded for it.
+
+        Raises:
+            UsageError: An unknown policy or task, or a transcript that nobody reads.
+        """
+
+    @abstractmethod
+    def answer(
+        self,
+        store: Any,
+        clips: Sequence[Clip],
+        policy: str = "official",
+        task: str = "emotion",
+        keep: bool = True,
+        missing: Missing | None = None,
+    ) -> dict[str, Prediction]:
+        """Answer about clips, from cached features.
+
+        Args:
+            store: A `FeatureSource`; `None` for a run that reads no feature.
+            clips: Names and transcripts are used.
+            policy: How free text becomes labels, see `metrics.labels.POLICIES`.
+            task: `emotion`, or another that the run knows.
+            keep: Whether answers that the run has given before count, and new ones are kept in its folder.
+            missing: What to do about clips without features; default as the recipe says. With `skip` they are absent
+                from the result.
+
+        Raises:
+            FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+            TrainError: A file of the run is damaged.
+        """
+
+    @property
+    @abstractmethod
+    def missing(self) -> Missing:
+        """What a `Predictor` does about clips that lack features: `skip`, or `zeros` where the recipe says so."""
+
+    def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
+        """Return those of the clips whose kept answers were given with zeros for features that they lack."""
+        return []
