@@ -14,7 +14,8 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
-from emo.featstore.storage.store import Failure, Store, has_store, open_store
+from emo.featstore.storage.reader import Failure
+from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 from emo.train.answerer import Answerer

@@ -14,7 +14,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Page
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage import store as store_module
+from emo.featstore.storage import journal
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 from emo.train import predictor as predictor_module
@@ -72,9 +72,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         return call
 
     monkeypatch.setattr(Store, "open", counting("store", Store.open))
-    monkeypatch.setattr(
-        store_module.journal, "read", counting("replays", store_module.journal.read, lambda *a: a[1] == 1)
-    )
+    monkeypatch.setattr(journal, "read", counting("replays", journal.read, lambda *a: a[1] == 1))
     monkeypatch.setattr(head_predict, "load_recipe", counting("recipes", load_recipe))
     monkeypatch.setattr(head_predict, "load_file", counting("weights", head_predict.load_file))
     return count
