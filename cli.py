@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import io
 import json as jsonlib
 import os
 import sys
@@ -76,6 +77,9 @@ def main() -> None:
     """Entry point: one clear sentence and an exit code for whatever goes wrong."""
     from emo.featstore.errors import EmoError
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its number, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except EmoError as error:

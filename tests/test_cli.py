@@ -388,3 +388,22 @@ def test_init_writes_a_workspace_that_loads(emo: Emo, tmp_path: Path) -> None:
     result = emo("extract", "--dataset", "MER2023-SEMI", cwd=tmp_path / "study")
     assert result.returncode == 2
     assert "does not exist" in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_without_a_character_gets_its_number_and_no_traceback(
+    emo: Emo, tmp_path: Path, encoding: str
+) -> None:
+    (tmp_path / "emo.toml").write_text('[data.mine]\nroot = "."\nkind = "folder"\n')
+    (tmp_path / "labels.csv").write_text("name,label\n空,高兴\n", encoding="utf-8")
+    (tmp_path / "空.mp4").write_bytes(b"")
+    env = {"PYTHONIOENCODING": encoding}
+    for words in (
+        ["data", "counts"],
+        ["data", "counts", "--json"],
+        ["data", "check"],
+        ["data", "check", "--dataset", "空"],
+    ):
+        done = emo(*words, cwd=tmp_path, env=env)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == (2 if "空" in words else 0)
