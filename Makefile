@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test hard lint clean
 .PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import
 
 install: $(STAMP)
@@ -25,6 +25,10 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest
+
+# The tests under tests/hard in their long form; `make test` runs the short one.
+hard: install
+	EMO_HARD=1 $(BIN)/python -m pytest tests/hard
 
 lint: install
 	$(BIN)/ruff check .

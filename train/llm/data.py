@@ -23,7 +23,7 @@ from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.tables import normal_name, read_labels
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import digest
-from emo.featstore.reading import read_text
+from emo.featstore.reading import read_json
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
@@ -55,10 +55,7 @@ def read_merr_json(path: Path, field: str, labels: Sequence[str]) -> dict[str, A
     Raises:
         UsageError: Not such a file; all entries that cannot be used are counted, and the first are named.
     """
-    try:
-        pairs = json.loads(read_text(path), object_pairs_hook=_pairs)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} line {error.lineno} is not JSON: {error.msg}.") from error
+    pairs = read_json(path, _pairs)
     if not isinstance(pairs, _Pairs):
         raise UsageError(f"{path} is not a JSON object of clip names.")
     found: dict[str, Annotation] = {}
