@@ -17,11 +17,14 @@ from emo.extract.encoders.registry import load_encoder
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
+from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Page, Table
 from emo.featstore.sources.headers import gb
 from emo.featstore.workspace import FILE_NAME, Workspace
 
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
+
+EXTRAS = ("pocket", "parquet", "egemaps", "text", "nf4", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        area: What was looked at: `python`, `packages`, `decoder`, `faces`, `device`, `memory`, `workspace`, `data`,
-            `store`, `weights`, `disk`.
+        area: What was looked at: `python`, `packages`, `extras`, `decoder`, `faces`, `device`, `memory`, `workspace`,
+            `data`, `store`, `weights`, `disk`.
         status: `ok`, `warn` (it will run, with a limit worth knowing) or `problem` (something will not run).
         what: What was found.
         do: What to do; empty when nothing is wrong.
@@ -83,7 +86,7 @@ def diagnose(
         except EmoError as error:
             findings.append(Finding(area, "problem", error.message, error.hint))
         except ImportError as error:
-            findings.append(Finding(area, "problem", f"{error}.", "Install emo again: pip install --upgrade emo"))
+            findings.append(Finding(area, "problem", f"{error}.", f"Install emo again: {install_command()}"))
     if trouble is not None:
         findings.append(Finding("workspace", "problem", trouble.message, trouble.hint or "Correct the file."))
     elif workspace is None:
@@ -105,11 +108,12 @@ def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     try:
-        lines = importlib.metadata.requires("emo") or []
+        lines = list(map(Requirement, requirements()))
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("packages", "warn", "emo is not installed, only found.", "Run `make install`, or pip install .")
+        do = f"Run `make install`, or {install_command()}."
+        yield Finding("packages", "warn", "emo is not installed, only found.", do)
         return
-    wanted = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wanted = [r for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})]
     fine = []
     for requirement in wanted:
         try:
@@ -125,6 +129,7 @@ def _packages() -> Iterator[Finding]:
             yield Finding("packages", "problem", what, f"pip install '{requirement}'")
     if fine:
         yield Finding("packages", "ok", ", ".join(fine))
+    yield Finding("extras", "ok", f"{', '.join(EXTRAS)}: each is added by {install_command('NAME')}")
 
 
 def _decoder() -> Iterator[Finding]:

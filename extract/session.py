@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_frames
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
+from emo.featstore.install import versions
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
@@ -259,7 +259,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         "device": ",".join(devices),
         "dtype": ",".join(dtypes),
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
-        **{package: metadata.version(package) for package in ("emo", "torch", "transformers", "av", "onnxruntime")},
+        **versions("torch", "transformers", "av", "onnxruntime"),
     }
     return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]), args.shard)
 

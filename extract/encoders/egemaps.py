@@ -4,7 +4,7 @@ No network and no weights: pitch, loudness, formants and spectrum of a whole cli
 of magnitude apart (a head that is trained by gradient descent wants `standardise: true`). MERBench's feature of this
 name was made by openSMILE 2.3.0 with an earlier version of the set.
 
-openSMILE is licensed for research and other non-commercial use: `pip install 'emo[egemaps]'`.
+openSMILE is licensed for research and other non-commercial use: its package comes with the extra `egemaps`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
 from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.weights import State
 from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.install import install_command
 
 SET = "eGeMAPSv02"
 SHORTEST = 960  # samples: 60 ms, the window in which openSMILE looks for a pitch
@@ -41,7 +42,7 @@ class Egemaps(Encoder):
 
     def configure(self, config: Any) -> None:
         if importlib.util.find_spec("opensmile") is None:
-            raise UsageError(f"{self.name} needs the package opensmile.", "Install it: pip install 'emo[egemaps]'.")
+            raise UsageError(f"{self.name} needs the package opensmile.", f"Install it: {install_command('egemaps')}.")
 
     @property
     def dim(self) -> int:

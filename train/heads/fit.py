@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from safetensors.numpy import save
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.install import versions
 from emo.train.answers import Prediction
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, media_of, profile_note
@@ -314,8 +314,7 @@ def _describe(material: Material, plan: Plan, members: Sequence[Mapping[str, Any
         "members": [{key: member[key] for key in ("seed", "fold", "weights")} for member in members],
         "skipped": list(inputs.skipped),
         "zeroed": list(inputs.zeroed),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("emo", "numpy", "torch", "scikit-learn")},
+        "versions": {"python": platform.python_version()} | versions("numpy", "torch", "scikit-learn"),
     }
 
 

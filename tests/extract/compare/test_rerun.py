@@ -112,7 +112,7 @@ def sound_at_its_own_rate(path: Path) -> np.ndarray:
         return np.concatenate([frame.to_ndarray().mean(0) for frame in container.decode(audio=0)])
 
 
-@pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: emo[egemaps]")
+@pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: extra egemaps")
 @pytest.mark.parametrize(
     ("verdict", "make"),
     [

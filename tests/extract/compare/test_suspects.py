@@ -27,7 +27,7 @@ def source_of(encoder: Encoder) -> Source:
     return Source(ClipInputs(frame=frames["first"]), frames)
 
 
-needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: emo[egemaps]")
+needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: extra egemaps")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.install import install_command
 from emo.featstore.workspace import HUB_ID
 from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
 from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
@@ -180,7 +181,7 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
             llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except ImportError as error:
         raise ModelError(
-            f"Reading {path} needs a package: {error}.", "Install it: pip install 'emo[pocket]'."
+            f"Reading {path} needs a package: {error}.", f"Install it: {install_command('pocket')}."
         ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
@@ -200,7 +201,7 @@ def _bitsandbytes(quantise: str, dtype: torch.dtype, device: torch.device) -> Bi
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ModelError("nf4 needs the package bitsandbytes.", "Install it: pip install 'emo[nf4]'.") from error
+        raise ModelError("nf4 needs the package bitsandbytes.", f"Install it: {install_command('nf4')}.") from error
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

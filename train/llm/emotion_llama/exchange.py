@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.files import write_atomic, write_json
+from emo.featstore.install import versions
 from emo.featstore.page import Page
 from emo.featstore.storage.store import Store
 from emo.train.device import resolve_device
@@ -98,7 +98,7 @@ def import_run(
         "checkpoint": kept,
         "best": None,
     }
-    info |= {"device": device, "versions": {name: metadata.version(name) for name in ("emo", "torch", "transformers")}}
+    info |= {"device": device, "versions": versions("torch", "transformers")}
     info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_json(run_dir / "run.json", info)
     return Run(run_dir, info)

@@ -15,6 +15,7 @@ from typing import Any
 
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import digest
+from emo.featstore.install import install_command
 
 BEGIN, END = "<s>", "</s>"
 PAD = "$$"  # base_model.py:172-211 takes this piece of the vocabulary for padding: 3997 in LLaMA-2's
@@ -222,7 +223,7 @@ def _from_gguf(path: Path) -> LlamaTokenizer:
         from gguf import GGUFReader
     except ImportError as error:
         raise ModelError(
-            f"Reading {path.name} needs the package gguf.", "Install it: pip install 'emo[pocket]'."
+            f"Reading {path.name} needs the package gguf.", f"Install it: {install_command('pocket')}."
         ) from error
     try:
         fields = GGUFReader(path).fields

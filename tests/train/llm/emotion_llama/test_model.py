@@ -538,7 +538,7 @@ def test_random_7b_is_llama_2(small_random: None) -> None:
 
 def test_random_7b_in_four_bits_is_close_to_what_it_was(small_random: None) -> None:
     """For measuring memory: the same weights, quantised where they are."""
-    pytest.importorskip("bitsandbytes", reason="nf4 needs bitsandbytes (pip install 'emo[nf4]', 125 MB)")
+    pytest.importorskip("bitsandbytes", reason="nf4 needs bitsandbytes (extra nf4, 125 MB)")
     full, packed = (
         build(None, WIDTHS, LORA, "bfloat16", profile="random", quantise=how).eval() for how in (None, "nf4")
     )
