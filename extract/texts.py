@@ -1,20 +1,19 @@
 """Transcripts as what a feature is made of: which one an encoder reads, and whether it is still the one it has read.
 
 A feature is kept under its clip's media, and a transcript is no part of the media. So a pass keeps the hash of the text
-beside every feature that it makes of one (a record of 8 numbers), and makes the feature anew when the text has changed.
+beside every feature that it makes of one (a record), and makes the feature anew when the text has changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from contextlib import suppress
 
 from emo.featstore.clip import Clip, MediaId
 from emo.featstore.errors import FeatureMissing
+from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import Store
 
 LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
@@ -26,7 +25,17 @@ def text_of(transcripts: Mapping[str, str], languages: Sequence[str]) -> str:
 
 
 def hash_spec(spec: EncoderSpec) -> EncoderSpec:
-    """Spec of the hashes of the texts that a feature was made of."""
+    """Return the recipe of the records that hold the hashes of the texts a feature was made of."""
+    return record_spec(f"{spec.name}.text", "text-hash", "none", inputs={"of": spec.fingerprint}, profile=spec.profile)
+
+
+def hash_text(text: str) -> str:
+    """Return the hash of a text, as a record holds it."""
+    return digest(text.encode())
+
+
+def _hash_spec_1(spec: EncoderSpec) -> EncoderSpec:
+    """Return the spec of the same hashes in a store of schema 1: a feature of 8 numbers, 16 bits each."""
     return EncoderSpec(
         name=f"{spec.name}.text",
         encoder="text-hash",
@@ -40,10 +49,15 @@ def hash_spec(spec: EncoderSpec) -> EncoderSpec:
     )
 
 
-def hash_text(text: str) -> NDArray[np.float32]:
-    """(1, 8) float32, each a whole number below 65,536."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return np.frombuffer(digest, "<u2").astype(np.float32)[None]
+def _kept(store: Store, spec: EncoderSpec, clip_ids: list[str]) -> dict[str, str]:
+    """Return the hashes of the texts that the feature of each clip was made of."""
+    kept: dict[str, str] = {}
+    with suppress(FeatureMissing):
+        rows = store.utterances(_hash_spec_1(spec), clip_ids, missing="zeros")
+        kept = {each: row.astype("<u2").tobytes().hex() for each, row in zip(clip_ids, rows, strict=True) if row.any()}
+    with suppress(FeatureMissing):
+        kept |= store.records(hash_spec(spec), clip_ids)
+    return kept
 
 
 def changed(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId]]) -> set[MediaId]:
@@ -59,14 +73,10 @@ def changed(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId
         first.setdefault(media, clip)
     if not first:
         return set()
-    texts = {media: text_of(clip.transcripts, spec.recipe[LANGUAGES]) for media, clip in first.items()}
-    ids = [clip.id for clip in first.values()]
-    try:
-        kept = store.utterances(hash_spec(spec), ids, missing="zeros")
-    except FeatureMissing:  # nothing was ever made of a text
-        kept = np.zeros((len(ids), 8), np.float32)
-    return {
-        media
-        for (media, text), row in zip(texts.items(), kept, strict=True)
-        if (row.any() or text) and not np.array_equal(row, hash_text(text)[0])
-    }
+    kept = _kept(store, spec, [clip.id for clip in first.values()])
+    found = set[MediaId]()
+    for media, clip in first.items():
+        text, before = text_of(clip.transcripts, spec.recipe[LANGUAGES]), kept.get(clip.id)
+        if (before is not None or text) and before != hash_text(text):
+            found.add(media)
+    return found

@@ -23,10 +23,15 @@ def store_card(store: Store) -> Page:
         for each in found["features"]
     ]
     title = f"{found['path']}: {found['clips']:,} clips; failures: {found['failures'] or 'none'}"
+    columns_beside = ("record", "kind", "ok", "failed", "size")
+    beside = [
+        [each["record"], each["kind"], each["ok"], each["failed"], size_text(each["size_bytes"])]
+        for each in found["records"]
+    ]
+    tables = [Table(title, columns, rows, columns[2:])]
+    tables += [Table("Records", columns_beside, beside, columns_beside[2:])] if beside else []
     words = {each["profile"]: each["meaning"] for each in found["features"]}
-    return Page(
-        found, [Table(title, columns, rows, columns[2:]), *(f"{profile}: {text}" for profile, text in words.items())]
-    )
+    return Page(found, [*tables, *(f"{profile}: {text}" for profile, text in words.items())])
 
 
 def store_list(store: Store, feature: Annotated[str | None, Arg("Only clips of this feature.")] = None) -> Page:

@@ -10,7 +10,8 @@ from typing import Any
 
 from emo.featstore.files import digest
 
-LEVELS = ("utt", "frame", "tokens")
+RECORD_LEVEL = "record"
+LEVELS = ("utt", "frame", "tokens", RECORD_LEVEL)
 PROFILES = ("paper", "tiny", "random", "imported")
 
 
@@ -24,7 +25,8 @@ class EncoderSpec:
         name: The field's name of the feature: `HL-UTT`, `mae_340_UTT`, `maeV_399_UTT`, `eva_g_448`.
         encoder: Family of the encoder: `hubert`, `mae`, `videomae`, `eva`.
         modality: `audio`, `face`, `frame` or `text`.
-        level: `utt` (one row), `frame` (one row per `hop_s`), `tokens` (the encoder's token rows).
+        level: `utt` (one row), `frame` (one row per `hop_s`), `tokens` (the encoder's token rows);
+            `record` for JSON values, see `storage/records.py`.
         dim: Columns D of the `(T, D)` matrix.
         rows: Rows T of every record where fixed (`utt`: 1, EVA: 1025), or `None`.
         profile: `paper`, `tiny`, `random` (published sizes, seeded weights) or `imported`; none passes for another.

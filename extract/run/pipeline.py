@@ -336,7 +336,7 @@ class Pass:
             writer.add(spec, ready.file.media, result.array, result.t0_s, result.hop_s)
             if LANGUAGES in spec.recipe:  # after the feature: cut off between the two, a pass makes it again
                 text = text_of(ready.clip.transcripts, spec.recipe[LANGUAGES])
-                writer.add(hash_spec(spec), ready.file.media, hash_text(text))
+                writer.add_record(hash_spec(spec), ready.file.media, hash_text(text))
             self.progress.stored += 1
         ready.pending -= 1
         self._finished(ready)

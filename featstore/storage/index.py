@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emo.featstore.errors import StoreCorrupt
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.journal import HINT, Commit
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -36,7 +36,7 @@ RECORD = np.dtype(
 NO_MEDIA = "clip:"
 NONE = np.iinfo("i8").max  # in place of a number
 SEGMENT_NAME = re.compile(r"[0-9a-f]{32}-\d{1,9}")
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "uint8")  # the last: of records
 NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 MOST_ALIKE = 1 << 20  # rows of columns that are all of one value
 
@@ -241,7 +241,8 @@ class Index:
         _of_type((segment.rows, segment.size_bytes), int)
         if not SEGMENT_NAME.fullmatch(segment.name):
             raise ValueError(f"segment {segment.name!r} is not named as one")
-        if segment.dtype not in DTYPES or segment.dim != table.spec.dim:
+        kinds = DTYPES[2:] if table.spec.level == RECORD_LEVEL else DTYPES[:2]
+        if segment.dtype not in kinds or segment.dim != table.spec.dim:
             raise ValueError(f"segment {segment.name} of {table.spec.key} holds {segment.dtype} ({segment.dim})")
         if (block["rows"] < 1).any() or (block["start"] < 0).any():
             raise ValueError(f"records of segment {segment.name} have no place in it")

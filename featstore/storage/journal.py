@@ -22,7 +22,8 @@ from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.storage import durable
 from emo.featstore.storage.medium import Medium
 
-SCHEMA = 1
+SCHEMA = 2  # 2: records beside features
+OLDEST = 1  # is read, and continued with commits of today's schema
 FOLDER = "journal"
 HINT = "Restore the file from a copy, or run `emo store verify --repair` and extract again what was lost."
 _TRAILER = b'{"crc32c":"%08x"}\n'
@@ -107,14 +108,27 @@ def read(medium: Medium, number: int, store: str) -> Commit:
     try:
         lines = (json.loads(line) for line in io.BytesIO(data[:size]))
         header = next(lines)
-        schema, place = header.get("schema"), (header.get("number"), header.get("store"))
+        check_schema(path, header.get("schema"))
+        place = header.get("number"), header.get("store")
     except (ValueError, AttributeError, RecursionError) as error:
         raise StoreCorrupt(f"The journal file {path} is not readable: {error}.", HINT) from error
-    if schema != SCHEMA:
-        raise StoreError(f"{path} has schema {schema}; this emo reads {SCHEMA}.", "Install a newer emo.")
     if place != (number, store):
         raise StoreCorrupt(f"The journal file {path} belongs to another place or another store.", HINT)
     return Commit(header, lines)
+
+
+def check_schema(path: str, schema: Any) -> None:
+    """Refuse what a newer emo wrote.
+
+    Raises:
+        StoreError: It did.
+        ValueError: It is no schema.
+    """
+    if type(schema) is not int or schema < OLDEST:
+        raise ValueError(f"schema {schema!r}")
+    if schema > SCHEMA:
+        text = f"{path} has schema {schema}; this emo reads {OLDEST} to {SCHEMA}."
+        raise StoreError(text, "Install a newer emo.")
 
 
 def encode(header: dict[str, Any], body: Iterable[dict[str, Any]]) -> bytes:

@@ -17,6 +17,7 @@ from emo.featstore import names
 from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.storage import durable, journal
 from emo.featstore.storage.index import (
+    DTYPES,
     NONSENSE,
     SEGMENT_NAME,
     Array,
@@ -364,7 +365,7 @@ def _worth_merging(index: Index, table: Table) -> dict[int, Array]:
 def _merge(store: Reader, commit: Commit, table: Table, sources: dict[int, Array], segments: list[Segment]) -> _Moved:
     """Copies the records in use into new segments, which are appended to `segments`."""
     moved = []
-    for dtype in ("float16", "float32"):
+    for dtype in DTYPES:
         target: OpenSegment | None = None
         try:
             for source, records in sources.items():
@@ -441,7 +442,7 @@ def info(store: Reader) -> dict[str, Any]:
                 "segments": each.segments,
             }
         )
-    index = store.index
+    index, beside = store.index, store.features(records=True)
     return {
         "path": str(store.path),
         "id": store.id,
@@ -451,8 +452,19 @@ def info(store: Reader) -> dict[str, Any]:
         "commits": index.number,
         "clips": len(index.clips),
         "media": int(np.count_nonzero(np.bincount(index.clip_media[: len(index.clips)]))),
-        "size_bytes": sum(each.size_bytes for each in held),
+        "size_bytes": sum(each.size_bytes for each in (*held, *beside)),
         "features": features,
+        "records": [
+            {
+                "record": each.key,
+                "kind": each.spec.encoder,
+                "spec": asdict(each.spec),
+                "ok": each.ok,
+                "failed": each.failed,
+                "size_bytes": each.size_bytes,
+            }
+            for each in beside
+        ],
         "failures": dict(Counter(failure.kind for failure in failures)),
         "environments": index.environments,
     }

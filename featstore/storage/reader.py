@@ -15,10 +15,11 @@ import numpy as np
 from emo.featstore import names
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import EmoError, FeatureMissing, StoreCorrupt, StoreError, UsageError
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage import journal
 from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segment
 from emo.featstore.storage.medium import open_medium
+from emo.featstore.storage.records import decode
 from emo.featstore.storage.segment import Readers, SegmentGone
 from emo.featstore.text import some_of
 
@@ -111,7 +112,7 @@ class Reader:
         self._lock = threading.RLock()
         self._readers = Readers(self.medium)
         self._matrices: dict[str, _Matrix] = {}  # by fingerprint
-        self._named: dict[str, EncoderSpec] = {}  # what names meant since the last commit
+        self._named: dict[tuple[str, bool], EncoderSpec] = {}  # what names meant since the last commit
         self._by_path: tuple[Index, int, dict[str, int]] | None = None
 
     def __reduce__(self) -> tuple[Callable[[Path], Reader], tuple[Path]]:
@@ -131,9 +132,7 @@ class Reader:
         medium = open_medium(path)
         try:
             meta = json.loads(medium.get(META))
-            if meta["schema"] != journal.SCHEMA:
-                text = f"{path} has schema {meta['schema']}; this emo reads {journal.SCHEMA}."
-                raise StoreError(text, "Install a newer emo.")
+            journal.check_schema(str(path), meta["schema"])
             return cls(path, {"schema": meta["schema"], "id": meta["id"], "created": meta["created"]})
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "Run `emo extract` to make one, or check the [store] path in emo.toml."
@@ -187,12 +186,14 @@ class Reader:
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def features(self) -> list[FeatureInfo]:
-        """What there is, in the order of first appearance."""
+    def features(self, records: bool = False) -> list[FeatureInfo]:
+        """Return the features that there are, or the kinds of records, in the order of first appearance."""
         with self._lock:
             index = self.index
             infos = []
             for table in index.tables.values():
+                if (table.spec.level == RECORD_LEVEL) != records:
+                    continue
                 live = table.records[table.live()]
                 segments = [index.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
                 infos.append(
@@ -208,18 +209,19 @@ class Reader:
                 )
             return infos
 
-    def resolve(self, name: str) -> EncoderSpec:
-        """The feature a name means, see `names.choose`.
+    def resolve(self, name: str, records: bool = False) -> EncoderSpec:
+        """Return the feature that a name means, or the kind of records, see `names.choose`.
 
         Raises:
             FeatureMissing: There is none; the message names those that exist.
             StoreError: Several are meant; the message says how they differ.
         """
         with self._lock:
-            found = self._named.get(name)
+            found = self._named.get((name, records))
             if found is None:
-                found = names.choose(name, (table.spec for table in self.index.tables.values()))
-                self._named[name] = found
+                specs = (table.spec for table in self.index.tables.values())
+                found = names.choose(name, (spec for spec in specs if (spec.level == RECORD_LEVEL) == records))
+                self._named[name, records] = found
             return found
 
     def clips(self) -> list[str]:
@@ -228,9 +230,10 @@ class Reader:
             return list(self.index.clips)
 
     def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> Array:
-        """Which of the clips have the feature: bool (N,)."""
+        """Return which of the clips have the feature, or the record of this spec: bool (N,)."""
         with self._lock:
-            found: Array = self._records(self._table(feature), clip_ids) >= 0
+            record = isinstance(feature, EncoderSpec) and feature.level == RECORD_LEVEL
+            found: Array = self._records(self._table(feature, record), clip_ids) >= 0
             return found
 
     def rows_of(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Array, str]:
@@ -414,6 +417,40 @@ class Reader:
 
         self._reading(read)
 
+    def record(self, record: str | EncoderSpec, clip_id: str) -> Any:
+        """Return the JSON value of one clip.
+
+        Raises:
+            FeatureMissing: The store does not have it.
+            StoreCorrupt: Its bytes are not the committed ones.
+        """
+
+        def read() -> Any:
+            table, found = self._found(record, [clip_id], records=True)
+            return self._value(table, found[0])
+
+        return self._reading(read)
+
+    def records(self, record: str | EncoderSpec, clip_ids: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the JSON values of all clips, or of the given ones, that have one; by clip id.
+
+        Raises:
+            FeatureMissing: The store has no such records.
+            StoreCorrupt: The bytes are not the committed ones.
+        """
+
+        def read() -> dict[str, Any]:
+            table = self._table(record, records=True)
+            ids = self.clips() if clip_ids is None else clip_ids
+            found = self._records(table, ids)
+            return {ids[i]: self._value(table, table.records[found[i]]) for i in np.flatnonzero(found >= 0).tolist()}
+
+        return self._reading(read)
+
+    def _value(self, table: Table, record: Any) -> Any:
+        rows = self._record(*(int(record[name]) for name in ("segment", "start", "rows", "crc")))
+        return decode(table.spec, self.index.media_names[record["media"]], rows)
+
     def _reading(self, read: Callable[[], Result]) -> Result:
         """Read; again when a segment is gone that another process merged meanwhile."""
         with self._lock:
@@ -430,12 +467,14 @@ class Reader:
                 except OSError as error:
                     raise StoreError(f"The store {self.path} cannot be read: {error}.") from error
 
-    def _table(self, feature: str | EncoderSpec) -> Table:
+    def _table(self, feature: str | EncoderSpec, records: bool = False) -> Table:
         tables = self.index.tables
         if isinstance(feature, str):
-            return tables[self.resolve(feature).fingerprint]
+            return tables[self.resolve(feature, records).fingerprint]
+        if (feature.level == RECORD_LEVEL) != records:
+            raise UsageError(f"{feature.key} is of level {feature.level}.", "Records are read by record and records.")
         if feature.fingerprint not in tables:
-            self.resolve(f"{feature.name}@{feature.fingerprint}")  # raises, naming what there is
+            self.resolve(f"{feature.name}@{feature.fingerprint}", records)  # raises, naming what there is
         return tables[feature.fingerprint]
 
     def _records(self, table: Table, clip_ids: Sequence[str]) -> Array:
@@ -446,8 +485,8 @@ class Reader:
             found[lacking] = table.latest(np.array(named, "i8"))
         return found
 
-    def _found(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Table, Array]:
-        table = self._table(feature)
+    def _found(self, feature: str | EncoderSpec, clip_ids: Sequence[str], records: bool = False) -> tuple[Table, Array]:
+        table = self._table(feature, records)
         found = self._records(table, clip_ids)
         if (found < 0).any():
             raise self._missing(table, clip_ids, found)

@@ -24,6 +24,7 @@ from emo.featstore.storage.medium import Local, Medium
 ROOT = "features.zarr"
 DATA = "c/0/0"  # of a segment: its one shard
 CHUNK_ROWS = 1024  # of an inner chunk, where records are single rows or of varying length
+CHUNK_BYTES = 1 << 16  # the same, of records
 HINT = "Run `emo store verify`: it lists what is lost; with --repair those clips can be extracted again."
 
 
@@ -59,7 +60,7 @@ def array_document(rows: int, dim: int, dtype: str, chunk_rows: int) -> dict[str
         "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_rows, dim]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0.0,
+        "fill_value": 0 if dtype == "uint8" else 0.0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "storage_transformers": [],
     }
@@ -82,7 +83,7 @@ class SegmentWriter:
         scratch: Where.
         name: Of the folder, which does not exist yet.
         dim: Columns.
-        dtype: `float16` or `float32`.
+        dtype: `float16`, `float32`, or `uint8` of records.
         record_rows: Rows of every record where fixed; such a record becomes one inner chunk.
     """
 
@@ -105,7 +106,8 @@ class SegmentWriter:
     def finish(self) -> int:
         """Brings the segment to the disk and returns the size of its data file in bytes."""
         fixed = self.record_rows or 1
-        chunk_rows = fixed if fixed > 1 else min(self.rows, CHUNK_ROWS)
+        most = CHUNK_BYTES if self.dtype == "uint8" else CHUNK_ROWS
+        chunk_rows = fixed if fixed > 1 else min(self.rows, most)
         padding = -self.rows % chunk_rows
         self._data.write(bytes(padding * self.row_bytes))
         self._data.write(shard_index(self.rows, self.dim, self.dtype, chunk_rows))

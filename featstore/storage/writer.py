@@ -29,6 +29,7 @@ from emo.featstore.storage.index import (
 )
 from emo.featstore.storage.medium import Lease, Medium
 from emo.featstore.storage.reader import Reader
+from emo.featstore.storage.records import encode
 from emo.featstore.storage.segment import ROOT, SegmentWriter, group_attributes, group_document
 
 
@@ -213,8 +214,19 @@ class Writer:
             StoreError: Wrong shape, a value that is not finite, or the disk refuses.
             StoreFull: No space.
         """
+        self._append(spec, media, storable(spec, array, media), t0_s, hop_s)
+
+    def add_record(self, spec: EncoderSpec, media: MediaId, value: Any) -> None:
+        """Add a JSON value of one medium, see `records.record_spec`; commits by itself as `add` does.
+
+        Raises:
+            StoreError: The spec is no record's, the value is no JSON, or the disk refuses.
+            StoreFull: No space.
+        """
+        self._append(spec, media, encode(spec, media, value), 0.0, None)
+
+    def _append(self, spec: EncoderSpec, media: MediaId, rows: Array, t0_s: float, hop_s: float | None) -> None:
         commit = self._open()
-        rows = storable(spec, array, media)
         with self._giving_up_on_error():
             key = (spec.fingerprint, rows.dtype.itemsize)
             segment = self._segments.get(key)

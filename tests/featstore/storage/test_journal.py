@@ -192,9 +192,9 @@ def test_a_file_of_another_store_or_place_or_time_is_refused(lab: Any, store: St
         (store.path / journal.name_of(1)).write_bytes(foreign)
         with pytest.raises(StoreCorrupt, match="another place or another store"):
             Store.open(store.path).clips()
-    newer = {**json.loads(first.splitlines()[0]), "schema": 2}
+    newer = {**json.loads(first.splitlines()[0]), "schema": 3}
     (store.path / journal.name_of(1)).write_bytes(journal.encode(newer, []))
-    with pytest.raises(StoreError, match=r"schema 2; this emo reads 1\. Install a newer emo"):
+    with pytest.raises(StoreError, match=r"schema 3; this emo reads 1 to 2\. Install a newer emo"):
         Store.open(store.path).clips()
 
 

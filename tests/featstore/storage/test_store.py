@@ -365,8 +365,8 @@ def test_opening_says_what_is_wrong(tmp_path: Path, store: Store) -> None:
         Store.create(store.path)
     meta = store.path / "emo.json"
     text = meta.read_text()
-    meta.write_text(text.replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(StoreError, match=r"schema 2; this emo reads 1\. Install a newer emo"):
+    meta.write_text(text.replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(StoreError, match=r"schema 3; this emo reads 1 to 2\. Install a newer emo"):
         Store.open(store.path)
     for damage in ("", "{}", "[]", text[:-1]):
         meta.write_text(damage)
