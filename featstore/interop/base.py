@@ -126,7 +126,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True)
-class Shipment:
+class Export:
     """What is to be written.
 
     Attributes:
@@ -156,7 +156,7 @@ class Layout:
             Raises:
                 UsageError: That tool has no place for it.
 
-        write: Writes a shipment to a path that does not exist yet; returns what must be said of it.
+        write: Write an export to a path that does not exist yet; returns what must be said of it.
 
             Raises:
                 UsageError: That tool could not read it.
@@ -170,7 +170,7 @@ class Layout:
     looks_for: str
     find: Callable[[Path, ExitStack], Found | None]
     name_there: Callable[[EncoderSpec, str | None], str]
-    write: Callable[[Path, Shipment], Sequence[str]]
+    write: Callable[[Path, Export], Sequence[str]]
     suffixes: Sequence[str] = ()
     keeps_times: bool = False
     keeps_dtypes: bool = True
@@ -216,13 +216,13 @@ def checked(array: Any) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def told_of(spec: EncoderSpec) -> str:
+def to_note(spec: EncoderSpec) -> str:
     """What a layout with room for a note keeps of a feature, as JSON."""
     fields = {"level": spec.level, "rows": spec.rows, "modality": spec.modality}
     return json.dumps({"feature": spec.name, "fingerprint": spec.fingerprint} | fields)
 
 
-def told_by(text: str | bytes | None) -> dict[str, Any]:
+def from_note(text: str | bytes | None) -> dict[str, Any]:
     """Fields of a `Source` from such a note; nothing from anything else."""
     try:
         note = json.loads(text or "")

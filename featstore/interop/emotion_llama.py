@@ -19,7 +19,7 @@ from pathlib import Path
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.tables import read_list
 from emo.featstore.errors import UsageError
-from emo.featstore.interop.base import Found, Layout, Outgoing, Rejected, Shipment, Source
+from emo.featstore.interop.base import Export, Found, Layout, Outgoing, Rejected, Source
 from emo.featstore.interop.npy import list_npy, read_npy, write_npy
 from emo.featstore.spec import EncoderSpec
 
@@ -97,21 +97,21 @@ def name_there(spec: EncoderSpec, name: str | None) -> str:
     return name
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """Writes the folders; for clips of a dataset also a list per split, and the transcripts."""
     notes = [
         f"{each.spec.key} has {each.spec.dim} columns where Emotion-LLaMA's projections take {WIDTH}."
-        for each in shipment.features
+        for each in export.features
         if each.spec.dim != WIDTH
     ]
-    for feature in shipment.features:
+    for feature in export.features:
         if feature.rows()[1] == "float64":
             raise UsageError("Emotion-LLaMA cannot compute with float64 features.", "Choose float32.")
         write_npy(path / feature.name, feature)
-    absent = [name for name in MODALITY if name not in [each.name for each in shipment.features]]
+    absent = [name for name in MODALITY if name not in [each.name for each in export.features]]
     if absent:
         return [*notes, f"Its loader reads all three features: {' and '.join(absent)} must be put beside these."]
-    return [*notes, *_write_lists(path, shipment.features, shipment.clips.values())]
+    return [*notes, *_write_lists(path, export.features, export.clips.values())]
 
 
 def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import replacing
 from emo.featstore.interop import LAYOUTS
-from emo.featstore.interop.base import Layout, Outgoing, Shipment, plain_name
+from emo.featstore.interop.base import Export, Layout, Outgoing, plain_name
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
 
@@ -86,27 +86,10 @@ def export_features(
     all_of_them = clips if clips is not None else store.clips()
     known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}
     known, notes = _plain(known)
-    left_out: dict[str, str] = {}
-    going: list[Outgoing] = []
-    for name, wanted in asked.items():
-        spec = store.resolve(name)
-        try:
-            there = kind.name_there(spec, wanted)
-        except UsageError as error:
-            left_out[spec.key] = str(error)
-            continue
-        ids = list(known)
-        have = [ids[i] for i in np.flatnonzero(store.has(spec, ids)).tolist()]
-        if not have:
-            left_out[spec.key] = f"None of the {len(ids):,} clips has {spec.key}."
-            continue
-        if other := next((each for each in going if each.name == there), None):
-            text = f"{other.spec.key} and {spec.key} would both be called {there}."
-            raise UsageError(text, "Name the features to export, or give one another name.")
-        going.append(Outgoing(store, spec, there, have, dtype))
+    going, left_out = _chosen(store, kind, asked, list(known), dtype)
     if not going:
         raise UsageError(f"Nothing was exported. {' '.join(left_out.values())}".strip())
-    notes += _written(path, kind, Shipment(going, known))
+    notes += _written(path, kind, Export(going, known))
     return ExportReport(
         path=str(path),
         layout=kind.name,
@@ -119,6 +102,30 @@ def export_features(
         left_out=left_out,
         notes=notes,
     )
+
+
+def _chosen(
+    store: Store, layout: Layout, asked: Mapping[str, str | None], ids: list[str], dtype: str | None
+) -> tuple[list[Outgoing], dict[str, str]]:
+    """Return the features to write, and why each of the others is left out."""
+    left_out: dict[str, str] = {}
+    going: list[Outgoing] = []
+    for name, wanted in asked.items():
+        spec = store.resolve(name)
+        try:
+            there = layout.name_there(spec, wanted)
+        except UsageError as error:
+            left_out[spec.key] = str(error)
+            continue
+        have = [ids[i] for i in np.flatnonzero(store.has(spec, ids)).tolist()]
+        if not have:
+            left_out[spec.key] = f"None of the {len(ids):,} clips has {spec.key}."
+            continue
+        if other := next((each for each in going if each.name == there), None):
+            text = f"{other.spec.key} and {spec.key} would both be called {there}."
+            raise UsageError(text, "Name the features to export, or give one another name.")
+        going.append(Outgoing(store, spec, there, have, dtype))
+    return going, left_out
 
 
 def _layout(path: Path, layout: str, dtype: str | None) -> Layout:
@@ -146,8 +153,8 @@ def _plain(clips: Mapping[str, Clip]) -> tuple[dict[str, Clip], list[str]]:
     return plain, notes
 
 
-def _written(path: Path, layout: Layout, shipment: Shipment) -> list[str]:
+def _written(path: Path, layout: Layout, export: Export) -> list[str]:
     """Writes beside the path and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as built:
-        return list(layout.write(built, shipment))
+        return list(layout.write(built, export))

@@ -19,20 +19,20 @@ import numpy as np
 
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.base import (
+    Export,
     Found,
     Layout,
     Outgoing,
     Record,
     Rejected,
-    Shipment,
     Source,
     bad,
     checked,
+    from_note,
     kept_name,
     sort_places,
     times,
-    told_by,
-    told_of,
+    to_note,
 )
 from emo.featstore.storage.index import Array
 
@@ -89,7 +89,7 @@ def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Re
             _check_dtype(dataset)
             return Record(dataset[()], *times(dataset.attrs.get("t0_s", 0.0), dataset.attrs.get("hop_s")))
 
-    return Source(name, places, read, **{"feature": name} | told_by(group.attrs.get("emo"))), rejected
+    return Source(name, places, read, **{"feature": name} | from_note(group.attrs.get("emo"))), rejected
 
 
 def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
@@ -107,7 +107,7 @@ def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
             _check_dtype(data)
             return Record(data[offsets[i] : offsets[i + 1]], *times(np.nan_to_num(t0_s[i]), hop_s[i]))
 
-    return Source(name, places, read, **{"feature": name} | told_by(group.attrs.get("emo"))), rejected
+    return Source(name, places, read, **{"feature": name} | from_note(group.attrs.get("emo"))), rejected
 
 
 def _own(group: Any, name: str) -> Any:
@@ -130,13 +130,13 @@ def _check_dtype(dataset: Any) -> None:
     checked(np.empty(0, dataset.dtype))
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """One dataset per clip; utterances are `(D,)`."""
 
     with _creating(path) as (file, disk):
-        for feature in shipment.features:
+        for feature in export.features:
             group = file.create_group(feature.name)
-            group.attrs["emo"] = told_of(feature.spec)
+            group.attrs["emo"] = to_note(feature.spec)
             for clip, record in feature:
                 array = record.array[0] if feature.spec.level == "utt" else record.array
                 dataset = group.create_dataset(clip, data=array)
@@ -147,15 +147,15 @@ def write(path: Path, shipment: Shipment) -> Sequence[str]:
     return []
 
 
-def write_packed(path: Path, shipment: Shipment) -> Sequence[str]:
+def write_packed(path: Path, export: Export) -> Sequence[str]:
     """All rows of a feature in one dataset, and an index."""
     import h5py
 
     with _creating(path) as (file, disk):
-        for feature in shipment.features:
+        for feature in export.features:
             rows, dtype = feature.rows()
             group = file.create_group(feature.name)
-            group.attrs["emo"] = told_of(feature.spec)
+            group.attrs["emo"] = to_note(feature.spec)
             group["clips"] = np.array(feature.clips, h5py.string_dtype())
             group["offsets"] = np.concatenate([[0], np.cumsum(rows)])
             data = group.create_dataset("data", (int(rows.sum()), feature.spec.dim), dtype)

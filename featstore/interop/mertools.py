@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from emo.featstore.errors import UsageError
-from emo.featstore.interop.base import Found, Layout, Rejected, Shipment, Source, kept_name
+from emo.featstore.interop.base import Export, Found, Layout, Rejected, Source, kept_name
 from emo.featstore.interop.npy import holds_npy, list_npy, read_npy, write_npy
 from emo.featstore.spec import EncoderSpec
 
@@ -55,9 +55,9 @@ def name_there(spec: EncoderSpec, name: str | None) -> str:
     return name if found else f"{name}-{suffix}"
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """Writes what MERTools calls its features folder."""
-    for feature in shipment.features:
+    for feature in export.features:
         write_npy(path / feature.name, feature)
     return []
 

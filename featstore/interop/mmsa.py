@@ -21,18 +21,18 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
 from emo.featstore.interop.base import (
+    Export,
     Found,
     Layout,
     Outgoing,
     Record,
     Rejected,
-    Shipment,
     Source,
     bad,
     checked,
+    from_note,
     sort_places,
-    told_by,
-    told_of,
+    to_note,
 )
 from emo.featstore.pickles import Damaged, Refused, read_pickle
 from emo.featstore.reading import read_bytes
@@ -96,7 +96,7 @@ def _source(name: str, splits: Mapping[str, Any], note: Any) -> tuple[Source, li
         ]
     places, unusable = sort_places(name, found)
     fields = {"feature": name, "level": "utt" if utterances else "frame", "modality": MODALITIES[name]}
-    return Source(name, places, _read, **fields | told_by(note)), rejected + unusable
+    return Source(name, places, _read, **fields | from_note(note)), rejected + unusable
 
 
 def _lengths(name: str, parts: Mapping[str, Any], n: int) -> list[int] | None:
@@ -137,15 +137,15 @@ def name_there(spec: EncoderSpec, name: str | None) -> str:
     return name
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """Writes the pickle; clips without valence, or of no split that MMSA knows, are left out and counted."""
-    absent = [name for name in MODALITIES if name not in [each.name for each in shipment.features]]
+    absent = [name for name in MODALITIES if name not in [each.name for each in export.features]]
     if absent:
         raise UsageError(f"MMSA's loader reads audio, vision and text; there is no {' and no '.join(absent)}.")
-    whole = set.intersection(*(set(each.clips) for each in shipment.features))
+    whole = set.intersection(*(set(each.clips) for each in export.features))
     splits: dict[str, list[tuple[Clip, float]]] = {"train": [], "valid": [], "test": []}
     left = 0
-    for clip in shipment.clips.values():
+    for clip in export.clips.values():
         split = next((there for here, there in SPLITS.items() if split_name(clip.split).startswith(here)), None)
         if split and clip.id in whole and clip.label is not None and clip.label.valence is not None:
             splits[split].append((clip, clip.label.valence))
@@ -157,8 +157,8 @@ def write(path: Path, shipment: Shipment) -> Sequence[str]:
     notes = [f"Split {name} has no clip; MMSA's loader wants some." for name, clips in splits.items() if not clips]
     if left:
         notes.append(f"{left:,} clips are left out: they lack a feature, a valence, or a split that MMSA knows.")
-    table: dict[str, Any] = {name: _split(clips, shipment.features) for name, clips in splits.items()}
-    table[NOTES] = {each.name: told_of(each.spec) for each in shipment.features}
+    table: dict[str, Any] = {name: _split(clips, export.features) for name, clips in splits.items()}
+    table[NOTES] = {each.name: to_note(each.spec) for each in export.features}
     with open(path, "xb") as file:
         pickle.dump(table, file, protocol=4)
     return notes

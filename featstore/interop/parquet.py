@@ -19,19 +19,19 @@ import numpy as np
 from emo.featstore.errors import UsageError
 from emo.featstore.install import install_command
 from emo.featstore.interop.base import (
+    Export,
     Found,
     Layout,
     Outgoing,
     Record,
     Rejected,
-    Shipment,
     Source,
     bad,
+    from_note,
     kept_name,
     sort_places,
     times,
-    told_by,
-    told_of,
+    to_note,
 )
 from emo.featstore.storage.index import Array
 
@@ -73,7 +73,7 @@ def find(path: Path, files: ExitStack) -> Found | None:
     for name, found in places.items():
         good, unusable = sort_places(name, found)
         read = _Reader(name).read
-        sources.append(Source(name, good, read, **{"feature": name} | told_by(notes[name])))
+        sources.append(Source(name, good, read, **{"feature": name} | from_note(notes[name])))
         rejected += unusable
     if rejected and not sources:
         raise UsageError(f"{path} cannot be read: {rejected[0].sentence}", "Copy it again.")
@@ -151,15 +151,15 @@ def _array(values: Any) -> Array:
     return np.asarray(rows.to_numpy(zero_copy_only=False)).reshape(len(values), -1)
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """Writes a folder that `load_dataset` reads."""
     pa, parquet = _pyarrow()
-    columns = [_Column(each) for each in shipment.features]
+    columns = [_Column(each) for each in export.features]
     fields = [pa.field("clip", pa.string()), *(field for column in columns for field in column.fields())]
-    notes = {each.name: told_of(each.spec) for each in shipment.features}
+    notes = {each.name: to_note(each.spec) for each in export.features}
     schema = pa.schema(fields, metadata={NOTES: json.dumps(notes)})
-    have = set().union(*(each.clips for each in shipment.features))
-    clips = [clip for clip in shipment.clips if clip in have]
+    have = set().union(*(each.clips for each in export.features))
+    clips = [clip for clip in export.clips if clip in have]
     sizes = np.cumsum([sum(column.size_bytes(clip) for column in columns) for clip in clips])
     cuts = np.flatnonzero(np.diff(sizes // BLOCK_BYTES)) + 1
     file = path / FILE

@@ -14,18 +14,18 @@ from typing import Any
 
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.interop.base import (
+    Export,
     Found,
     Layout,
     Outgoing,
     Record,
     Rejected,
-    Shipment,
     Source,
     bad,
+    from_note,
     kept_name,
     sort_places,
-    told_by,
-    told_of,
+    to_note,
 )
 
 SUFFIX = ".safetensors"
@@ -68,20 +68,20 @@ def _open(path: Path, files: ExitStack) -> tuple[Source, list[Rejected]]:
         t0_s, hop_s = moments.get(name, (0.0, None))
         return Record(file.get_tensor(name), t0_s, hop_s)
 
-    return Source(path.stem, places, read, **{"feature": path.stem} | told_by(notes.get("emo"))), rejected
+    return Source(path.stem, places, read, **{"feature": path.stem} | from_note(notes.get("emo"))), rejected
 
 
-def write(path: Path, shipment: Shipment) -> Sequence[str]:
+def write(path: Path, export: Export) -> Sequence[str]:
     """Writes a folder of files."""
     path.mkdir()
-    for feature in shipment.features:
+    for feature in export.features:
         _write(path / f"{feature.name}{SUFFIX}", feature)
     return []
 
 
 def _write(path: Path, feature: Outgoing) -> None:
     """Streams the tensors into a file and puts the header before them: the library wants all of them in memory."""
-    header: dict[str, Any] = {"__metadata__": {"emo": told_of(feature.spec)}}
+    header: dict[str, Any] = {"__metadata__": {"emo": to_note(feature.spec)}}
     moments = {}
     end = 0
     data = path.with_suffix(".data")

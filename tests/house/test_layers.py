@@ -25,7 +25,6 @@ THE_LOOP = ("train/llm/tune.py:tune", 100)  # one step of training is read in on
 # What still breaks a rule: take out what is mended, add nothing.
 CIRCLES: set[tuple[str, ...]] = set()
 LONG_FUNCTIONS = {
-    "featstore/interop/exporter.py:export_features",
     "extract/compare/rerun.py:experiment",
     "train/llm/data.py:load_examples",
     "train/llm/emotion_llama/exchange.py:import_run",
