@@ -28,7 +28,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
 from emo.train.features import Missing, find_present, trained_splits
-from emo.train.heads.folds import make_folds
+from emo.train.heads.folds import group_clips, make_folds
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.recipe import CLIPS, FIELDS, FeatureKeys, SourceKeys, Task, TuneRecipe
 
@@ -197,6 +197,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
 
     left_out: dict[str, list[str]] = {}
     silent: list[str] = []
+    note = ""
     names = sorted(set().union(*answers.values()))
     chosen_validation = _split_clips(clips, recipe)
     train: list[Example] = []
@@ -218,7 +219,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
             train.append(example)
     validation = [Example(name, transcript(name), label) for name, label in chosen_validation.items()]
     if recipe.validation.split is None and recipe.validation.holdout:
-        train, validation = _hold_out(train, recipe)
+        train, validation, note = _hold_out(train, recipe, by_id)
     elif recipe.validation.limit and len(validation) > recipe.validation.limit:
         chosen = _pick([example.label for example in validation], recipe.validation.limit, recipe)
         validation = [validation[i] for i in chosen]
@@ -234,7 +235,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
             f"{len(silent)} clips have no {recipe.data.language} transcript: {some_of(silent)}.",
             "Train them with an empty sentence (missing_transcript: empty), or leave them out (skip).",
         )
-    notes = []
+    notes = [note] if note else []
     if silent:
         notes.append(f"{len(silent)} clips have no transcript; their prompts hold an empty sentence.")
     for reason, lost in left_out.items():
@@ -312,25 +313,48 @@ def _split_clips(clips: Sequence[Clip], recipe: TuneRecipe) -> dict[str, str]:
     return cast(dict[str, str], found)
 
 
-def _hold_out(examples: list[Example], recipe: TuneRecipe) -> tuple[list[Example], list[Example]]:
-    """Set a part of the labelled examples aside."""
+def _hold_out(
+    examples: list[Example], recipe: TuneRecipe, by_id: Mapping[str, Clip]
+) -> tuple[list[Example], list[Example], str]:
+    """Set a part of the labelled examples aside: whole speakers, dialogues and sessions, as far as these are known.
+
+    Returns:
+        Examples to train on, examples to validate on, and what must be said of the choice; empty for nothing.
+    """
     labelled = [i for i, example in enumerate(examples) if example.label in recipe.scored]
     size = math.floor(len(labelled) * recipe.validation.holdout)
     size = min(size, recipe.validation.limit or size)
     if size == 0:
-        return examples, []
-    held = {labelled[i] for i in _pick([examples[i].label for i in labelled], size, recipe)}
+        return examples, [], ""
+    groups = group_clips([by_id.get(e.name, Clip(e.name)) for e in examples], recipe.validation.fold_by)
+    of = groups.take(np.array(labelled))
+    if of is None or len(np.unique(of)) < 2:
+        held = {labelled[i] for i in _pick([examples[i].label for i in labelled], size, recipe)}
+        train = [example for i, example in enumerate(examples) if i not in held]
+        return train, [example for i, example in enumerate(examples) if i in held], groups.note
+    rows = _pick([examples[i].label for i in labelled], size, recipe, of)
+    train = [
+        e for e, group in zip(examples, groups.take(np.arange(len(examples))), strict=True) if group not in of[rows]
+    ]
+    validation = [examples[labelled[i]] for i in rows]
+    if (limit := recipe.validation.limit) and len(validation) > limit:
+        validation = [validation[i] for i in _pick([example.label for example in validation], limit, recipe)]
+    what = " and one ".join(groups.by)
     return (
-        [example for i, example in enumerate(examples) if i not in held],
-        [example for i, example in enumerate(examples) if i in held],
+        train,
+        validation,
+        f"Validation holds out all clips of one {what}: {len(np.unique(of[rows]))} groups of them.",
     )
 
 
-def _pick(labels: Sequence[str | None], size: int, recipe: TuneRecipe) -> list[int]:
-    """About `size` positions and never more, evenly over the emotions, as a function of the seed."""
+def _pick(labels: Sequence[str | None], size: int, recipe: TuneRecipe, groups: np.ndarray | None = None) -> list[int]:
+    """About `size` positions, evenly over the emotions, as a function of the seed; never more, unless groups are so."""
     index = {label: i for i, label in enumerate(recipe.scored)}
     emotion = np.array([index[cast(str, label)] for label in labels])
-    return cast(list[int], make_folds(emotion, math.ceil(len(labels) / size), recipe.seed)[-1].tolist())
+    folds = math.ceil(len(labels) / size)
+    if groups is not None:
+        folds = min(folds, len(np.unique(groups)))
+    return cast(list[int], make_folds(emotion, folds, recipe.seed, groups=groups)[-1].tolist())
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from emo.train.features import Missing
+from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
 
 Task = Literal["emotion", "reason", "reason_v2", "description"]
@@ -79,6 +80,7 @@ class ValidationKeys(Keys):
 
     split: str | None = None
     holdout: float = Field(default=0.1, ge=0, le=0.5)
+    fold_by: FoldBy = "speaker"
     every: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)
     metric: Literal["f1_weighted", "f1_macro", "accuracy", "uar"] = "f1_weighted"

@@ -54,7 +54,8 @@ from emo.train.runs import Run, load_run, split_counts, utc
 
 _DROPOUT = 3  # stream of random numbers, apart from those of data.py
 # They change nothing of what is learned: a run may go on with others.
-FREE = {"parallel", "recompute", "tensorboard", "log_every", "checkpoint"}
+FREE: dict[str, Any] = dict.fromkeys(("parallel", "recompute", "tensorboard", "log_every", "checkpoint"), True)
+FREE["validation"] = {"fold_by"}  # who is held out is in the digest of the data
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,26 @@ def test_the_holdout_is_even_over_emotions_and_never_trained_on(tmp_path: Path) 
     assert len(few.train) == 56
 
 
+def test_the_holdout_takes_whole_speakers_where_they_are_known(tmp_path: Path) -> None:
+    clips = [replace(clip, speaker=f"s{i % 12}") for i, clip in enumerate(many())]
+    who = {clip.id: clip.speaker for clip in clips}
+    found = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=clips)
+    held, left = ({who[e.name] for e in part} for part in (found.validation, found.train))
+    assert len(held) in (2, 3)
+    assert held.isdisjoint(left)
+    assert held | left == set(who.values())
+    assert f"Validation holds out all clips of one speaker: {len(held)} groups of them." in found.notes
+    few = examples(tmp_path, "validation.holdout=0.2", "validation.limit=4", clips=clips)
+    assert len(few.validation) <= 4
+    assert {who[e.name] for e in few.validation}.isdisjoint({who[e.name] for e in few.train})
+    free = examples(
+        tmp_path, "validation.holdout=0.2", "validation.limit=null", "validation.fold_by=random", clips=clips
+    )
+    plain = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many())
+    assert [e.name for e in free.validation] == [e.name for e in plain.validation]
+    assert any("Folds are random" in note for note in free.notes)
+
+
 def test_choosing_on_a_test_split_is_said(tmp_path: Path) -> None:
     found = examples(tmp_path, "validation.split=test3")
     assert [e.name for e in found.validation] == ["t"]
