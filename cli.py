@@ -77,9 +77,7 @@ def main() -> None:
     """Entry point: one clear sentence and an exit code for whatever goes wrong."""
     from emo.featstore.errors import EmoError
 
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its number, not a traceback
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _speak_any_language()
     try:
         app()
     except EmoError as error:
@@ -96,6 +94,20 @@ def main() -> None:
             raise
         print(f"emo: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(4)
+
+
+def _speak_any_language() -> None:
+    """Make sure that no file name and no label stops the command, whatever the locale.
+
+    In a locale that is not UTF-8, names of files would be read as other letters than the label files have: the command
+    starts again in Python's UTF-8 mode. A terminal or file that cannot hold a letter gets its number instead.
+    """
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and "PYTHONUTF8" not in os.environ:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------------------
@@ -122,7 +134,9 @@ def _draw(page: Any, json: bool = False) -> None:
         def plain(thing: Any) -> Any:
             return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
 
-        print(jsonlib.dumps(page.value, ensure_ascii=False, default=plain))
+        letters = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        text = jsonlib.dumps(page.value, ensure_ascii=not letters, default=plain)
+        print(text.encode(errors="backslashreplace").decode())
     else:
         from rich.console import Console
 

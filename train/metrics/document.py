@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from emo import __version__
-from emo.featstore.files import write_atomic, write_json
+from emo.featstore.errors import UsageError
+from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
+from emo.featstore.text import whole_text
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Picture:
 
 
 Part = Table | Picture
+_SPEAKING = re.compile(r"[|<>\[\]`&\\]|!(?=\[)")
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b2533; --soft: #5a6472; --line: #e4e8ee; --blue: #2f6db5; }
@@ -72,16 +77,20 @@ def write_parts(
     folder: Path, value: Any, title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Part]
 ) -> list[Path]:
     """Write metrics.json, report.md, report.html and the pictures; files of an earlier report are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, bytes | str] = {
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a name of 300 letters, a file in the way
+        raise UsageError(f"No report can be written to {str(folder)[:200]!r}: {error}.", "Name a folder.") from error
+    texts = {
+        "metrics.json": json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "report.md": _markdown(title, verdict, sentences, parts),
         "report.html": _html(title, verdict, sentences, parts),
-        **{part.name: part.png for part in parts if isinstance(part, Picture)},
     }
-    write_json(folder / "metrics.json", value)
+    pictures = {part.name: part.png for part in parts if isinstance(part, Picture)}
+    files: dict[str, bytes | str] = {name: whole_text(text) for name, text in texts.items()} | pictures
     for name, data in files.items():
         write_atomic(folder / name, data)
-    return [folder / "metrics.json", *(folder / name for name in files)]
+    return [folder / name for name in files]
 
 
 def cell(value: Any) -> str:
@@ -90,22 +99,24 @@ def cell(value: Any) -> str:
 
 
 def _markdown(title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Part]) -> str:
-    lines = [f"# {title}", "", verdict, "", *(f"- {sentence}" for sentence in sentences), ""]
+    lines = [f"# {_plain(title)}", "", _plain(verdict), "", *(f"- {_plain(sentence)}" for sentence in sentences), ""]
     for part in parts:
         table = part if isinstance(part, Table) else part.table
         if part.title != title:
-            lines += [f"## {part.title}", ""]
+            lines += [f"## {_plain(part.title)}", ""]
         if table is not None:
             rows = [[_plain(cell(each)) for each in row] for row in (table.columns, *table.rows)]
             text = ["| " + " | ".join(row) + " |" for row in rows]
             lines += [text[0], "|---" * len(table.columns) + "|", *text[1:], ""]
         if isinstance(part, Picture):
-            lines += [f"![{part.title.lower()}]({part.name})", ""]
+            lines += [f"![{_plain(part.title.lower())}]({part.name})", ""]
     return "\n".join(lines)
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """Return text that Markdown shows as it is: no HTML, no links, no pictures, on one line."""
+    text = "".join(each if each.isprintable() else " " for each in text)
+    return _SPEAKING.sub(r"\\\g<0>", " ".join(text.split())).replace("://", ":\u200b//").replace("www.", "www\u200b.")
 
 
 def _html(title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Part]) -> str:

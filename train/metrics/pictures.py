@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from emo.featstore.text import whole_text
 from emo.train.metrics.compare import Intervals
 from emo.train.metrics.labels import Score
 
@@ -112,8 +113,13 @@ def _figure(height_in: float, rows: list[int] | None = None) -> tuple[Any, Any]:
 
 
 def _png(figure: Any, axes: Any, head: str, foot: str) -> bytes:
+    from matplotlib.text import Text
+
     axes.set_title(head, fontsize=9.5, loc="left", color=SOFT, pad=10)
-    figure.supxlabel(foot, fontsize=7, color=SOFT, wrap=True, x=0.01, ha="left")
+    for each in figure.findobj(Text):
+        each.set_parse_math(False)  # a dollar sign in a label is no formula
+    plain = whole_text(foot).replace("$", r"\$")
+    figure.supxlabel(plain, fontsize=7, color=SOFT, wrap=True, x=0.01, ha="left")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

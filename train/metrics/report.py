@@ -10,6 +10,7 @@ import numpy as np
 
 from emo.featstore.clip import Label
 from emo.featstore.page import Page, Table
+from emo.featstore.text import whole_text
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import Intervals, intervals
 from emo.train.metrics.document import Part, Picture, cell, write_parts
@@ -199,7 +200,7 @@ def write_report(
     Returns:
         The files written.
     """
-    found = intervals(score)
+    title, found = whole_text(title), intervals(score)
     sentences = list(dict.fromkeys([*notes, *remarks(score), _ends(found)]))
     foot = " · ".join([title, *notes[:1]])
     parts: list[Part] = [_tables(score, found, title)[0], *score_pictures(score, found, foot)]

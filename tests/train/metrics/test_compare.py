@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, recall_score
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.train.answers import Prediction
-from emo.train.metrics.compare import compare, comparison_page, intervals
+from emo.train.metrics.compare import _resample, compare, comparison_page, intervals
 from emo.train.metrics.labels import label_set, score
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -130,6 +130,24 @@ def test_an_interval_of_one_score_is_what_scikit_learn_finds_on_the_same_resampl
         interval = found.recall["sad"] if name == "sad" else getattr(found, name)
         assert (interval.low, interval.high) == pytest.approx(np.nanpercentile(each, [2.5, 97.5]), abs=1e-12)
         assert interval.low < interval.value < interval.high
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_a_resample_of_an_odd_number_of_clips_has_as_many(n: int) -> None:
+    """A resample has n clips, no fewer: what is right of them are n-ths, and the ends are known for one clip in n."""
+    y, right = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
+    right[0] = -1  # one clip is wrong
+    support, answered, hits = _resample(y, [right], 1, 2000, seed=1)
+    assert set(support.ravel()) == {n}
+    assert np.array_equal(answered, hits)
+    assert hits.max() <= n
+    assert (hits == hits.round()).all()
+    assert hits.mean() / n == pytest.approx((n - 1) / n, abs=0.03)
+    found = intervals(score({f"c{i}": Label("sad") for i in range(n)}, {f"c{i}": Prediction("sad") for i in range(n)}))
+    assert (found.accuracy.low, found.accuracy.high) == (1, 1)
+    if n > 1:
+        steps = {round(each * n, 9) % 1 for each in (hits / n).ravel()}
+        assert steps == {0.0}
 
 
 def test_a_perfect_score_has_no_width_and_a_class_without_truth_no_recall() -> None:

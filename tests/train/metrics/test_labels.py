@@ -58,6 +58,20 @@ def test_numbers_equal_scikit_learn(seed: int, policy: str) -> None:
     assert result.unparsed == sum(word not in WORDS for word in p)
 
 
+@pytest.mark.parametrize(("answer", "f1"), [("sad", 1.0), ("happy", 0.0)])
+def test_a_class_of_one_clip_has_an_f1(answer: str, f1: float) -> None:
+    """Support 1 is support: three clips right, and one clip of its class right or wrong."""
+    result = score(truth_of("happy", "happy", "happy", "sad"), said("happy", "happy", "happy", answer), "strict")
+    assert result.per_class["sad"]["f1"] == f1
+    assert result.per_class["sad"]["support"] == 1
+    assert result.per_class["sad"]["recall"] == f1
+    happy = 1.0 if answer == "sad" else 2 * 3 / (3 + 4)
+    assert result.f1_weighted == pytest.approx((3 * happy + f1) / 4, abs=1e-12)
+    assert result.uar == (1 + f1) / 2
+    alone = score(truth_of("sad"), said("sad"), "strict")
+    assert (alone.f1_weighted, alone.f1_macro, alone.uar, alone.per_class["sad"]["f1"]) == (1.0, 1.0, 1.0, 1.0)
+
+
 def test_official_takes_the_last_word_exactly() -> None:
     for answer, label in {
         "sad": "sad",

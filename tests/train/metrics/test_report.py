@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from emo.featstore.clip import Label
+from emo.featstore.errors import UsageError
 from emo.train.metrics.labels import Prediction, Score, score
 from emo.train.metrics.report import (
     class_rows,
@@ -172,3 +173,33 @@ def test_the_reliability_curve_compares_confidence_with_what_is_right() -> None:
     }
     assert reliability(TRUTH, doubled)["bins"] == found["bins"]  # type: ignore[index]
     assert reliability(TRUTH, {"a": Prediction("sad")}) is None
+
+
+EVIL = (
+    *("<script>alert(1)</script>", "[click](javascript:alert(1))", "![x](http://evil.example/x.png)", "&lt;b&gt;"),
+    *("<http://evil.example>", "http://evil.example", "www.evil.example", "a|b`c", "\u202egnp.exe", "two\nlines"),
+    *("\ud83d", "$x^$"),
+)
+
+
+def test_no_report_carries_markup_or_links_of_names_and_answers(tmp_path: Path) -> None:
+    truth = {f"{i} {evil}": Label("sad") for i, evil in enumerate(EVIL)}
+    said = {f"{i} {evil}": Prediction(f"happy {evil}") for i, evil in enumerate(EVIL)}
+    for each in EVIL:
+        write_report(score(truth, said, "strict"), tmp_path, f"Title {each}", [f"Note {each}"], truth, said)
+        page = Requests((tmp_path / "report.html").read_text())
+        assert (page.found, page.images) == ([], 2)
+        text = (tmp_path / "report.md").read_text()
+        assert not re.search(r"(?<!\\)<", text)  # every sign that could begin HTML is escaped
+        assert set(re.findall(r"(?<!\\)\]\(([^)]*)\)", text)) == {"confusion.png", "classes.png"}
+        assert "://" not in text
+        assert "www.evil" not in text
+        assert all(line.isprintable() for line in text.split("\n") if "\u200b" not in line)
+        json.loads((tmp_path / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "file/below", "zero\0byte"])
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="No report can be written to"):
+        write_report(example(), tmp_path / name)

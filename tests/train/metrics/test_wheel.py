@@ -71,6 +71,14 @@ def test_a_hit_rate_is_bought_by_naming_everything_and_the_mscore_tells() -> Non
     assert "neither accuracy nor F1" in " ".join(map(str, page.parts))
 
 
+def test_the_mscore_counts_only_answers_of_the_label_set() -> None:
+    """`glad` has a place on the wheel (happy) and is no label here: it costs nothing; `rage` is a hit."""
+    only_mad = hit_rate({"a": ["furious"], "b": ["furious"]}, {"a": ["rage", "glad"], "b": ["glad"]}, SMALL)
+    assert (only_mad.hit_rate, only_mad.mscore) == (0.5, 0.5)
+    both = hit_rate({"a": ["furious"], "b": ["glad"]}, {"a": ["rage", "glad"], "b": ["glad"]}, SMALL)
+    assert (both.hit_rate, both.mscore) == (1.0, 0.75)
+
+
 def test_the_hit_rate_skips_labels_without_a_place_and_refuses_sets() -> None:
     found = hit_rate({"a": ["furious"], "b": ["neutral"]}, {"a": ["rage"], "b": ["glad"]}, SMALL)
     assert (found.n, found.wheels["wheel1"]["n"]) == (2, 1)
