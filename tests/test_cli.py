@@ -393,3 +393,35 @@ def test_a_terminal_without_a_character_gets_its_number_and_no_traceback(
         done = emo(*words, cwd=tmp_path, env=env)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == (2 if "空" in words else 0)
+
+
+def test_json_of_any_label_is_json_in_any_encoding(emo: Emo, tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text("name,label\n空,fröhlich\nb,高兴\n", encoding="utf-8")
+    (tmp_path / "p.csv").write_text("name,prediction\n空,fröhlich\nb,高兴\n", encoding="utf-8")
+    words = ("score", "truth.csv", "--predictions", "p.csv", "--json")
+    plain = emo(*words, cwd=tmp_path)
+    assert json.loads(plain.stdout)["labels"] == ["fröhlich", "高兴"]
+    for encoding in ("ascii", "latin-1"):
+        found = emo(*words, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+        assert (found.returncode, found.stderr) == (0, "")
+        assert json.loads(found.stdout) == json.loads(plain.stdout)
+
+
+def test_a_locale_of_other_letters_finds_clips_by_their_names(emo: Emo, tmp_path: Path) -> None:
+    """Where the locale is Latin-1, Python would read the name of a Chinese file as other letters than its label's."""
+    locale = tmp_path / "locales" / "en_US.ISO-8859-1"
+    locale.parent.mkdir()
+    made = shutil.which("localedef") and subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(locale)], capture_output=True
+    )
+    if not made or not locale.exists():
+        pytest.skip("localedef cannot make a Latin-1 locale here")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "空.mp4").write_bytes(b"")
+    (tmp_path / "clips" / "labels.csv").write_text("name,label\n空,高兴\n", encoding="utf-8")
+    (tmp_path / "emo.toml").write_text('[store]\npath = "f.emo"\n[data.mine]\nroot = "clips"\nkind = "folder"\n')
+    env = {"LOCPATH": str(locale.parent), "LC_ALL": "en_US.ISO-8859-1"}
+    found = emo("data", "counts", "--json", cwd=tmp_path, env=env)
+    assert found.returncode == 0, found.stderr
+    (counts,) = json.loads(found.stdout)
+    assert (counts["splits"][0]["present"], counts["splits"][0]["labels"]) == (1, {"高兴": 1})
