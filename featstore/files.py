@@ -51,7 +51,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         WriteError: The disk is full or refuses.
     """
     with replacing(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        # half a character, as in a path that is not UTF-8, becomes its escape, which JSON reads back
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -27,9 +27,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"{path} is no regular file but a pipe or a device.", "Copy its content into a file.")
-            return file.read()
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read() if regular else b""
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist.") from None
     except IsADirectoryError:
@@ -40,6 +39,9 @@ def read_bytes(path: Path) -> bytes:
         raise UsageError(f"{str(path)!r} cannot be the name of a file: {error}.") from error
     except MemoryError as error:
         raise UsageError(f"{path} is too large to be read into memory.") from error
+    if not regular:
+        raise UsageError(f"{path} is no regular file but a pipe or a device.", "Copy its content into a file.")
+    return data
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -120,8 +122,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: As `read_bytes`, or it is not UTF-8 or not TOML.
     """
+    data = read_bytes(path)
     try:
-        return tomllib.loads(read_bytes(path).decode("utf-8-sig"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:

@@ -375,8 +375,9 @@ def _npy_object(data: bytes) -> object:
 
 
 def _open_npz(path: Path) -> zipfile.ZipFile:
+    data = read_bytes(path)
     try:
-        return zipfile.ZipFile(io.BytesIO(read_bytes(path)))
+        return zipfile.ZipFile(io.BytesIO(data))
     except DAMAGE as error:
         raise UsageError(f"{path} is not an npz file: {error}.", "Copy or download it again.") from error
 

@@ -20,6 +20,7 @@ from emo.featstore.storage.index import Array
 from emo.featstore.storage.store import Store
 
 FLOATS = {np.dtype(name): name for name in ("float16", "float32", "float64")}  # dtype.name is slow
+MAX_NAME_BYTES = 240  # 255 on every usual file system, with room for a suffix
 _NO_NAME = re.compile(r"[/\\\x00-\x1f]")
 
 
@@ -185,11 +186,13 @@ def plain_name(name: str) -> str:
     """A clip id as it is compared, if it can be one on every side.
 
     Raises:
-        MediaError: It is empty or no plain file name.
+        MediaError: It is empty, no plain file name, or longer than a file's name can be.
     """
     plain = normal_name(name)
     if plain in ("", ".", "..") or _NO_NAME.search(plain):
         raise bad("bad-name", f"The name {name!r} cannot be a clip id: it is empty or holds a path separator.")
+    if len(plain.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        raise bad("bad-name", f"The name {name[:40]!r}... cannot be a clip id: it is too long for the name of a file.")
     return plain
 
 

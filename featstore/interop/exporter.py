@@ -147,7 +147,10 @@ def _plain(clips: Mapping[str, Clip]) -> tuple[dict[str, Clip], list[str]]:
     for clip in clips.values():
         try:
             plain_name(clip.id)
+            clip.id.encode()
             plain[clip.id] = clip
+        except UnicodeEncodeError:
+            notes.append(f"Left out: The name {clip.id!r} holds half a character, which no file can hold.")
         except MediaError as error:
             notes.append(f"Left out: {error.message}")
     return plain, notes

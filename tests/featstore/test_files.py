@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -89,3 +90,9 @@ def test_nobody_else_renames_a_temporary_file() -> None:
                 ast.unparse(each.func) for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)
             ]
             assert not {"os.replace", "os.rename", "os.fsync"} & set(calls), f"{name}: use emo.featstore.files"
+
+
+def test_half_a_character_becomes_its_escape_which_json_reads_back(tmp_path: Path) -> None:
+    value = {"path": "caf\udce9.mp4", "name": "\ud800"}
+    write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == value

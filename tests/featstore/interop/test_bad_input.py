@@ -345,3 +345,24 @@ def test_hdf5_to_a_disk_of_one_megabyte(layout: str, lab: Any, tmp_path: Path, s
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{path} cannot be written: No space left on device. Free some space and run again.\n"
     assert not list(small_disk.iterdir())
+
+
+@pytest.mark.parametrize("layout", ["emotion-llama", "mertools", "hdf5", "hdf5-packed", "safetensors", "parquet"])
+def test_names_that_no_file_can_hold_are_left_out_of_an_export_and_said(
+    layout: str, source: Any, tmp_path: Path
+) -> None:
+    from emo.featstore.interop import LAYOUTS
+    from emo.featstore.interop.exporter import export_features
+
+    spec = source.store.resolve("HL-UTT")
+    names = ["x" * 300, "half \ud800", "not utf-8 \udce9"]
+    with source.store.writer() as writer:
+        for i, name in enumerate(names):
+            writer.clip(name, f"{i + 90:032x}")
+            writer.add(spec, f"{i + 90:032x}", np.ones((1, spec.dim), np.float32))
+    source.store.refresh()
+    path = tmp_path / f"out{''.join(LAYOUTS[layout].suffixes[:1])}"
+    report = export_features(source.store, path, layout, ["HL-UTT"])
+    assert sum(note.startswith("Left out: The name ") for note in report.notes) == len(names)
+    assert "\n".join(report.notes).encode()
+    assert import_features(Store.create(tmp_path / "back.emo"), path).rejected == []
