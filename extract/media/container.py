@@ -9,11 +9,11 @@ What the numbers are equal to, and tested against (`tests/extract/media`):
 - frames: `ffmpeg -i IN -pix_fmt rgb24`, bit for bit, 10 bit and interlaced video included. Where pixels are not square
   by more than 1 %, frames have the shape that a player shows: `-vf scale=W:H` with its width;
 - times of frames: the best effort of ffprobe, except that they never run backwards;
-- audio: `ffmpeg -i IN -ac 1 -ar 16000 OUT.wav` of FFmpeg 4 to 8: as many samples, and within one step of 16 bits (bit
-  for bit where the codec is lossless; lossy decoders round differently from version to version). Encoder delay is
-  skipped, and the last packet of an mp4's sound is kept whole, which `Reading(sound_tail="trim")` cuts at the edit list
-  as FFmpeg 9 does. One thing is not ffmpeg's: where time stamps leave a gap of 0.1 s or more, which ffmpeg closes up,
-  there is silence, so that everything after it keeps its time.
+- audio: `ffmpeg -i IN -ac 1 -ar 16000 OUT.wav` of FFmpeg 4 to 8: as many samples, and within three steps of 16 bits
+  (decoders and the resampler round differently from version to version). Encoder delay is skipped, and the last packet
+  of an mp4's sound is kept whole, which `Reading(sound_tail="trim")` cuts at the edit list as FFmpeg 9 does. One
+  thing is not ffmpeg's: where time stamps leave a gap of 0.1 s or more, which ffmpeg closes up, there is silence, so that
+  everything after it keeps its time.
 
 This is the one border to FFmpeg: whatever goes wrong beyond it ends in a `MediaError`.
 """
@@ -37,14 +37,15 @@ from av.stream import Disposition
 from emo.extract.media.picture import Clock, Rgb
 from emo.extract.media.reading import Reading
 from emo.extract.media.sound import Sound, too_long, trimmed
-from emo.extract.media.whole import is_clip, missing_bytes, picture_in_mp4, states_duration, what_else
+from emo.extract.media.whole import announced_samples, is_clip, missing_bytes, picture_in_mp4, what_else
 from emo.featstore.errors import MediaError
 
 # Containers that hold a clip. Anything else that FFmpeg would open (text as ANSI art, play lists that name other files,
 # image sequences, devices) is not a clip, whatever its name says.
 CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,mxf,ogg,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,amr"
-# Up to this much may be missing at the end before a clip counts as cut off: durations in headers are rounded.
+# Up to this much may be missing at the end of the frames before a clip counts as cut off: rates are rounded.
 _SLACK_S = 0.2
+_SLACK_COUNTED_S = 0.03  # where the header counts samples of sound: a frame of an mp3
 _MAX_PIXELS = 100_000_000  # of one frame; 8K video has 33 million
 
 # What PyAV raises where FFmpeg, or what FFmpeg found in a file, does not suit it.
@@ -109,14 +110,16 @@ class Media:
             `constant-sound` (both known once the sound is decoded).
     """
 
-    def __init__(self, path: Path, container: InputContainer, reading: Reading, threads: int, exact: bool) -> None:
+    def __init__(
+        self, path: Path, container: InputContainer, reading: Reading, threads: int, counted: int | None
+    ) -> None:
         self._path, self._container, self._reading = path, container, reading
         self._video, self._audio = _video_stream(container), _audio_stream(container, reading.audio_track)
         if self._video is not None:
             self._video.codec_context.thread_count = threads
             self._video.codec_context.thread_type = "SLICE" if threads == 1 else "AUTO"
         self._origin_s = (container.start_time or 0) / 1_000_000
-        self._packets = self._demux(exact)
+        self._packets = self._demux(counted)
         self._video, self._audio = (s if s and s.index in self._packets else None for s in (self._video, self._audio))
         self._samples: np.ndarray | None = None
         self._started = False
@@ -203,18 +206,19 @@ class Media:
             audio_tracks=tracks,
         )
 
-    def _demux(self, exact: bool) -> dict[int, list[Any]]:
+    def _demux(self, counted: int | None) -> dict[int, list[Any]]:
         """All packets by stream index, after checks that the file is whole and not too long.
 
         Args:
-            exact: The header states the duration of what is read.
+            counted: Samples of sound that the header counts.
         """
         streams = [stream for stream in (self._video, self._audio) if stream is not None]
         packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
         limit_s, stated = self._reading.max_minutes * 60, self._container.duration
         with _border(self._path, "truncated", "its packets cannot be read"):
             for packet in self._container.demux(streams) if streams else ():
-                if packet.is_corrupt:
+                # The last samples of a file without a stated length rarely fill a packet: whole ones are all there.
+                if packet.is_corrupt and not packet.stream.codec_context.name.startswith("pcm_"):
                     raise _truncated(self._path, "a packet of it is incomplete")
                 if packet.size:
                     packets[packet.stream_index].append(packet)
@@ -226,10 +230,12 @@ class Media:
             if self._reading.audio_track and self._container.streams.audio:
                 raise self._no_audio()
             raise MediaError("empty", f"{self._path.name} holds no frames and no sound.", "Fetch the file again.")
-        if exact and stated:
-            end_s = max(_time_s(p, end=True) for found in packets.values() for p in found) - self._origin_s
-            if stated / 1_000_000 - end_s > _SLACK_S:
-                there = f"it holds {end_s:.1f} of the {stated / 1_000_000:.1f} s that its header announces"
+        if counted and self._audio is not None and self._audio.index in packets:
+            found = packets[self._audio.index]
+            there_s = float(sum(packet.duration or 0 for packet in found) * self._audio.time_base)
+            counted_s = counted / self._audio.rate
+            if counted_s - there_s > _SLACK_COUNTED_S:
+                there = f"it holds {there_s:.2f} of the {counted_s:.2f} s of sound that its header announces"
                 raise _truncated(self._path, there)
         return packets
 
@@ -326,7 +332,7 @@ def open_media(path: Path | str, reading: Reading | None = None, threads: int = 
     try:
         with open(path, "rb") as file:
             head = file.read(64)
-            lacks, exact = missing_bytes(file), states_duration(file)
+            lacks, counted = missing_bytes(file), announced_samples(file)
     except FileNotFoundError as error:
         raise MediaError("unreadable", f"{path} does not exist.", "Check its name.", retry=True) from error
     except OSError as error:
@@ -343,7 +349,7 @@ def open_media(path: Path | str, reading: Reading | None = None, threads: int = 
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     try:
         with _border(path, "truncated", "its streams cannot be read"):
-            return Media(path, container, reading or Reading(), threads, exact)
+            return Media(path, container, reading or Reading(), threads, counted)
     except BaseException:
         container.close()
         raise

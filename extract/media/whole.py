@@ -81,16 +81,26 @@ def is_clip(head: bytes) -> bool:
     return any(knows(head) for knows, _ in _SURE) and not picture_in_mp4(head)
 
 
-def states_duration(file: BinaryIO) -> bool:
-    """Whether FFmpeg has a clip's duration from a header that states it in samples or frames: FLAC, and mp3 with a
-    Xing, Info or VBRI header. Other durations are estimates, or cover tracks that are not read."""
+def announced_samples(file: BinaryIO) -> int | None:
+    """How many samples of sound a header counts: in FLAC, and in an mp3 with a Xing, Info or VBRI header.
+
+    Durations that FFmpeg gives for others are estimates, or cover tracks that are not read.
+    """
     head, start = _read(file, 0, 26), 0
     if head[:4] == b"fLaC":
-        return _big(head[21:26]) & 0xF_FFFF_FFFF > 0
+        return _big(head[21:26]) & 0xF_FFFF_FFFF or None
     if head[:3] == b"ID3":
         start = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
     frame = _read(file, start, 256)
-    return any(frame.find(name) > 0 for name in (b"Xing", b"Info", b"VBRI")) and frame[:1] == b"\xff"
+    if len(frame) < 256 or frame[0] != 0xFF:
+        return None
+    samples = 1152 if frame[1] & 0x08 else 576  # MPEG 1, or 2 and 2.5
+    for name in (b"Xing", b"Info"):
+        at = frame.find(name)
+        if 0 < at < 200:
+            return samples * _big(frame[at + 8 : at + 12]) or None if frame[at + 7] & 1 else None
+    at = frame.find(b"VBRI")
+    return samples * _big(frame[at + 14 : at + 18]) or None if 0 < at < 200 else None
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
@@ -289,6 +299,6 @@ _SURE: tuple[tuple[_Knows, _Ask], ...] = (
     (lambda head: head[:4] == b"0&\xb2u", _asf),
     (lambda head: head[:4] == b"\x06\x0e\x2b\x34", _mxf),
     (lambda head: head[:4] == b"\0\0\1\xba", _mpeg_ps),
-    (lambda head: head[:4] == b"fLaC", lambda file, size: None),  # states samples: see `states_duration`
+    (lambda head: head[:4] == b"fLaC", lambda file, size: None),  # states samples: see `announced_samples`
 )
 _LIKELY: tuple[tuple[_Knows, _Ask], ...] = ((lambda head: head[:1] == b"G" or head[4:5] == b"G", _mpeg_ts),)
