@@ -11,8 +11,8 @@ What the numbers are equal to, and tested against (`tests/extract/media`):
 - times of frames: the best effort of ffprobe, except that they never run backwards;
 - audio: `ffmpeg -i IN -ac 1 -ar 16000 OUT.wav` of FFmpeg 4 to 8: as many samples, and within three steps of 16 bits
   (decoders and the resampler round differently from version to version). Encoder delay is skipped, and the last packet
-  of an mp4's sound is kept whole, which `Reading(sound_tail="trim")` cuts at the edit list as FFmpeg 9 does. One
-  thing is not ffmpeg's: where time stamps leave a gap of 0.1 s or more, which ffmpeg closes up, there is silence, so that
+  of an mp4's sound is kept whole, which `Reading(sound_tail="trim")` cuts at the edit list as FFmpeg 9 does. One thing
+  is not ffmpeg's: where time stamps leave a gap of 0.1 s or more, which ffmpeg closes up, there is silence, so that
   everything after it keeps its time.
 
 This is the one border to FFmpeg: whatever goes wrong beyond it ends in a `MediaError`.

@@ -23,6 +23,7 @@ from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
 
 LISTS = (".csv", ".jsonl", ".txt", ".npz")
+SUFFIXES = (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES)
 
 
 def clips_of(workspace: Workspace) -> dict[str, Clip]:
@@ -63,7 +64,7 @@ def find_clips(
     found: dict[str, Clip] = {}
     for word in words:
         path = Path(word).expanduser()
-        if path.suffix.lower() in (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES) and path.is_file():
+        if path.suffix.lower() in SUFFIXES and path.is_file():
             clip = by_path.get(os.path.abspath(path)) or _file_clip(path)
             found.setdefault(clip.id, clip)
             continue
@@ -74,11 +75,7 @@ def find_clips(
             if id_ is None and a_list:
                 id_ = name  # nobody knows it, which will be said beside the answers about the others
             if id_ is None:
-                hint = did_you_mean(name, [*known, *stored], 0.8)
-                raise UsageError(
-                    f"{name!r} is no clip of the workspace and no media file.",
-                    f"{hint} Give the name of a clip, a video or sound file, or a list of names.".strip(),
-                )
+                raise _unknown(word, did_you_mean(name, [*known, *stored], 0.8))
             found.setdefault(id_, known.get(id_, Clip(id_)))
     if not found:
         raise UsageError("No clip is named.", "Give the name of a clip, a video or sound file, or a list of names.")
@@ -87,6 +84,16 @@ def find_clips(
     if transcript is None:
         return list(found.values())
     return [replace(clip, transcripts={"text": transcript}) for clip in found.values()]
+
+
+def _unknown(word: str, hint: str) -> UsageError:
+    path = Path(word).expanduser()
+    if not path.exists() and (path.suffix.lower() in SUFFIXES or path.parent != Path()):
+        return UsageError(f"There is no file {word}, and no clip of that name.", f"{hint} Check the path.".strip())
+    return UsageError(
+        f"{normal_name(word)!r} is no clip of the workspace and no media file.",
+        f"{hint} Give the name of a clip, a video or sound file, or a list of names.".strip(),
+    )
 
 
 def _file_clip(path: Path) -> Clip:

@@ -74,10 +74,14 @@ class CsvRow:
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-# In order of preference where one clip has several files: video first (it carries the audio), mp4 before avi as in
-# Emotion-LLaMA, sound files last.
-MEDIA_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
+# What the decoder opens, in order of preference where one clip has several files: video first (it carries the audio),
+# mp4 before avi as in Emotion-LLaMA, sound files last. tests/extract/media holds this against the decoder.
+_VIDEO = """mp4 avi mkv mov webm m4v flv mpg mpeg wmv mts m2ts m2t ts 3gp 3g2 3gpp ogv vob asf mxf f4v qt divx mpe m2p
+    tp trp dvd vro mk3d mj2 ismv ism psp"""
+_AUDIO = """wav flac mp3 m4a ogg opus aac wma aiff aif aifc caf au snd w64 rf64 bwf oga spx mka weba m4b mp2 mpa m2a
+    isma ac3 adts amr awb 3ga afc"""
+MEDIA_SUFFIXES = tuple(f".{each}" for each in _VIDEO.split())
+AUDIO_SUFFIXES = tuple(f".{each}" for each in _AUDIO.split())
 
 
 def without_suffix(name: str) -> str:

@@ -73,6 +73,13 @@ def test_an_unknown_name_is_told_with_its_nearest(workspace: Workspace, tmp_path
         find_clips(workspace, [str(tmp_path / "empty.txt")])
 
 
+def test_a_path_that_does_not_exist_is_called_so(workspace: Workspace, tmp_path: Path) -> None:
+    for word in (str(tmp_path / "nothing.mp4"), "nowhere/nothing", "nothing.MTS"):
+        with pytest.raises(UsageError, match=r"There is no file .*nothing") as caught:
+            find_clips(workspace, [word])
+        assert "path" in caught.value.hint
+
+
 def test_a_transcript_belongs_to_one_clip(workspace: Workspace) -> None:
     (clip,) = find_clips(workspace, ["anna"], "Oh my.")
     assert clip.transcripts == {"text": "Oh my."}
