@@ -1,9 +1,12 @@
 """Contracts of the ground floor, to be run by whoever writes a plug-in: plain functions that raise `AssertionError`.
 
-from emo.featstore.testing import check_medium
+from emo.featstore.testing import check_dataset, check_medium
 
-def test_mine(tmp_path):
+def test_my_medium(tmp_path):
     check_medium(lambda: MyMedium(tmp_path / "a.emo"))
+
+def test_my_dataset(tmp_path):
+    check_dataset(open_table(DataTable("mine", make_some_files(tmp_path)), CARDS["mine"]))
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from emo.featstore.errors import StoreCorrupt, StoreError
+from emo.featstore.datasets.base import Dataset
+from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
 from emo.featstore.storage.medium import Medium
 
 FOLDERS = ("journal", "features.zarr", "writers")
@@ -106,6 +110,32 @@ def _check_lease(make: Callable[[], Medium]) -> None:
     assert make().leases() == set()
     assert make().sweep().sizes == ()
     assert medium.get("features.zarr/segment/c/0/0") == b"rows", "what was placed outlives its lease"
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Check that a dataset, opened on files that it can read, keeps what the rest of emo relies on."""
+    clips = list(dataset.clips())
+    assert clips, "a dataset to check needs clips"
+    assert list(dataset.clips()) == clips, "reading twice gives the same"
+    assert len({clip.id for clip in clips}) == len(clips), "a clip's id is its own"
+    assert {clip.dataset for clip in clips} == {dataset.name}
+    assert {clip.split for clip in clips} <= {*dataset.splits, dataset.pool}
+    assert all(clip.media is None or clip.media.is_file() for clip in clips), "media that is absent is None"
+    assert all(text.strip() for clip in clips for text in clip.transcripts.values()), "an empty transcript is absent"
+    words = {clip.label.emotion for clip in clips if clip.label is not None and clip.label.emotion is not None}
+    assert words <= set(dataset.labels)
+    members: dict[str, list[str]] = {}
+    for clip in clips:
+        members.setdefault(clip.split, []).append(clip.id)
+    assert {split: list(ids) for split, ids in dataset.members().items()} == members
+    for split in dataset.splits:
+        assert dataset.find_split(split.upper()) == split
+    assert _raises(lambda: dataset.find_split("no such split"), UsageError)
+    assert dataset.find_file("../../x") is None, "no file is looked for outside of the root"
+    check = dataset.check()
+    present = [clip for clip in clips if clip.media is not None]
+    assert (check.present, check.labelled + check.unlabelled) == (len(present), len(present))
+    assert check.size_bytes == sum(clip.media.stat().st_size for clip in present if clip.media is not None)
 
 
 def _raises(call: Callable[[], object], kind: type[Exception]) -> bool:

@@ -244,10 +244,9 @@ class Index:
         kinds = DTYPES[2:] if table.spec.level == RECORD_LEVEL else DTYPES[:2]
         if segment.dtype not in kinds or segment.dim != table.spec.dim:
             raise ValueError(f"segment {segment.name} of {table.spec.key} holds {segment.dtype} ({segment.dim})")
-        if (block["rows"] < 1).any() or (block["start"] < 0).any():
-            raise ValueError(f"records of segment {segment.name} have no place in it")
-        if (block["start"] > segment.rows - block["rows"]).any():
-            raise ValueError(f"records of segment {segment.name} lie beyond its end")
+        start, rows = block["start"], block["rows"]
+        if rows.min() < 1 or start.min() < 0 or (start > segment.rows - rows).any():
+            raise ValueError(f"records of segment {segment.name} lie beyond its ends")
         self.segments.append(segment)
         table.add(block)
 

@@ -28,7 +28,7 @@ FOLDER = "journal"
 HINT = "Restore the file from a copy, or run `emo store verify --repair` and extract again what was lost."
 _TRAILER = b'{"crc32c":"%08x"}\n'
 _TRAILER_LENGTH = len(_TRAILER % 0)
-_HEADER_BYTES = 1 << 16  # more than the header of any base has
+_HEADER_BYTES = 1 << 12  # more than the header of any base has
 _NAME = re.compile(r"(\d{8})\.jsonl")
 
 

@@ -18,6 +18,7 @@ from emo.featstore.datasets import DATASETS, card, find_labels, open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.datasets.lists import names_of, open_words
 from emo.featstore.errors import UsageError
+from emo.featstore.testing import check_dataset
 from emo.featstore.workspace import DataTable
 
 POOL = "unlabelled"
@@ -242,6 +243,16 @@ def test_clips_are_the_listed_ones_then_the_unlisted_present_ones(opened: Datase
     assert (clips[-1].id, clips[-1].split, clips[-1].label) == (case.new, case.pool, None)
     assert {clip.dataset for clip in clips} == {opened.name}
     assert list(opened.clips()) == clips  # reading twice gives the same
+
+
+def test_the_contract_that_anybody_can_run(opened: Dataset) -> None:
+    check_dataset(opened)
+
+
+def test_a_dataset_that_breaks_the_contract_is_found_out(opened: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(opened), "members", lambda self: {})
+    with pytest.raises(AssertionError):
+        check_dataset(opened)
 
 
 def test_media_are_joined_by_name_and_absent_ones_are_none(opened: Dataset, case: Case, kind: str) -> None:
