@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo.extract.compare.sides import MOSTLY, ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis
-from emo.extract.compare.suspects import Source, Suspect, suspects
-from emo.extract.encoders.base import ClipInputs, Encoder
+from emo.extract.compare.variants import variants_of
+from emo.extract.encoders.base import ClipInputs, Decoded, Encoder, Variant
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
@@ -57,7 +57,7 @@ def experiment(
     device: str,
     say: Callable[[str], None],
 ) -> Experiment:
-    """Test every suspect of the side that emo made.
+    """Test every known variant of the side that emo made.
 
     Args:
         rows: How the clips compare; those that are broken on one side left out.
@@ -73,53 +73,73 @@ def experiment(
     """
     own, encoder = _encoder(sides, workspace, device)
     here, there, foreign = ("A", "B", sides[1]) if own is sides[0] else ("B", "A", sides[0])
-    level = own.spec.level
-    faces, folders = _faces(own.spec, workspace)
-    detector = faces.open_detector() if faces is not None else None
-    sources: list[Source] = []
-    ours: list[NDArray[Any]] = []
-    theirs: list[NDArray[Any]] = []
-    plain: list[NDArray[Any]] = []
-    notes: list[str] = []
-    for name in _choose(rows, own.store, tolerance, count):
-        say(f"decoding {name}")
-        try:
-            source = decode(Path(own.store.clip_row(name)[1]), encoder, faces, detector, folders.get(name))
-            again = Suspect("", "", encoder).run(source, level)
-        except MediaError as error:
-            notes.append(f"{name} was not re-run: {error.message}")
-            continue
-        mine, other = (side.get(name).astype(np.float64) for side in (own, foreign))
-        if error_of(again, other) > tolerance < error_of(again, mine) > error_of(mine, other) / MOSTLY:
-            notes.append(f"{name} was not re-run: the recipe no longer gives what the store has for it.")
-            continue
-        sources.append(source)
-        ours.append(mine)
-        theirs.append(other)
-        plain.append(again)
-    stored = [error_of(x, y) for x, y in zip(ours, theirs, strict=True)]
+    names = _choose(rows, own.store, tolerance, count)
+    clips, notes = _again(names, own, foreign, encoder, tolerance, workspace, say)
+    stored = [error_of(each.mine, each.theirs) for each in clips]
     if all(each <= tolerance for each in stored):
         raise UsageError(" ".join(notes) or f"no clip that differs has its media where {own.store.path} remembers it.")
-    before = [error_of(x, y) for x, y in zip(plain, theirs, strict=True)]
+    before = [error_of(each.plain, each.theirs) for each in clips]
     words = f"{here}: not computed in float32, as it is when re-run"
     tested = [hypothesis("half-precision", words, "re-run", stored, before, tolerance)]
     if tested[0].explains:
-        return Experiment(tuple(tested), (), tuple(notes))
+        return Experiment(tuple(tested), (), notes)
     moved: dict[str, list[list[float]]] = {}
-    candidates = suspects(encoder)
-    for number, suspect in enumerate(candidates, start=1):
-        say(f"re-running {len(sources)} clips, {number} of {len(candidates)}: {suspect.change}")
-        made = [suspect.run(source, level) for source in sources]
-        after = [error_of(x, y) for x, y in zip(made, theirs, strict=True)]
-        tested.append(hypothesis(suspect.cause, f"{there}: {suspect.change}", "re-run", before, after, tolerance))
-        if suspect.family:
-            moved.setdefault(suspect.cause, []).append([error_of(x, y) for x, y in zip(made, plain, strict=True)])
-    hints = []
-    for cause, sizes in moved.items():
-        low, high = np.min(sizes, axis=0) / 2, np.max(sizes, axis=0) * 2  # (clips,)
-        if ((low <= before) & (before <= high)).all():
-            hints.append(cause)
-    return Experiment(tuple(tested), tuple(hints), tuple(notes))
+    candidates = variants_of(encoder)
+    for number, variant in enumerate(candidates, start=1):
+        say(f"re-running {len(clips)} clips, {number} of {len(candidates)}: {variant.change}")
+        made = [variant.run(each.decoded, own.spec.level) for each in clips]
+        after = [error_of(x, each.theirs) for x, each in zip(made, clips, strict=True)]
+        tested.append(hypothesis(variant.cause, f"{there}: {variant.change}", "re-run", before, after, tolerance))
+        if variant.family:
+            sizes = [error_of(x, each.plain) for x, each in zip(made, clips, strict=True)]
+            moved.setdefault(variant.cause, []).append(sizes)
+    hints = tuple(cause for cause, sizes in moved.items() if _about_as_large(before, sizes))
+    return Experiment(tuple(tested), hints, notes)
+
+
+def _about_as_large(differences: Sequence[float], sizes: Sequence[Sequence[float]]) -> bool:
+    """Whether the difference of every clip lies among what the members of a family make, give or take a factor of 2."""
+    low, high = np.min(sizes, axis=0) / 2, np.max(sizes, axis=0) * 2  # (clips,)
+    return bool(((low <= differences) & (differences <= high)).all())
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """One clip that is run again: decoded; its feature in the store, on the other side, and as the recipe gives it."""
+
+    decoded: Decoded
+    mine: NDArray[Any]
+    theirs: NDArray[Any]
+    plain: NDArray[Any]
+
+
+def _again(
+    names: Sequence[str],
+    own: StoreSide,
+    foreign: Side,
+    encoder: Encoder,
+    tolerance: float,
+    workspace: Workspace | None,
+    say: Callable[[str], None],
+) -> tuple[list[_Clip], tuple[str, ...]]:
+    """Run the recipe unchanged: the clips where it gives what it should, and why the others were left out."""
+    faces, folders = _faces(own.spec, workspace)
+    detector = faces.open_detector() if faces is not None else None
+    clips, notes = [], []
+    for name in names:
+        say(f"decoding {name}")
+        try:
+            decoded = decode(Path(own.store.clip_row(name)[1]), encoder, faces, detector, folders.get(name))
+            plain = Variant("", "", encoder).run(decoded, own.spec.level)
+        except MediaError as error:
+            notes.append(f"{name} was not re-run: {error.message}")
+            continue
+        mine, theirs = (side.get(name).astype(np.float64) for side in (own, foreign))
+        if error_of(plain, theirs) > tolerance < error_of(plain, mine) > error_of(mine, theirs) / MOSTLY:
+            notes.append(f"{name} was not re-run: the recipe no longer gives what the store has for it.")
+            continue
+        clips.append(_Clip(decoded, mine, theirs, plain))
+    return clips, tuple(notes)
 
 
 def _encoder(sides: Sequence[Side], workspace: Workspace | None, device: str) -> tuple[StoreSide, Encoder]:
@@ -201,8 +221,8 @@ def _choose(rows: Sequence[ClipRow], store: Store, tolerance: float, count: int)
 
 def decode(
     path: Path, encoder: Encoder, faces: FaceConfig | None, detector: Detector | None, openface: Path | None
-) -> Source:
-    """Decode a clip for one encoder, as a pass does, with what the suspects want to see besides.
+) -> Decoded:
+    """Decode a clip for one encoder, as a pass does, with what the variants want to see besides.
 
     Args:
         path: The media file.
@@ -219,20 +239,20 @@ def decode(
             raise MediaError("no-face", "emo.toml names no OpenFace output for it.")
         crops = read_openface(openface)
         files = [each.name for each in openface.glob("*.bmp")]  # the order of a glob that nobody sorted
-        return Source(ClipInputs(faces=crops), listing=[sorted(files).index(name) for name in files])
+        return Decoded(ClipInputs(faces=crops), listing=[sorted(files).index(name) for name in files])
     with open_media(path) as media:
         if encoder.needs == "audio":
-            return Source(ClipInputs(audio=media.audio()), sound=_sound(path))
+            return Decoded(ClipInputs(audio=media.audio()), sound=_sound(path), path=path)
         if encoder.needs == "faces":
             tracker = FaceTracker(detector, faces, path.name)
             for frame in media.frames():
                 tracker.feed(frame)
-            return Source(ClipInputs(faces=tracker.finish().choose().crops))
+            return Decoded(ClipInputs(faces=tracker.finish().choose().crops), path=path)
         frames: dict[str, NDArray[np.uint8]] = {}
         places = {"first": 0, "second": 1, "middle": media.info.n_frames // 2, "last": media.info.n_frames}
         for frame in media.frames():
             frames |= {name: frame.rgb for name, index in places.items() if frame.index <= index}
-    return Source(ClipInputs(frame=frames[encoder.media_recipe["frame"]]), frames)
+    return Decoded(ClipInputs(frame=frames[encoder.media_recipe["frame"]]), frames, path=path)
 
 
 def _sound(path: Path) -> tuple[NDArray[np.float64], int]:

@@ -163,7 +163,7 @@ class Hypothesis:
     """One possible cause, tested.
 
     Attributes:
-        cause: A name in `emo.extract.compare.suspects.CAUSES`.
+        cause: A name in `emo.extract.compare.variants.CAUSES`.
         change: Which side does what, in words.
         evidence: `re-run` or `numbers`.
         clips: Clips it was tested on.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from emo.extract.compare.rerun import experiment
 from emo.extract.compare.sides import ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis, measure, open_side
-from emo.extract.compare.suspects import CAUSES
+from emo.extract.compare.variants import CAUSES
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
 from emo.featstore.workspace import Workspace
@@ -254,7 +254,7 @@ def _judge(found: Comparison, hints: Sequence[str]) -> Comparison:
         return replace(found, cause=best.cause, verdict=text)
     text += f" No known cause explains it ({len(found.hypotheses)} tested)."
     if hints:
-        what = " or ".join(CAUSES[cause] for cause in hints)
+        what = " or ".join(CAUSES.get(cause, cause) for cause in hints)
         text += f" It is about as large as what {what} would make; nothing else speaks for that."
     if not any(each.evidence == "re-run" for each in found.hypotheses):
         text += " Only the numbers were looked at, which see few causes."

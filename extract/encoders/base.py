@@ -8,9 +8,11 @@ file and one line of `registry.py`.
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emo.extract.encoders.vit import ViT, ViTConfig
-from emo.extract.media.preprocess import resize, to_float
+from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, resize, to_float
 from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
@@ -29,6 +31,12 @@ from emo.featstore.spec import EncoderSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOADABLE = ("paper", "tiny", "random")
+PIXELS = {  # means and deviations that people use, by channel
+    "pixels in [0, 1], without mean and std": (None, None),
+    "pixels with ImageNet's mean and std": (IMAGENET_MEAN, IMAGENET_STD),
+    "pixels with CLIP's mean and std": (CLIP_MEAN, CLIP_STD),
+    "pixels with mean and std 0.5": ((0.5,) * 3, (0.5,) * 3),
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,55 @@ class Output:
     hop_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """One clip, decoded for an encoder and for all its variants.
+
+    Attributes:
+        inputs: As the recipe has them.
+        frames: Other frames of the clip by name (`first`, `second`, `middle`, `last`), for whole-image encoders.
+        sound: Mono samples at their own rate, encoder padding at the end included, and that rate.
+        listing: Order in which the file system lists the face crops; `None` where they are no files.
+        path: The clip itself, for a variant that decodes it in another way.
+    """
+
+    inputs: ClipInputs
+    frames: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    sound: tuple[NDArray[np.float64], int] | None = None
+    listing: Sequence[int] | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to a recipe that others are known to make: it would explain why their features differ.
+
+    Attributes:
+        cause: A word for its kind; those with an explanation are in `emo.extract.compare.variants`.
+        change: What the other side does, in words.
+        encoder: The encoder itself, or a `twin` with the change.
+        view: What the encoder is given of a clip.
+        family: Whether the cause has more members than can be tried, so that the size of the change says something.
+    """
+
+    cause: str
+    change: str
+    encoder: Encoder
+    view: Callable[[Decoded], ClipInputs] = lambda decoded: decoded.inputs
+    family: bool = False
+
+    def run(self, decoded: Decoded, level: str) -> NDArray[np.float32]:
+        """The feature (T, D) that this change gives."""
+        return self.encoder.encode([self.encoder.prepare(self.view(decoded))], [level])[0][level].array
+
+
+def faces_in_order(choose: Callable[[Decoded, int], Sequence[int]]) -> Callable[[Decoded], ClipInputs]:
+    """A view with the face crops in another order, or with some of them only."""
+    return lambda decoded: replace(
+        decoded.inputs, faces=decoded.inputs.faces[choose(decoded, len(decoded.inputs.faces))]
+    )
+
+
 class Encoder(ABC):
     """One named recipe: model, preprocessing and pooling.
 
@@ -122,6 +179,7 @@ class Encoder(ABC):
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
     version: ClassVar[int] = 1
+    extra: ClassVar[str] = ""  # of emo's own extras, the one that an encoder or its weights come with: emo[text]
     learned: ClassVar[bool] = True  # whether there is a network, with weights
     languages: ClassVar[tuple[str, ...]] = ()  # of the transcripts that it reads, best first
 
@@ -165,6 +223,18 @@ class Encoder(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # to prepare in another process, nobody needs the model
+
+    def twin(self, kind: type[Encoder] | None = None, **members: Any) -> Any:
+        """A copy that shares the model; `members` take the place of its methods and attributes, `kind` of its class."""
+        self.load()
+        twin = object.__new__(kind or type(self))
+        vars(twin).update(vars(self) | members)
+        return twin
+
+    def variants(self) -> Iterator[Variant]:
+        """Changes that others are known to make; `emo store compare` tries them, and the first that explains counts."""
+        for dtype in ("float16", "bfloat16") if self.learned else ():
+            yield Variant("half-precision", f"computed in {dtype}", self.twin(dtype=dtype), family=True)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -302,6 +372,19 @@ class Encoder(ABC):
             return sum(each.numel() for each in self.build().parameters())
 
     @classmethod
+    def sample(cls, size: int, seed: int = 0) -> ClipInputs:
+        """Random input for the contract test; a larger `size` is a longer clip, or a larger frame."""
+        rng = np.random.default_rng(seed)
+        if cls.needs == "audio":
+            return ClipInputs(audio=rng.normal(0, 0.1, 4000 * size).astype(np.float32))
+        if cls.needs == "faces":
+            return ClipInputs(faces=rng.integers(0, 256, (size, 112, 96, 3), dtype=np.uint8), hop_s=0.04)
+        if cls.needs == "text":
+            words = ("".join(map(chr, rng.integers(97, 123, 5))) for _ in range(size))
+            return ClipInputs(transcripts={"english": " ".join(words)})
+        return ClipInputs(frame=rng.integers(0, 256, (90 + size, 160, 3), dtype=np.uint8), frame_time_s=2.0)
+
+    @classmethod
     def installed(cls) -> str | None:
         """Weights that an installed package brings, to be used where none are named."""
         return None
@@ -392,6 +475,26 @@ class ViTEncoder(Encoder):
             for i, part in zip(group, all_.split([len(batch[i].payload) for i in group]), strict=True)
         }
         return torch.cat([parts[i] for i in range(len(batch))])
+
+    def variants(self) -> Iterator[Variant]:
+        for words, (mean, std) in PIXELS.items():
+            if mean != self.mean:
+                yield Variant("normalisation", words, self.twin(mean=mean, std=std))
+        yield from super().variants()
+
+    def other_norms(self) -> list[tuple[str, nn.Module]]:
+        """Final norms that another program might apply: one that was never trained, and those in the weights file."""
+        norms: list[tuple[str, nn.Module]] = [("an untrained norm", nn.LayerNorm(self.dim, eps=self.config.eps))]
+        state = {} if self.weights is None else self.weights.tensors()
+        for name, weight in state.items():
+            if re.search(r"(^|\.)(fc_norm|norm|layernorm)\.weight$", name) and not re.search(
+                r"decoder|blocks|\d\.", name
+            ):
+                norm = nn.LayerNorm(self.dim, eps=self.config.eps)
+                if weight.shape == norm.weight.shape:
+                    norm.load_state_dict({"weight": weight, "bias": state[name.removesuffix("weight") + "bias"]})
+                    norms.append((f"the file's {name.removesuffix('.weight')}", norm))
+        return [(words, norm.to(self.device).requires_grad_(False)) for words, norm in norms]
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
         state = rename(state, [(self.prefixes, "")], self.weights.source)

@@ -39,10 +39,11 @@ class Egemaps(Encoder):
     needs = "audio"
     budget: ClassVar[Mapping[str, float]] = {"cpu": 64}  # clips
     learned = False
+    extra = "egemaps"
 
     def configure(self, config: Any) -> None:
         if importlib.util.find_spec("opensmile") is None:
-            raise UsageError(f"{self.name} needs the package opensmile.", f"Install it: {install_command('egemaps')}.")
+            raise UsageError(f"{self.name} needs the package opensmile.", f"Install it: {install_command(self.extra)}.")
 
     @property
     def dim(self) -> int:

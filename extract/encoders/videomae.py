@@ -8,18 +8,25 @@ the final norm where the model has one, mean of each tubelet's 196 tokens (frame
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Prepared, ViTEncoder, check_pixels
+from emo.extract.encoders.base import ClipInputs, Prepared, Variant, ViTEncoder, check_pixels, faces_in_order
 from emo.extract.encoders.vit import ViTConfig
-from emo.extract.media.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize_crop, segment_indices, uniform_indices
+from emo.extract.media.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    resize_crop,
+    segment_indices,
+    uniform_indices,
+    window_indices,
+)
 from emo.featstore.errors import ModelError
 from emo.featstore.sources.hub import Source
 
@@ -42,6 +49,10 @@ AUTHOR = ViTConfig(
 MERBENCH = replace(AUTHOR, eps=1e-12, norm="norm")  # config.json of MCG-NJU/videomae-large
 SMALL = {"img": 64, "dim": 64, "depth": 2, "heads": 4, "mlp": 256}
 PIL_NAMES = {2: "bilinear", 3: "bicubic"}
+SEGMENTS, STEPS = "8 segments of 2 frames (maeV_399_UTT)", "equal steps from the first frame (MERBench)"
+SHORT = 9  # frames: up to here maeV_399_UTT takes frames 0 and 1 only
+SHUFFLES = 3  # random orders of frames that are tried
+Way = Callable[[int], list[int]]  # number of frames -> indices of those that are taken
 CONFIG_KEYS = {
     "img": "image_size",
     "patch": "patch_size",
@@ -85,6 +96,53 @@ class _VideoMae(ViTEncoder):
         """Clips as the model takes them: (B, 3, F, S, S) float32."""
         return self.pixels(tensors, batch).unflatten(0, (len(batch), -1)).transpose(1, 2)
 
+    def variants(self) -> Iterator[Variant]:
+        count = self.config.frames
+        ways: dict[str, Way] = {
+            SEGMENTS: lambda n: segment_indices(n, count // 2),
+            STEPS: lambda n: uniform_indices(n, count),
+            "equal steps from the first to the last frame": lambda n: np.linspace(0, n - 1, count).astype(int).tolist(),
+            "the first frames": lambda n: [min(i, n - 1) for i in range(count)],
+            "every 4th frame from the first": lambda n: window_indices(n, count=count)[0],
+        }
+        others = {words: way for words, way in ways.items() if way(100) != self.select(100)}
+        yield from self.short_variants(others)
+        yield from self._norm_variants()
+        for words, way in others.items():
+            yield Variant("frame-choice", words, self.twin(select=way), family=True)
+        listed = faces_in_order(lambda decoded, n: decoded.listing or range(n))
+        yield Variant("frame-order", "frames in the order in which the folder lists them", self, listed)
+        for first, words in enumerate(("0, 1, 10, 11, ...", "1, 10, 11, ...")):
+            text = faces_in_order(lambda decoded, n, first=first: sorted(range(n), key=lambda i: str(i + first)))
+            yield Variant("frame-order", f"frames sorted as text ({words})", self, text)
+        for seed in range(SHUFFLES):
+            drawn = faces_in_order(lambda decoded, n, seed=seed: np.random.default_rng(seed).permutation(n))
+            yield Variant("frame-order", f"frames in a random order (draw {seed + 1})", self, drawn, family=True)
+        yield from super().variants()
+
+    @abstractmethod
+    def short_variants(self, ways: Mapping[str, Way]) -> Iterator[Variant]:
+        """Variants for clips of up to `SHORT` frames; `ways` are other choices of frames."""
+
+    def _norm_variants(self) -> Iterator[Variant]:
+        def tokens(norm: nn.Module) -> Callable[[Sequence[Tensor], Sequence[Prepared]], Tensor]:
+            def run(tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
+                with self.computing() as model:
+                    return norm(model(self.clips(tensors, batch))).float()
+
+            return run
+
+        if self.config.norm is not None:
+            yield Variant("final-norm", "tokens without the final norm", self.twin(tokens=tokens(nn.Identity())))
+        for words, norm in self.other_norms():
+            yield Variant("final-norm", f"{words} on each token", self.twin(tokens=tokens(norm)))
+
+            def run(tensors: Sequence[Tensor], batch: Sequence[Prepared], norm: nn.Module = norm) -> Tensor:
+                with torch.inference_mode():
+                    return norm(self.tokens(tensors, batch).mean(1, keepdim=True))
+
+            yield Variant("final-norm", f"{words} on the mean of the tokens", self.twin(run=run))
+
 
 class VideoMaeAuthor(_VideoMae):
     """`maeV_399_UTT`; frames are taken in time order (the published script's order is that of the file system)."""
@@ -111,13 +169,23 @@ class VideoMaeAuthor(_VideoMae):
             **super().recipe(level),
             "frames": "tsn: 8 segments x 2 frames, test",
             "resize": "pil-bilinear-u8-square",
-            "mean": None,
-            "std": None,
+            "mean": self.mean,
+            "std": self.std,
             "pool": "mean over tokens, no final norm",
         }
 
     def select(self, n: int) -> list[int]:
         return segment_indices(n, segments=self.config.frames // 2, duration=2)
+
+    def short_variants(self, ways: Mapping[str, Way]) -> Iterator[Variant]:
+        def segments(n: int) -> list[int]:
+            parts = range(self.config.frames // 2)
+            return [min(int((n - 1) / 8 * (x + 0.5)) + i, n - 1) for x in parts for i in (0, 1)]
+
+        for words, way in {"8 segments of 2 frames": segments, **ways}.items():
+            select = self.twin(select=lambda n, way=way: self.select(n) if n > SHORT else way(n))
+            words = f"not frames 0 and 1 only where a clip has up to {SHORT} frames, but {words}"
+            yield Variant("short-clips", words, select)
 
     def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         return self.tokens(tensors, batch)
@@ -184,6 +252,10 @@ class VideoMaeMerbench(_VideoMae):
 
     def select(self, n: int) -> list[int]:
         return uniform_indices(n, self.config.frames)
+
+    def short_variants(self, ways: Mapping[str, Way]) -> Iterator[Variant]:
+        few = self.twin(select=lambda n: self.select(n) if n > SHORT else ways[SEGMENTS](n))
+        yield Variant("short-clips", f"frames 0 and 1 only where a clip has up to {SHORT} frames", few)
 
     def crop(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.stack([resize_crop(face, self.config.img, self.resample) for face in faces])

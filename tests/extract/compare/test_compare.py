@@ -25,9 +25,8 @@ import torch
 from PIL import Image
 
 from emo.extract.compare import rerun
-from emo.extract.compare.suspects import Source
 from emo.extract.compare.verdict import CAUSES, compare, compare_page
-from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.base import Decoded, Encoder
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
@@ -81,9 +80,9 @@ def extract(folder: Path, **request: Any) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _decode_once() -> Any:
     """Comparisons of one module look at the same few clips again and again."""
-    real, found = rerun.decode, dict[tuple[Path, str], Source]()
+    real, found = rerun.decode, dict[tuple[Path, str], Decoded]()
 
-    def decode(path: Path, encoder: Encoder, *rest: Any) -> Source:
+    def decode(path: Path, encoder: Encoder, *rest: Any) -> Decoded:
         key = (path, str(encoder.media_recipe))
         if key not in found:
             found[key] = real(path, encoder, *rest)
