@@ -179,7 +179,7 @@ class Encoder(ABC):
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
     version: ClassVar[int] = 1
-    extra: ClassVar[str] = ""  # of emo's own extras, the one that an encoder or its weights come with: emo[text]
+    extra: ClassVar[str] = ""  # of emo's own extras, the one that an encoder or its weights come with
     learned: ClassVar[bool] = True  # whether there is a network, with weights
     languages: ClassVar[tuple[str, ...]] = ()  # of the transcripts that it reads, best first
 
