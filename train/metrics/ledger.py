@@ -6,7 +6,7 @@ Figures that were only reported in threads, or that nobody could check, are left
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Arg, Flag, Page
+from emo.featstore.reading import read_json
 from emo.featstore.text import some_of
 
 README = "Emotion-LLaMA, README.md"
@@ -272,7 +273,7 @@ def _obtained(figure: Figure, report: Path) -> tuple[str, list[str]]:
     """A report's value of a figure, to as many digits, and the sentences that must stand beside it."""
     file = report / "metrics.json" if report.is_dir() else report
     try:
-        metrics: Any = json.loads(file.read_text(encoding="utf-8"))
+        metrics: Any = read_json(file)
         owner = value = metrics
         for part in figure.key.split("."):
             owner, value = value, value[part]
@@ -281,7 +282,7 @@ def _obtained(figure: Figure, report: Path) -> tuple[str, list[str]]:
             f"{file} has no {figure.key}, which row {figure.id} is about.",
             "Give a folder that emo score --report wrote.",
         ) from error
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
         raise UsageError(f"{file}: {figure.key} is no number but {value!r}.")
     if figure.n is not None and metrics.get("n") != figure.n:
         raise UsageError(f"{file} is over {metrics.get('n')} clips where row {figure.id} is over {figure.n}.")
