@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
@@ -18,10 +19,10 @@ from emo.featstore.storage import journal
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 from emo.train import predictor as predictor_module
+from emo.train import recipe as recipe_module
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
 from emo.train.features import Missing
-from emo.train.heads import predict as head_predict
 from emo.train.heads.fit import fit_head
 from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.predictor import Predictor, open_predictor
@@ -73,8 +74,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
     monkeypatch.setattr(Store, "open", counting("store", Store.open))
     monkeypatch.setattr(journal, "read", counting("replays", journal.read, lambda *a: a[1] == 1))
-    monkeypatch.setattr(head_predict, "load_recipe", counting("recipes", load_recipe))
-    monkeypatch.setattr(head_predict, "load_file", counting("weights", head_predict.load_file))
+    monkeypatch.setattr(recipe_module, "load_recipe", counting("recipes", load_recipe))
+    monkeypatch.setattr(safetensors.numpy, "load_file", counting("weights", safetensors.numpy.load_file))
     return count
 
 

@@ -1,14 +1,15 @@
-"""Answers of a finished run of a head, from cached features."""
+"""Answers of a finished run of a head, from cached features.
+
+Recipes and networks are imported when a clip needs them: an answer that is known needs neither.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
@@ -16,11 +17,11 @@ from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs
-from emo.train.heads.base import Head
-from emo.train.heads.ensemble import LogitMean
 from emo.train.metrics.labels import POLICIES
-from emo.train.recipe import head_class, load_recipe
 from emo.train.runs import Run, check
+
+if TYPE_CHECKING:
+    from emo.train.heads.base import Head
 
 
 class HeadAnswerer(Answerer):
@@ -41,12 +42,19 @@ class HeadAnswerer(Answerer):
     @cached_property
     def recipe(self) -> Any:
         """The run's recipe."""
+        from emo.train.recipe import load_recipe
+
         check(self.run.path, "recipe.yaml")
         return load_recipe(self.run.path / "recipe.yaml")
 
     @cached_property
     def heads(self) -> list[Head]:
         """All heads of the run, with their weights."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        from emo.train.recipe import head_class
+
         info, device = self.run.info, resolve_device(self.device)
         kind, shapes = head_class(self.recipe.head), [_shape(feature) for feature in info["features"]]
         check(self.run.path, *(member["weights"] for member in info["members"]))
@@ -88,6 +96,8 @@ class HeadAnswerer(Answerer):
             new = [clip_id for clip_id, yes in zip(new, ready, strict=True) if yes]
         if not new:
             return answers
+        from emo.train.heads.ensemble import LogitMean
+
         keys = [(feature["key"], feature["pool"]) for feature in features]
         inputs = load_inputs(store, keys, new, missing or self.recipe.missing)
         _check_fingerprints(self.run, inputs)
