@@ -20,7 +20,8 @@ CARDS = {
         about="Any folder of video or audio files, with a csv or jsonl of labels where there are any.",
         how_to_get="Your own.",
         tree="**/*.mp4, *.avi, *.wav, *.flac ...   media, in sub-folders too\n"
-        "labels.csv                           name,label[,valence][,split][,speaker] (optional), or labels.jsonl\n"
+        "labels.csv                           name,label[,valence][,split][,speaker][,dialogue][,session] (optional), "
+        "or labels.jsonl\n"
         "transcripts.csv                      name,text or name,chinese,english (optional), or transcripts.jsonl",
         licence="Yours to know",
     )
