@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -66,3 +67,19 @@ def demo(
     result = emo("demo", "d", "--clips", "4", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "d", result
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., bytes]:
+    """Runs the ffmpeg binary and returns what it wrote to stdout."""
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        pytest.skip("no imageio-ffmpeg: there is no ffmpeg binary to compare with")
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+
+    def run(*arguments: str | Path) -> bytes:
+        command = [program, "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
+    return run

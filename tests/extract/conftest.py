@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -88,22 +86,6 @@ def write_media() -> Callable[..., Path]:
 def corner_colours() -> dict[str, tuple[int, int, int]]:
     """Colours of the corners of a written clip, upright."""
     return CORNERS
-
-
-@pytest.fixture(scope="session")
-def ffmpeg() -> Callable[..., bytes]:
-    """Runs the ffmpeg binary and returns what it wrote to stdout."""
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        pytest.skip("no imageio-ffmpeg: there is no ffmpeg binary to compare with")
-    import imageio_ffmpeg
-
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-
-    def run(*arguments: str | Path) -> bytes:
-        command = [program, "-v", "error", "-nostdin", "-y", *map(str, arguments)]
-        return subprocess.run(command, check=True, capture_output=True).stdout
-
-    return run
 
 
 @pytest.fixture(scope="session")
