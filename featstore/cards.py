@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, size_text
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
@@ -87,10 +88,15 @@ def store_compacted(store: Store) -> Page:
 
 def known_datasets() -> Page:
     """List the datasets that emo can read: what they are, how to get them, their terms."""
-    from emo.featstore.datasets import DATASETS, card
+    from emo.featstore.datasets import card, dataset_names
 
-    cards = [card(name) for name in DATASETS]
-    return Page(cards, [each.text() for each in cards])
+    cards, broken = [], []
+    for name in dataset_names():
+        try:
+            cards.append(card(name))
+        except UsageError as error:  # of somebody else's package
+            broken.append(str(error))
+    return Page(cards, [*(each.text() for each in cards), *broken])
 
 
 def data_check(

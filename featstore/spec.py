@@ -11,7 +11,7 @@ from typing import Any
 from emo.featstore.files import digest
 
 RECORD_LEVEL = "record"
-LEVELS = ("utt", "frame", "tokens", RECORD_LEVEL)
+LEVELS = ("utt", "frame", "tokens")  # of features
 PROFILES = ("paper", "tiny", "random", "imported")
 
 
@@ -47,7 +47,7 @@ class EncoderSpec:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS:
+        if self.level not in (*LEVELS, RECORD_LEVEL):
             raise ValueError(f"level {self.level!r} of {self.name} is not one of {', '.join(LEVELS)}")
         if self.profile not in PROFILES:
             raise ValueError(f"profile {self.profile!r} of {self.name} is not one of {', '.join(PROFILES)}")

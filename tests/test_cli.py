@@ -261,7 +261,7 @@ def test_flags_of_score_are_heard_or_refused(emo: Emo, tmp_path: Path) -> None:
     for flags, said in (
         (("--wheels", "w.npz"), "--wheels is for --metric emotion-wheel, hit-rate"),
         (("--metric", "openset", "--self-test", "3"), "--self-test is for --metric emer"),
-        (("--metric", "typo"), "Unknown metric 'typo'"),
+        (("--metric", "typo"), "There is no metric 'typo'"),
         (("--metric", "hit-rate"), "Metric hit-rate needs --wheels"),
         (("--against", "answers.json", "--metric", "sentiment"), "do not go together"),
         (("--fold", "1"), "--fold belongs to a protocol"),

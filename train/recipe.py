@@ -5,9 +5,9 @@ This is the only place that tells one kind of recipe from another. A new head or
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean, nearest
+from emo.featstore.registry import Registry
+from emo.featstore.text import nearest
 from emo.train.keys import Recipe
 
 if TYPE_CHECKING:
     from emo.train.heads.base import Head
 
-GROUP = "emo.heads"  # entry points of installed packages: `mine = "package.module:Mine"`
 HEADS = {
     "attention": "emo.train.heads.attention:Attention",
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
@@ -29,12 +29,8 @@ HEADS = {
     "knn": "emo.train.heads.knn:Knn",
 }
 KINDS = {"tune": "emo.train.llm.recipe:TuneRecipe"}
-
-
-def head_names() -> list[str]:
-    """Return the names of all heads: emo's own, then those that installed packages add."""
-    added = {point.name for point in metadata.entry_points(group=GROUP)} - HEADS.keys()
-    return [*HEADS, *sorted(added)]
+_heads = Registry("head", "emo.heads", HEADS)
+head_names = _heads.names
 
 
 def head_class(name: str) -> type[Head]:
@@ -43,17 +39,8 @@ def head_class(name: str) -> type[Head]:
     Raises:
         UsageError: There is none, or an installed package's cannot be loaded.
     """
-    if name in HEADS:
-        found: type[Head] = _import(HEADS[name])
-        return found
-    for point in metadata.entry_points(group=GROUP, name=str(name)):
-        try:
-            found = point.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"Head {name} of {point.value} cannot be loaded: {error}.") from error
-        return found
-    hint = f"{did_you_mean(str(name), head_names())} Heads: {', '.join(head_names())}."
-    raise UsageError(f"There is no head {name!r}.", hint.strip())
+    found: type[Head] = _heads.find(name)
+    return found
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -115,7 +102,7 @@ def _recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
         if str(table["kind"]) not in KINDS:
             kind = f"{where} is of kind {table['kind']!r}."
             raise UsageError(kind, f"Write kind: {' or '.join(KINDS)}; or head: NAME without a kind.")
-        found: type[Recipe] = _import(KINDS[str(table["kind"])])
+        found: type[Recipe] = pkgutil.resolve_name(KINDS[str(table["kind"])])
         return found
     if "head" not in table:
         raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(head_names())}; or kind: tune.")
@@ -131,11 +118,6 @@ def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
             return []
         model = field.annotation
     return list(model.model_fields)
-
-
-def _import(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 # ---- text -> table ---------------------------------------------------------------------------------------------------

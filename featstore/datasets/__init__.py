@@ -1,17 +1,24 @@
-"""One file per dataset, all under one contract (`base.Dataset`). Members are imported when they are opened."""
+"""One file per dataset, all under one contract (`base.Dataset`). Members are imported when they are opened.
+
+A dataset is one module and one line here: `CARDS` says what is known about it, `open_table(table, card)` reads it. An
+installed package adds its own by the same line:
+
+    [project.entry-points."emo.datasets"]
+    SMILE = "package.module"
+"""
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from emo.featstore.datasets.base import Card, Dataset
 from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean, nearest
+from emo.featstore.registry import Registry
+from emo.featstore.text import nearest
 from emo.featstore.workspace import DataTable, find_workspace, load_workspace
 
 # name -> module that has CARDS[name] and open_table(table, card) -> Dataset
@@ -34,6 +41,8 @@ DATASETS = {
     "RAVDESS": "emo.featstore.datasets.ravdess",
     "folder": "emo.featstore.datasets.folder",
 }
+_datasets = Registry("dataset", "emo.datasets", DATASETS)
+dataset_names = _datasets.names
 
 
 def open_dataset(name: str, table: DataTable) -> Dataset:
@@ -49,12 +58,13 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     Raises:
         UsageError: Unknown `kind`, a name that looks like a mistyped dataset name, or a root that does not exist.
     """
-    kind = table.kind or (name if name in DATASETS else _folder_unless_typo(name))
-    module = importlib.import_module(_module(kind))
+    kind = table.kind or (name if name in dataset_names() else _folder_unless_typo(name))
+    module = _module(kind)
     if not os.path.isdir(table.root):
         state = "is a file" if os.path.exists(table.root) else "does not exist"
         raise UsageError(f"The root of {name}, {table.root}, {state}.", "Correct `root` in emo.toml.")
-    return cast(Callable[[DataTable, Card], Dataset], module.open_table)(table, card(kind))
+    opened: Dataset = module.open_table(table, card(kind))
+    return opened
 
 
 def find_labels(name: str, start: Path | None = None, dataset: str | None = None, first: Sequence[str] = ()) -> Path:
@@ -96,22 +106,24 @@ def card(kind: str) -> Card:
     Raises:
         UsageError: No such dataset.
     """
-    cards = cast(Mapping[str, Card], importlib.import_module(_module(kind)).CARDS)
-    return replace(cards[kind], name=kind)
+    found: Card = _module(kind).CARDS[kind]
+    return replace(found, name=kind)
 
 
-def _module(kind: str) -> str:
-    if kind not in DATASETS:
-        raise UsageError(f"Unknown dataset {kind!r}; known are {', '.join(DATASETS)}.", did_you_mean(kind, DATASETS))
-    return DATASETS[kind]
+def _module(kind: str) -> Any:
+    module = _datasets.find(kind)
+    if kind not in getattr(module, "CARDS", ()) or not hasattr(module, "open_table"):
+        what = f"The package of dataset {kind} has no CARDS[{kind!r}] or no open_table(table, card)"
+        raise UsageError(f"{what}: its entry point names {module!r}.", "Mend that package or remove it.")
+    return module
 
 
 def _folder_unless_typo(name: str) -> str:
     """`folder`, unless the name is nearly a registered one: then silence would read the data with the wrong reader."""
     typed = name.lower().replace("-", "").replace("_", "")
-    plain = {known: known.lower().replace("-", "").replace("_", "") for known in DATASETS}
+    plain = {known: known.lower().replace("-", "").replace("_", "") for known in dataset_names()}
     close = [known for known, each in plain.items() if len(typed) >= 4 and typed in each]  # IEMOCAP, EMER, MOSI
-    close = close or [known for known in (nearest(name, DATASETS, 0.8),) if known]
+    close = close or [known for known in (nearest(name, plain, 0.8),) if known]
     if close:
         raise UsageError(
             f"Unknown dataset {name!r}; did you mean {' or '.join(close)}?",

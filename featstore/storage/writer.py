@@ -14,7 +14,7 @@ import numpy as np
 
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, StoreError
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage import durable, journal
 from emo.featstore.storage.index import (
     NO_MEDIA,
@@ -360,6 +360,8 @@ def storable(spec: EncoderSpec, array: Array, media: str) -> Array:
     array = np.asarray(array)
     rows = "T" if spec.rows is None else spec.rows
     fits = array.ndim == 2 and array.shape[1] == spec.dim and len(array) == (spec.rows or max(1, len(array)))
+    if spec.level == RECORD_LEVEL:
+        raise StoreError(f"{spec.key} is a kind of records, not a feature.", "Use add_record.")
     if not fits or array.dtype.kind != "f":
         raise StoreError(f"{spec.key} of {media} is {array.dtype} {array.shape}, not float ({rows}, {spec.dim}).")
     with np.errstate(over="ignore"):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean
+from emo.featstore.registry import Registry
 from emo.train.metrics.base import Metric, flag
 
-GROUP = "emo.metrics"
 METRICS = {
     "labels": "emo.train.metrics.classification:Classification",
     "sentiment": "emo.train.metrics.valence:Sentiment",
@@ -20,32 +17,18 @@ METRICS = {
     "hit-rate": "emo.train.metrics.wheel:HitRate",
     "emer": "emo.train.metrics.emer:Emer",
 }
-
-
-def metric_names() -> list[str]:
-    """Names of all metrics: emo's own first."""
-    added = {point.name for point in metadata.entry_points(group=GROUP)} - METRICS.keys()
-    return [*METRICS, *sorted(added)]
+_metrics = Registry("metric", "emo.metrics", METRICS)
+metric_names = _metrics.names
 
 
 def metric_class(name: str) -> type[Metric]:
-    """The class of a metric.
+    """Return the class of a metric.
 
     Raises:
         UsageError: There is none of that name, or an installed package's cannot be loaded.
     """
-    if name in METRICS:
-        module, _, attribute = METRICS[name].partition(":")
-        found: type[Metric] = getattr(importlib.import_module(module), attribute)
-        return found
-    for point in metadata.entry_points(group=GROUP, name=name):
-        try:
-            found = point.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"Metric {name} of {point.value} cannot be loaded: {error}.") from error
-        return found
-    hint = f"{did_you_mean(name, metric_names())} Metrics: {', '.join(metric_names())}."
-    raise UsageError(f"Unknown metric {name!r}.", hint.strip())
+    found: type[Metric] = _metrics.find(name)
+    return found
 
 
 def make_metric(name: str, options: Mapping[str, Any] | None = None) -> Metric:

@@ -65,7 +65,7 @@ def test_emer_by_proxy(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("metric", "given", "says"),
     [
-        ("f1", {}, "Unknown metric 'f1'"),
+        ("f1", {}, "There is no metric 'f1'"),
         ("emotion-wheel", {}, "needs --wheels. For example: --wheels wheel_mapping.npz"),
         ("hit-rate", {}, "needs --wheels"),
         ("emer", {}, "needs --judge. For example: --judge proxy"),

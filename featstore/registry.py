@@ -1,0 +1,49 @@
+"""Names of plug-ins and what each means: emo's own, then those that installed packages add as entry points."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from emo.featstore.errors import UsageError
+from emo.featstore.text import did_you_mean
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The plug-ins of one kind. Each is imported when it is asked for.
+
+    Attributes:
+        kind: What one of them is called in a sentence, such as `head`.
+        group: Entry-point group of packages that add some.
+        own: Names of emo's own, each with its `module` or `module:attribute`; a package cannot take these names.
+    """
+
+    kind: str
+    group: str
+    own: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """Return all names: emo's own, then those that installed packages add."""
+        added = {point.name for point in metadata.entry_points(group=self.group)} - self.own.keys()
+        return [*self.own, *sorted(added)]
+
+    def find(self, name: str) -> Any:
+        """Return the plug-in of this name.
+
+        Raises:
+            UsageError: There is none (the nearest is given), or an installed package's cannot be loaded.
+        """
+        if name in self.own:
+            return pkgutil.resolve_name(self.own[name])
+        for point in metadata.entry_points(group=self.group, name=str(name)):
+            try:
+                return point.load()
+            except Exception as error:  # the code of somebody else's package runs here
+                what = f"{self.kind.capitalize()} {name} of {point.value} cannot be loaded: {error!r}."
+                raise UsageError(what, "Mend that package or remove it.") from error
+        hint = f"{self.kind.capitalize()}s: {', '.join(self.names())}. {did_you_mean(str(name), self.names())}"
+        raise UsageError(f"There is no {self.kind} {name!r}.", hint.strip())
