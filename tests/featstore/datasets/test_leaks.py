@@ -70,8 +70,8 @@ def test_a_test_clip_of_another_datasets_training_split_is_a_leak(workspace: Cal
 
 @pytest.mark.parametrize("split", ["val", "dev", "valid", "validation", "eval", "held_out", "Val_corpus", "1"])
 def test_every_name_of_a_held_out_part_is_tested_on(workspace: Callable[..., Workspace], split: str) -> None:
-    rest = "0" if split == "1" else "train"
-    page = leaks_page(workspace(own=f"a,sad,{rest}\nb,sad,{split}\n", other="b,sad,train\n"))
+    rest, test = ("0", "2") if split == "1" else ("train", "test")  # beside a test split, a set has no folds
+    page = leaks_page(workspace(own=f"a,sad,{rest}\nb,sad,{split}\nc,sad,{test}\n", other="b,sad,train\n"))
     assert found(page, "name") == [(f"own {split}", "other train", True, [("b", "b")])]
     assert page.exit_code == 1
 
