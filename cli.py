@@ -184,9 +184,9 @@ def _store() -> Any:
 
 
 def _weights_of_language_models() -> Any:
-    from emo.train.llm.emotion_llama.sources import WEIGHTS
+    from emo.train.recipe import family_weights
 
-    return WEIGHTS
+    return family_weights()
 
 
 # ---- workspace -------------------------------------------------------------------------------------------------------

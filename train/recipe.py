@@ -5,8 +5,7 @@ This is the only place that tells one kind of recipe from another. A new head or
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,9 @@ from emo.featstore.text import nearest
 from emo.train.keys import Recipe
 
 if TYPE_CHECKING:
+    from emo.featstore.sources.hub import Source
     from emo.train.heads.base import Head
+    from emo.train.llm.family import Family
 
 HEADS = {
     "attention": "emo.train.heads.attention:Attention",
@@ -28,8 +29,9 @@ HEADS = {
     "logistic": "emo.train.heads.logistic:Logistic",
     "knn": "emo.train.heads.knn:Knn",
 }
-KINDS = {"tune": "emo.train.llm.recipe:TuneRecipe"}
+FAMILIES = {"emotion-llama": "emo.train.llm.emotion_llama.family:EmotionLlamaFamily"}
 _heads = Registry("head", "emo.heads", HEADS)
+_families = Registry("published model", "emo.families", FAMILIES)
 head_names = _heads.names
 
 
@@ -41,6 +43,21 @@ def head_class(name: str) -> type[Head]:
     """
     found: type[Head] = _heads.find(name)
     return found
+
+
+def family_named(name: str) -> Family:
+    """Return the family of language models registered under `name`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found: Family = _families.find(name)()
+    return found
+
+
+def family_weights() -> dict[str, Source]:
+    """Return where the weights of all families come from, by keys of [weights] in emo.toml."""
+    return {key: source for name in _families.names() for key, source in family_named(name).weights.items()}
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -102,11 +119,18 @@ def _recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
         if str(table["kind"]) not in KINDS:
             kind = f"{where} is of kind {table['kind']!r}."
             raise UsageError(kind, f"Write kind: {' or '.join(KINDS)}; or head: NAME without a kind.")
-        found: type[Recipe] = pkgutil.resolve_name(KINDS[str(table["kind"])])
-        return found
+        return KINDS[str(table["kind"])](table)
     if "head" not in table:
         raise UsageError(f"{where} names no head.", f"Add head: {' | '.join(head_names())}; or kind: tune.")
     return head_class(table["head"]).Recipe
+
+
+def _tuned(table: Mapping[str, Any]) -> type[Recipe]:
+    return family_named(table.get("family", USUAL_FAMILY)).Recipe
+
+
+USUAL_FAMILY = "emotion-llama"  # of recipes that name none, as those of earlier versions
+KINDS: dict[str, Callable[[Mapping[str, Any]], type[Recipe]]] = {"tune": _tuned}
 
 
 def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:

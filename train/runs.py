@@ -180,10 +180,12 @@ def seal(folder: Path, *names: str) -> None:
 
     Args:
         folder: A run, a checkpoint, or another folder of files that are whole.
-        names: Files whose digest is new; the others keep theirs. Without names all files of the folder itself:
-            folders in it are sealed on their own.
+        names: Files whose digest is new; the others keep theirs, and a folder without digests stays without. Without
+            names all files of the folder itself: folders in it are sealed on their own.
     """
-    known = {} if not names else _digests(folder) or {}
+    known = _digests(folder) if names else {}
+    if known is None:  # digests of some files would make the others look damaged
+        return
     given = names or [each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")]
     for name in given:
         if name != DIGESTS:

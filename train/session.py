@@ -21,7 +21,7 @@ from emo.featstore.workspace import Workspace
 from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
 from emo.train.metrics.report import score_page
-from emo.train.recipe import load_recipe
+from emo.train.recipe import family_named, load_recipe
 from emo.train.runs import Run, load_run, new_run, tell_splits
 
 Say = Callable[[str], None]
@@ -215,8 +215,8 @@ def _train_head(job: Job) -> Trained:
 def _tune(job: Job) -> Trained | None:
     if job.search:
         raise UsageError("--search is for heads, not for language models.", "Give --head attention.")
+    from emo.train.llm.distributed import World
     from emo.train.llm.tune import tune  # takes seconds, and no run folder should wait half made for it
-    from emo.train.llm.world import World
 
     runs = job.workspace.root / "runs"
     with World.join(job.device) as world:
@@ -282,7 +282,7 @@ def run_page(result: Trained) -> Page:
 def imported_page(
     workspace: Workspace,
     say: Say,
-    checkpoint: Annotated[Path, Arg("An official Emotion-LLaMA checkpoint (.pth).")],
+    checkpoint: Annotated[Path, Arg("An official checkpoint of the recipe's family (Emotion-LLaMA: .pth).")],
     recipe: Annotated[str, Flag("Its language model, features, prompts.")] = "emotion-llama-stage1",
     set_: Annotated[list[str] | None, Flag("key=value above the recipe; may be repeated.", "--set")] = None,
     run: Annotated[str | None, Flag("Name of the run folder.")] = None,
@@ -294,11 +294,12 @@ def imported_page(
         UsageError: The recipe is a head's, or the run's name is taken.
         EmoError: As `import_run`; no run folder is left then.
     """
-    from emo.train.llm.emotion_llama.exchange import import_page, import_run
+    from emo.train.llm.exchange import import_page, import_run
 
-    chosen = load_recipe(recipe, ["layout=official_eval", *(set_ or [])])
+    chosen = load_recipe(recipe, set_ or [])
     if TRAINERS[chosen.makes] is not _tune:
         raise UsageError("A checkpoint of a language model needs the recipe of one.", "Give --recipe.")
+    chosen = load_recipe(recipe, [f"layout={family_named(chosen.family).official_layout}", *(set_ or [])])
     store = open_store(workspace.store_path) if chosen.feature_names() else None
     if store is not None:
         chosen = settle(store, chosen, workspace.extract.profile, say)
@@ -323,7 +324,7 @@ def exported_page(
     Raises:
         EmoError: As `export_run`.
     """
-    from emo.train.llm.emotion_llama.exchange import export_run
+    from emo.train.llm.exchange import export_run
 
     found = load_run(workspace.root / "runs" / run)
     store = open_store(workspace.store_path) if found.info.get("features") else None

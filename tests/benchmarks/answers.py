@@ -37,8 +37,9 @@ from emotion_llama import (
 from record import PAGE, ratios, record, typed
 
 from emo.train.device import resolve_device
-from emo.train.llm.data import Example, Features
+from emo.train.llm.data import Example
 from emo.train.llm.emotion_llama.model import EmotionLlama
+from emo.train.llm.features import Features
 from emo.train.llm.predict import make_prompt, predict, resolve_dtype, start_model
 from emo.train.llm.setup import flops_per_token
 from emo.train.recipe import load_recipe

@@ -31,7 +31,7 @@ from emo.featstore.storage.store import Store, open_store
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.tokenizer import Tokenizer
 from emo.train.recipe import load_recipe
 
 STREAMS = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
@@ -102,7 +102,7 @@ def lengths(task: str, clips: int, data: Path | None) -> list[tuple[int, int]]:
 
 
 def _real_lengths(task: str, data: Path) -> list[tuple[int, int]]:
-    tokenizer = LlamaTokenizer.from_file(data / "data" / "llama2_tokenizer" / "tokenizer.model")
+    tokenizer = Tokenizer.from_file(data / "data" / "llama2_tokenizer" / "tokenizer.model")
     recipe = load_recipe("emotion-llama-stage2")
     if task == "reason_v2":
         table = json.loads((data / "data" / "merr" / "MERR_fine_grained.json").read_text(encoding="utf-8"))

@@ -45,13 +45,14 @@ from record import PAGE, ratios, record, typed
 from torch import Tensor, nn
 
 from emo.train.device import resolve_device
-from emo.train.llm.emotion_llama.model import Batch, EmotionLlama
+from emo.train.llm.distributed import World, ahead
+from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.emotion_llama.prompt import encode_answer
+from emo.train.llm.model import Batch
 from emo.train.llm.optim import adamw, parameter_groups
 from emo.train.llm.predict import make_prompt, resolve_dtype
 from emo.train.llm.setup import MFU_DEFINITION, flops_per_token
 from emo.train.llm.tune import Training
-from emo.train.llm.world import World, ahead
 from emo.train.recipe import load_recipe
 
 DATASHEET = 989e12  # FLOP/s in bf16, dense, of H100 SXM and H200 (NVIDIA's data sheets)

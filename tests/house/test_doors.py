@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from sources import modules
+from sources import imported, modules
 
 BRANCH = re.compile(r"""["']kind["'][^\n]{0,16}[=!]=|\bkind\b *[=!]= *["'](?:tune|head)["']|\bmakes\b *[=!]=""")
 
@@ -28,3 +28,17 @@ def test_nothing_branches_on_the_kind_of_a_recipe_or_run() -> None:
 )
 def test_the_check_sees_such_a_branch(line: str) -> None:
     assert BRANCH.search(line)
+
+
+FAMILY = re.compile(r"emo\.train\.llm\.(emotion_llama)\b")
+REGISTRY = "train/recipe.py"
+
+
+def test_nothing_outside_its_folder_knows_a_family_by_name() -> None:
+    """The loop, data, distribution, answering and scoring ask the contract; the registry alone names a member."""
+    found = set()
+    for module in modules().values():
+        names = {name for name in imported(module.tree, strings=True) if FAMILY.match(name)}
+        if names and not module.where.startswith("train/llm/emotion_llama/"):
+            found.add(module.where)
+    assert found == {REGISTRY}

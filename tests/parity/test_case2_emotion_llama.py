@@ -22,9 +22,10 @@ from torch import Tensor
 from emo.extract.encoders.eva import PAPER, Eva
 from emo.train.llm.emotion_llama.build import build
 from emo.train.llm.emotion_llama.checkpoint import export_official, import_official
-from emo.train.llm.emotion_llama.model import Batch, EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
 from emo.train.llm.emotion_llama.prompt import Prompt, answer_text, build_prompt, encode_answer
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.model import Batch, LoraArgs
+from emo.train.llm.tokenizer import Tokenizer
 from emo.train.metrics.labels import parse_official
 
 GOLDEN_CASES = ["case2_emotion_llama"]
@@ -33,8 +34,8 @@ BASE = "llama_model.base_model.model."
 
 
 @pytest.fixture
-def tokenizer(shared: Path) -> LlamaTokenizer:
-    return LlamaTokenizer.from_file(shared / "data" / "llama2_tokenizer" / "tokenizer.model")
+def tokenizer(shared: Path) -> Tokenizer:
+    return Tokenizer.from_file(shared / "data" / "llama2_tokenizer" / "tokenizer.model")
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def official_batch(model: EmotionLlama, prompts, answers, tokens, streams, **opt
     """As wide as the official code pads it: the longest prompt and the longest answer together."""
     limit = options.get("max_context_len", 10**9)
     width = max(model.length(p, (), limit) for p in prompts) + max(map(len, answers))
-    return model.collate(prompts, answers, tokens, streams, width=width, **options)
+    return model.collate(prompts, answers, [tokens, *streams], width=width, **options)
 
 
 def asked(golden, case: dict[str, Any], tokenizer) -> list[Prompt]:
@@ -185,10 +186,10 @@ def test_cached_tokens_are_the_reference_s(golden, eva, tokens):
 @torch.no_grad()
 def test_conditioning(golden, model, tokens, streams, prompts, answers):
     bound = golden.info["tolerance"]["embeddings"]
-    condition = model.condition(tokens, streams)
+    condition = model.condition([tokens, *streams])
     golden.close(condition, "img_embeds", bound)
     golden.close(np.ones(condition.shape[:2]), "img_atts", 0)
-    bare = model.collate(prompts, None, tokens, streams)
+    bare = model.collate(prompts, None, [tokens, *streams])
     golden.close(model.embed(bare)[:, 1:], "cond_embeds", bound)  # the reference counts BOS apart
     golden.close(bare.mask[:, 1:].long(), "cond_atts", 0)
     golden.close(bare.mask.sum(1) - 1, "input_lens", 0)
@@ -242,7 +243,7 @@ def test_hidden_states_and_logits(golden, model, tokens, streams, prompts, answe
 @torch.no_grad()
 def test_loss(golden, model, tokens, streams, prompts, answers):
     bound = golden.info["tolerance"]["loss"]
-    batch = model.collate(prompts, answers, tokens, streams)
+    batch = model.collate(prompts, answers, [tokens, *streams])
     total, supervised = model.loss(batch)
     assert supervised == int((golden.io["labels"] >= 0).sum())
     golden.close((total / supervised)[None], "loss", bound)
@@ -266,7 +267,7 @@ def test_truncated_answers(golden, model, tokenizer, tokens, streams, prompts):
         cut = [encode_answer(text, tokenizer, golden.info[key], end) for text in texts]
         want = golden.io[f"{name}.part_targets"]
         assert cut == [[each for each in row.tolist() if each != -100] for row in want]
-        total, supervised = model.loss(model.collate(prompts, cut, tokens, streams))
+        total, supervised = model.loss(model.collate(prompts, cut, [tokens, *streams]))
         golden.close((total / supervised)[None], f"{name}.loss", golden.info["tolerance"]["loss"])
     if not keys:
         pytest.skip(f"{golden.folder.name} truncates no answers")
@@ -277,17 +278,17 @@ def test_context_limit(golden, model, tokens, streams, prompts, answers):
     keys = [key for key in golden.info if key.startswith("ctx") and key.endswith("_max_context_len")]
     for key in keys:
         name, limit = key.removesuffix("_max_context_len"), golden.info[key]
-        bare = model.collate(prompts, None, tokens, streams, max_context_len=limit)
+        bare = model.collate(prompts, None, [tokens, *streams], max_context_len=limit)
         golden.close(model.embed(bare)[:, 1:], f"{name}.cond_embeds", golden.info["tolerance"]["embeddings"])
         golden.close(bare.mask[:, 1:].long(), f"{name}.cond_atts", 0)
-        total, supervised = model.loss(model.collate(prompts, answers, tokens, streams, max_context_len=limit))
+        total, supervised = model.loss(model.collate(prompts, answers, [tokens, *streams], max_context_len=limit))
         golden.close((total / supervised)[None], f"{name}.loss", golden.info["tolerance"]["loss"])
     if not keys:
         pytest.skip(f"{golden.folder.name} limits no context")
 
 
 def test_gradients(golden, model, tokens, streams, prompts, answers):
-    total, supervised = model.loss(model.collate(prompts, answers, tokens, streams))
+    total, supervised = model.loss(model.collate(prompts, answers, [tokens, *streams]))
     (total / supervised).backward()
     got = {name: parameter.grad for name, parameter in model.trainable()}
     dead = set(golden.info["trainable_without_grad"])
@@ -362,7 +363,7 @@ def test_the_official_checkpoint_is_consumed_whole(golden, make, tokens, streams
     for name, parameter in model.trainable():
         assert torch.equal(parameter, weights[name]), name
     with torch.no_grad():
-        total, supervised = model.eval().loss(model.collate(prompts, answers, tokens, streams))
+        total, supervised = model.eval().loss(model.collate(prompts, answers, [tokens, *streams]))
     golden.close((total / supervised)[None], "loss", golden.info["tolerance"]["loss"])
 
     export_official(model, tmp_path / "again.pth")
@@ -376,7 +377,7 @@ def test_label_logprobs_equal_one_forward_per_answer(golden, model, tokenizer, t
     words = ["happy", "sad", "neutral", "angry", "worried", "surprise", "contempt"]
     ids = [encode_answer(word, tokenizer) for word in words]
     assert len({len(each) for each in ids}) > 1
-    got = model.label_logprobs(prompts, tokens, streams, ids)
+    got = model.label_logprobs(prompts, [tokens, *streams], ids)
     for i, prompt in enumerate(prompts):
         for j, answer in enumerate(ids):
             batch = model.collate([prompt], [answer], tokens[i : i + 1], [each[i : i + 1] for each in streams])

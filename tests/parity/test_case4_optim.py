@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 
 from emo.train.llm.emotion_llama.build import build
 from emo.train.llm.emotion_llama.checkpoint import import_official
-from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer
+from emo.train.llm.model import LoraArgs
 from emo.train.llm.optim import BETAS, EPS, WEIGHT_DECAY, Schedule, adamw, parameter_groups, set_lr
 
 GOLDEN_CASES = ["case4_optim"]
@@ -142,7 +143,7 @@ def test_optimizer_steps(golden, model):
     answers = [
         encode_answer(text, model.tokenizer, config["max_txt_len"], config["end_sym"]) for text in case.info["answers"]
     ]
-    batch = model.collate(prompts, answers, case.tokens, case.streams)
+    batch = model.collate(prompts, answers, [case.tokens, *case.streams])
     optimizer = adamw(model.trainable(), schedule.lr(0), golden.info["weight_decay"])
     losses = []
     for step in range(len(golden.info["train6"]["losses"])):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,16 +20,13 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.tables import normal_name, read_labels
-from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
 from emo.featstore.reading import read_json
-from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
-from emo.train.features import Missing, find_present, trained_splits
+from emo.train.features import trained_splits
 from emo.train.heads.folds import group_clips, make_folds
-from emo.train.llm.emotion_llama.captions import process_answer
-from emo.train.llm.recipe import CLIPS, FIELDS, FeatureKeys, SourceKeys, Task, TuneRecipe
+from emo.train.llm.recipe import CLIPS, FIELDS, SourceKeys, Task, TuneRecipe
 
 Find = Callable[[str], Path]
 _ORDER, _TASK, _POOL = 1, 2, 4  # streams of random numbers that must differ; tune.py has 3
@@ -121,7 +117,7 @@ class Example:
         name: Clip id.
         transcript: What the person says; empty where nobody wrote it down.
         label: Emotion word, where one is known.
-        answers: By task, as `process_answer` leaves them.
+        answers: By task, in the form that is trained on.
     """
 
     name: str
@@ -167,7 +163,7 @@ def transcript_of(clip: Clip | None, language: str) -> str:
     return (given.get(language) or given.get("text") or "").strip()
 
 
-def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Examples:
+def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Callable[[str], str]) -> Examples:
     """Bring clips and annotation files together.
 
     A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
@@ -178,6 +174,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
         clips: The dataset's; names must differ.
         recipe: Names the files.
         find: Turns a file name of the recipe into a path.
+        clean: Brings an annotated answer into the form that is trained on.
 
     Raises:
         UsageError: A file is wrong, two sources contradict each other, or nothing is left to train on.
@@ -186,56 +183,69 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
     if len(by_id) < len(clips):
         twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
         raise UsageError(f"{len(twice)} clip names come more than once: {some_of(twice)}.")
-    answers, labels, texts = _annotations(clips, recipe, find)
-    for clip in clips:
-        if clip.label and clip.label.emotion:
-            labels[clip.id] = clip.label.emotion
-
-    def transcript(name: str) -> str:
-        said = transcript_of(by_id.get(name), recipe.data.language)
-        return said or " ".join(texts.get(name, "").split())
-
+    known = _annotations(clips, recipe, find, clean)
+    chosen = _split_clips(clips, recipe)
     left_out: dict[str, list[str]] = {}
-    silent: list[str] = []
-    note = ""
-    names = sorted(set().union(*answers.values()))
-    chosen_validation = _split_clips(clips, recipe)
     train: list[Example] = []
-    for name in names:
-        example = Example(
-            name,
-            transcript(name),
-            labels.get(name),
-            {task: found[name] for task, found in answers.items() if name in found},
-        )
-        clip = by_id.get(name)
+    for name in sorted(set().union(*known.answers.values())):
+        example, clip = known.example(name, by_id.get(name), recipe), by_id.get(name)
         if clip is not None and split_name(clip.split) not in splits:
             left_out.setdefault(f"split {clip.split}", []).append(name)
-        elif name in chosen_validation:
+        elif name in chosen:
             left_out.setdefault("validation", []).append(name)
         elif not example.transcript and recipe.missing_transcript == "skip":
             left_out.setdefault("no transcript", []).append(name)
         else:
             train.append(example)
-    validation = [Example(name, transcript(name), label) for name, label in chosen_validation.items()]
-    if recipe.validation.split is None and recipe.validation.holdout:
-        train, validation, note = _hold_out(train, recipe, by_id)
-    elif recipe.validation.limit and len(validation) > recipe.validation.limit:
-        chosen = _pick([example.label for example in validation], recipe.validation.limit, recipe)
+    validation = [replace(known.example(name, by_id[name], recipe), label=chosen[name], answers={}) for name in chosen]
+    train, validation, note = _validated(train, validation, recipe, by_id)
+    silent = [example.name for example in (*train, *validation) if not example.transcript]
+    _refuse(train, silent, left_out, recipe, len(clips))
+    frozen = {reason: tuple(lost) for reason, lost in left_out.items()}
+    notes = (*([note] if note else []), *_notes(silent, left_out, recipe))
+    return Examples(tuple(train), tuple(validation), tuple(silent), frozen, notes)
+
+
+def _validated(
+    train: list[Example], validation: list[Example], recipe: TuneRecipe, by_id: Mapping[str, Clip]
+) -> tuple[list[Example], list[Example], str]:
+    """Hold validation examples out of those to train on, where no split is named; keep to the limit of the recipe."""
+    keys = recipe.validation
+    if keys.split is None and keys.holdout:
+        return _hold_out(train, recipe, by_id)
+    if keys.limit and len(validation) > keys.limit:
+        chosen = _pick([example.label for example in validation], keys.limit, recipe)
         validation = [validation[i] for i in chosen]
+    return train, validation, ""
+
+
+def _refuse(
+    train: Sequence[Example],
+    silent: Sequence[str],
+    left_out: Mapping[str, Sequence[str]],
+    recipe: TuneRecipe,
+    clips: int,
+) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        UsageError: Nothing is left, or clips have no transcript where the recipe wants one.
+    """
     if not train:
         why = "; ".join(f"{len(names)} left out ({reason})" for reason, names in left_out.items())
         raise UsageError(
             f"No clip is left to train on{f': {why}' if why else ''}.",
-            f"Tasks: {', '.join(recipe.active)}; the dataset has {len(clips)} clips.",
+            f"Tasks: {', '.join(recipe.active)}; the dataset has {clips} clips.",
         )
-    silent = [example.name for example in (*train, *validation) if not example.transcript]
     if silent and recipe.missing_transcript == "error":
         raise UsageError(
             f"{len(silent)} clips have no {recipe.data.language} transcript: {some_of(silent)}.",
             "Train them with an empty sentence (missing_transcript: empty), or leave them out (skip).",
         )
-    notes = [note] if note else []
+
+
+def _notes(silent: Sequence[str], left_out: Mapping[str, Sequence[str]], recipe: TuneRecipe) -> tuple[str, ...]:
+    notes = []
     if silent:
         notes.append(f"{len(silent)} clips have no transcript; their prompts hold an empty sentence.")
     for reason, lost in left_out.items():
@@ -246,14 +256,27 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find) -> Exam
             f"The checkpoint was chosen on split {split}, a test list: a score on that list is too good and is not "
             "comparable with one that never saw it."
         )
-    frozen = {reason: tuple(lost) for reason, lost in left_out.items()}
-    return Examples(tuple(train), tuple(validation), tuple(silent), frozen, tuple(notes))
+    return tuple(notes)
 
 
-def _annotations(
-    clips: Sequence[Clip], recipe: TuneRecipe, find: Find
-) -> tuple[dict[Task, dict[str, str]], dict[str, str], dict[str, str]]:
-    """Answers by task and clip; labels by clip; transcripts by clip."""
+@dataclass(frozen=True)
+class _Known:
+    """Everything that annotations say: answers by task and clip, labels and transcripts by clip."""
+
+    answers: Mapping[Task, Mapping[str, str]]
+    labels: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    def example(self, name: str, clip: Clip | None, recipe: TuneRecipe) -> Example:
+        """Return what is known of a clip; its own transcript and label count more than those of files."""
+        own = clip.label.emotion if clip and clip.label else None
+        said = transcript_of(clip, recipe.data.language) or " ".join(self.texts.get(name, "").split())
+        answers = {task: found[name] for task, found in self.answers.items() if name in found}
+        return Example(name, said, own or self.labels.get(name), answers)
+
+
+def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Callable[[str], str]) -> _Known:
+    """Read all annotation files of a recipe."""
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -261,7 +284,7 @@ def _annotations(
         for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
             differ = []
             for name, note in _read(source, task, clips, recipe.labels, find).items():
-                answer = process_answer(note.answer)
+                answer = clean(note.answer)
                 if answers[task].setdefault(name, answer) != answer:
                     differ.append(name)
                 if note.label:
@@ -278,7 +301,7 @@ def _annotations(
             text = said.get(recipe.data.language) or said.get("text")
             if text:
                 texts[name] = text
-    return answers, labels, texts
+    return _Known(answers, labels, texts)
 
 
 def _read(
@@ -441,6 +464,11 @@ class Sampler:
         number, window = divmod(step, self.steps_per_pass)
         return number, window * self.window
 
+    def longest(self) -> list[Sample]:
+        """Return the longest samples of the first pass, as many as a batch holds: no batch of it is larger."""
+        samples = [self.mix.draw(self.seed, 0, i, example) for i, example in enumerate(self.examples)]
+        return sorted(samples, key=lambda sample: (sample.size, sample.name))[-self.batch_size :]
+
     def batches(self, step: int) -> list[list[Sample]]:
         """The samples of one optimizer step, in batches of at most `batch_size`."""
         number, window = divmod(step, self.steps_per_pass)
@@ -454,85 +482,3 @@ class Sampler:
         if self.by_length and self.pool > 1:
             place = int(np.random.default_rng([self.seed, _POOL, number, pool]).permutation(len(windows))[place])
         return [list(batch) for batch in chunks(windows[place], self.batch_size)]
-
-
-# ---- features -------------------------------------------------------------------------------------------------------
-
-
-class Features:
-    """The cached features of clips, batch by batch: utterance vectors from memory, token records from the store.
-
-    Attributes:
-        tokens: Spec of the token feature, or `None`.
-        streams: Specs of the utterance features, in recipe order.
-        names: Clips that can be read, in the order given.
-        skipped, zeroed: Clips that lack a feature, as the policy has it.
-    """
-
-    def __init__(self, store: Store | None, keys: FeatureKeys, names: Sequence[str], missing: Missing) -> None:
-        """Look everything up, and load the utterance vectors.
-
-        Raises:
-            FeatureMissing: A feature is not in the store, or clips lack one and the policy is `error`.
-            UsageError: A feature is not of the level that its place needs.
-        """
-        self.tokens: EncoderSpec | None = None
-        self.streams: tuple[EncoderSpec, ...] = ()
-        self.names, self.skipped, self.zeroed = tuple(names), (), ()  # type: tuple[str, ...], tuple[str, ...], tuple[str, ...]
-        self._store, self._lock = store, threading.Lock()
-        if keys.tokens is None and not keys.streams:
-            return
-        if store is None:
-            raise FeatureMissing("The recipe names features, and there is no store.", "Run emo extract first.")
-        if keys.tokens is not None:
-            self.tokens = store.resolve(keys.tokens)
-            if self.tokens.level != "tokens" or self.tokens.rows is None:
-                raise UsageError(f"features.tokens: {keys.tokens} is of level {self.tokens.level}, not tokens.")
-        self.streams = tuple(store.resolve(name) for name in keys.streams)
-        if wrong := [spec.name for spec in self.streams if spec.level != "utt"]:
-            raise UsageError(f"features.streams: {', '.join(wrong)} have more than one row per clip.", "Use level utt.")
-        present, lacking = find_present(store, self.specs, names, missing)
-        if lacking and missing == "skip":
-            self.skipped, gone = lacking, set(lacking)
-            keep = [i for i, name in enumerate(names) if name not in gone]
-            self.names, present = tuple(names[i] for i in keep), present[:, keep]
-        elif lacking:
-            self.zeroed = lacking
-        self._row = {name: i for i, name in enumerate(self.names)}
-        self._has_tokens = present[0] if self.tokens else np.zeros(0, bool)
-        policy: Missing = "zeros" if self.zeroed else "error"
-        self._matrices = [store.utterances(spec.key, self.names, policy) for spec in self.streams] if self.names else []
-        self._dtype = np.dtype(np.float16)
-
-    @property
-    def specs(self) -> tuple[EncoderSpec, ...]:
-        """All features, tokens first."""
-        return (*([self.tokens] if self.tokens else []), *self.streams)
-
-    def batch(self, names: Sequence[str]) -> tuple[np.ndarray | None, list[np.ndarray]]:
-        """Token records `(B, R, D)` in float16 (float32 where that overflows), and one `(B, D)` float32 per stream."""
-        if not self.specs:
-            return None, []
-        rows = np.array([self._row[name] for name in names])
-        streams = [matrix[rows] for matrix in self._matrices]
-        if self.tokens is None:
-            return None, streams
-        with self._lock:
-            try:
-                with np.errstate(over="raise"):
-                    return self._records(names, rows), streams
-            except FloatingPointError:  # a segment that was kept as float32 because it does not fit into float16
-                self._dtype = np.dtype(np.float32)
-                return self._records(names, rows), streams
-
-    def _records(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        assert self._store is not None
-        assert self.tokens is not None
-        out = np.zeros((len(names), self.tokens.rows or 1, self.tokens.dim), self._dtype)
-        has = self._has_tokens[rows]
-        if has.all():
-            self._store.read_into(self.tokens.key, list(names), out)
-            return out
-        for i in np.flatnonzero(has).tolist():
-            self._store.read_into(self.tokens.key, [names[i]], out[i : i + 1])
-        return out

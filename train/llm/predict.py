@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
@@ -21,44 +22,46 @@ from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import Missing
-from emo.train.llm.data import Example, Features, chunks, transcript_of
-from emo.train.llm.emotion_llama import checkpoint
-from emo.train.llm.emotion_llama.build import build
-from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
-from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, build_prompt, encode_answer, instruction
-from emo.train.llm.recipe import TASKS, FeatureKeys, TuneRecipe
-from emo.train.llm.world import ahead
+from emo.train.llm import checkpoint
+from emo.train.llm.build import build
+from emo.train.llm.data import Example, chunks, transcript_of
+from emo.train.llm.distributed import ahead
+from emo.train.llm.family import Wanted
+from emo.train.llm.features import Features
+from emo.train.llm.model import LoraArgs, TunedModel
+from emo.train.llm.prompt import Prompt
+from emo.train.llm.recipe import TASKS, TuneRecipe
+from emo.train.llm.tokenizer import Tokenizer
 from emo.train.metrics.labels import POLICIES
 from emo.train.metrics.seen import trained_on
-from emo.train.recipe import load_recipe
+from emo.train.recipe import family_named, load_recipe
 from emo.train.runs import DIGESTS, Run, load_run, seal
 from emo.train.runs import check as check_files
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
 OnAnswer = Callable[[int, int], None]  # answered, of how many
-Inputs = tuple[torch.Tensor | None, list[torch.Tensor]]  # image tokens, streams
+Inputs = list[torch.Tensor]  # one per feature that the family wants
 
 
-def make_prompt(model: EmotionLlama, recipe: TuneRecipe, task: str, text: str, transcript: str, layout: str) -> Prompt:
+def make_prompt(model: TunedModel, recipe: TuneRecipe, task: str, text: str, transcript: str, layout: str) -> Prompt:
     """The prompt of one question; training and answering both come through here."""
-    words = instruction(task, text, transcript, media=not recipe.text_only)
-    return build_prompt(layout, words, model.tokenizer, template=recipe.template)
+    family = family_named(recipe.family)
+    return family.prompt(recipe, family.instruction(recipe, task, text, transcript), model.tokenizer, layout)
 
 
 def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
     """What a clip is asked, all words of it, as a hash: an answer to another question is no answer to this one."""
-    words = instruction(task, recipe.prompts[task][0], transcript, media=not recipe.text_only)  # type: ignore[index]
+    words = family_named(recipe.family).instruction(recipe, task, recipe.prompts[task][0], transcript)  # type: ignore[index]
     return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
 
 
 def make_inputs(features: Features, names: Sequence[str]) -> Inputs:
-    """Cached features of clips as tensors on the CPU: tokens `(B, R, D)` and one `(B, D)` per stream."""
-    tokens, streams = features.batch(names)
-    return None if tokens is None else torch.from_numpy(tokens), [torch.from_numpy(each) for each in streams]
+    """Cached features of clips as tensors on the CPU: `(B, D)` or `(B, R, D)` each."""
+    return [torch.from_numpy(each) for each in features.batch(names)]
 
 
 def predict(
-    model: EmotionLlama,
+    model: TunedModel,
     features: Features,
     clips: Sequence[Example],
     recipe: TuneRecipe,
@@ -95,10 +98,8 @@ def predict(
     parts = list(chunks(by_length, recipe.decode.batch_size))
 
     def load(number: int) -> Inputs:
-        tokens, streams = make_inputs(features, [clips[i].name for i in parts[number]])
-        if model.device.type != "cuda":
-            return tokens, streams
-        return None if tokens is None else tokens.pin_memory(), [each.pin_memory() for each in streams]
+        inputs = make_inputs(features, [clips[i].name for i in parts[number]])
+        return [each.pin_memory() for each in inputs] if model.device.type == "cuda" else inputs
 
     with ahead(load, 0, len(parts)) as loaded:
         for number, inputs in loaded:
@@ -111,15 +112,15 @@ def predict(
 
 
 def _answers(
-    model: EmotionLlama, prompts: Sequence[Prompt], inputs: Inputs, recipe: TuneRecipe, policy: str
+    model: TunedModel, prompts: Sequence[Prompt], inputs: Inputs, recipe: TuneRecipe, policy: str
 ) -> Iterator[dict[str, Any]]:
-    tokens, streams = inputs
+    family = family_named(recipe.family)
     if policy != "likelihood":
-        for ids in model.generate(prompts, tokens, streams, recipe.decode.max_new_tokens):
-            yield {"answer": answer_text(ids, model.tokenizer)}
+        for ids in model.generate(prompts, inputs, recipe.decode.max_new_tokens):
+            yield {"answer": family.answer_text(ids, model.tokenizer)}
         return
-    words = [encode_answer(label, model.tokenizer, recipe.max_txt_len, recipe.end_sym) for label in recipe.scored]
-    logprobs = model.label_logprobs(prompts, tokens, streams, words)  # (B, L)
+    words = [family.answer_ids(recipe, label, model.tokenizer) for label in recipe.scored]
+    logprobs = model.label_logprobs(prompts, inputs, words)  # (B, L)
     for row in torch.softmax(logprobs.double(), dim=1).tolist():
         best = max(range(len(row)), key=row.__getitem__)
         yield {"answer": recipe.scored[best], "probabilities": dict(zip(recipe.scored, row, strict=True))}
@@ -135,7 +136,7 @@ def resolve_dtype(name: str, device: str) -> str:
     return "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def start_model(source: str, features: Features, recipe: TuneRecipe, device: str) -> EmotionLlama:
+def start_model(source: str, features: Features, recipe: TuneRecipe, device: str) -> TunedModel:
     """The language model with fresh adapter and projections, fitted to the features in the store.
 
     Args:
@@ -144,12 +145,15 @@ def start_model(source: str, features: Features, recipe: TuneRecipe, device: str
         recipe: With `dtype` resolved.
         device: Torch device.
     """
-    widths = Widths.from_specs(features.tokens, features.streams)
+    family = family_named(recipe.family)
     lora = LoraArgs(recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout, recipe.lora.targets)
     dtype = {"bf16": "bfloat16", "fp32": "float32"}[recipe.dtype]
-    if source in DRAWN:
-        return build(None, widths, lora, dtype, device, source, recipe.seed, recipe.quantise)
-    return build(source, widths, lora, dtype, device, "paper", recipe.seed, recipe.quantise)
+
+    def make(llm: PreTrainedModel, tokenizer: Tokenizer, name: str) -> TunedModel:
+        return family.assemble(llm, tokenizer, features.specs, lora, name, recipe.seed)
+
+    profile = source if source in DRAWN else "paper"
+    return build(make, None if source in DRAWN else source, dtype, device, profile, recipe.seed, recipe.quantise)
 
 
 class TunedAnswerer(Answerer):
@@ -161,7 +165,7 @@ class TunedAnswerer(Answerer):
     def __init__(self, run: Run, device: str = "auto") -> None:
         run.require(TuneRecipe.makes, "a tuned language model")
         super().__init__(run, device)
-        self._model: EmotionLlama | None = None
+        self._model: TunedModel | None = None
 
     @cached_property
     def recipe(self) -> TuneRecipe:
@@ -187,11 +191,10 @@ class TunedAnswerer(Answerer):
             FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
         """
         specs = [(feature["role"], _spec(store, self.run, feature)) for feature in self.run.info["features"]]
-        tokens = next((spec.key for role, spec in specs if role == "tokens"), None)
-        keys = FeatureKeys(tokens=tokens, streams=tuple(spec.key for role, spec in specs if role == "stream"))
-        return Features(store, keys, names, missing or self.recipe.missing)
+        wanted = [Wanted(role, spec.key, spec.level) for role, spec in specs]
+        return Features(store, wanted, names, missing or self.recipe.missing)
 
-    def model(self, features: Features) -> EmotionLlama:
+    def model(self, features: Features) -> TunedModel:
         """Return the tuned model, which is built at the first call; the features give its widths.
 
         Raises:
@@ -264,7 +267,7 @@ class TunedAnswerer(Answerer):
 
 def load_tuned(
     store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto", missing: Missing | None = None
-) -> tuple[EmotionLlama, Features, TuneRecipe]:
+) -> tuple[TunedModel, Features, TuneRecipe]:
     """A finished run's model, and the features of the clips to ask about, found by the run's own fingerprints.
 
     Raises:
@@ -290,7 +293,8 @@ def check_question(recipe: TuneRecipe, policy: str, task: str, layout: str | Non
         UsageError: Unknown policy, task or layout, or ones that do not go together.
     """
     layout = layout or recipe.layout
-    for what, value, known in (("policy", policy, POLICIES), ("task", task, TASKS), ("layout", layout, LAYOUTS)):
+    layouts = family_named(recipe.family).layouts
+    for what, value, known in (("policy", policy, POLICIES), ("task", task, TASKS), ("layout", layout, layouts)):
         if value not in known:
             raise UsageError(f"Unknown {what} {value!r}.", f"Known: {', '.join(known)}.")
     if policy == "likelihood" and task != "emotion":

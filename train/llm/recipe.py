@@ -30,8 +30,8 @@ FIELDS: Mapping[Task, str] = {
 class FeatureKeys(Keys):
     """What the language model is conditioned on."""
 
-    tokens: str | None = "eva_g_448"
-    streams: tuple[str, ...] = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
+    tokens: str | None = None
+    streams: tuple[str, ...] = ()
 
 
 class SourceKeys(Keys):
@@ -107,13 +107,14 @@ class TuneRecipe(Recipe):
     makes: ClassVar[str] = "tune"
     kind: Literal["tune"] = "tune"
     name: str = "tune"
+    family: str
     llm: str = Field(default="llama", min_length=1)
     quantise: Literal["nf4"] | None = None
     init_from: str | None = None
     init_new_projections: bool = False
     features: FeatureKeys = FeatureKeys()
-    layout: Literal["train_consistent", "official_eval"] = "train_consistent"
-    template: str = "[INST] {} [/INST]"
+    layout: str = "chat"
+    template: str = "{}"
     end_sym: str = "</s>"
     max_txt_len: int = Field(default=1024, ge=1)
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = Field(default={"emotion": 1.0}, validate_default=True)

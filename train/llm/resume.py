@@ -22,6 +22,7 @@ from torch import nn
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import fsync, write_json, write_jsonl
+from emo.train.runs import seal
 
 FOLDER = "checkpoints"
 STATE = "state.json"
@@ -96,6 +97,7 @@ def _save(
         write_jsonl(built / "validation.jsonl", [dict(row) for row in answers])
     reached("optimizer-written")
     write_json(built / STATE, dict(state))
+    seal(built)
     for each in sorted(built.rglob("*"), reverse=True):
         fsync(each)
     fsync(built)

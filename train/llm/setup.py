@@ -1,25 +1,35 @@
-"""What a training starts from: files, language model, weights; and what must be said of it."""
+"""Set a training up: files, language model, data and optimizer; and all that must be said of it."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
-from emo.featstore.install import install_command
+from emo.featstore.install import install_command, versions
+from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
 from emo.train.features import profile_note
-from emo.train.llm.data import Example, Examples, Features
-from emo.train.llm.emotion_llama import checkpoint
-from emo.train.llm.emotion_llama.model import EmotionLlama
-from emo.train.llm.predict import DRAWN
+from emo.train.llm import checkpoint
+from emo.train.llm.data import Example, Examples, Sample, Sampler, TaskMix, load_examples
+from emo.train.llm.distributed import World, shard
+from emo.train.llm.family import Family
+from emo.train.llm.features import Features
+from emo.train.llm.identity import LIBRARIES, identity
+from emo.train.llm.model import Batch, TunedModel
+from emo.train.llm.optim import adamw
+from emo.train.llm.predict import DRAWN, make_inputs, make_prompt, start_model
+from emo.train.llm.progress import Progress, summary_writer
 from emo.train.llm.recipe import TuneRecipe
-from emo.train.runs import load_run
+from emo.train.recipe import family_named
+from emo.train.runs import load_run, split_counts
 
 # Dense bf16 peak in FLOP/s by a part of the device's name, the longer names first; from NVIDIA's data sheets, whose
 # figures with sparsity are twice these.
@@ -87,7 +97,7 @@ def find_source(llm: str, weights: Mapping[str, str]) -> str:
 
 
 def init_model(
-    model: EmotionLlama, recipe: TuneRecipe, run_dir: Path, weights: Mapping[str, str]
+    model: TunedModel, recipe: TuneRecipe, run_dir: Path, weights: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Load the adapter and projections that the recipe starts from: an official file, a run, or an adapter folder."""
     name = recipe.init_from
@@ -100,7 +110,7 @@ def init_model(
             "Train it first (emo train --run NAME), or start from nothing with init_from=null.",
         )
     if path.is_file():
-        report = checkpoint.import_official(path, model, recipe.init_new_projections)
+        report = family_named(recipe.family).import_official(path, model, recipe.init_new_projections)
         return {"path": str(path), "consumed": len(report.consumed), "ignored": dict(report.ignored)} | {
             "missing": list(report.missing)
         }
@@ -129,7 +139,7 @@ def readable(examples: Examples, features: Features) -> Examples:
     return kept
 
 
-def base_parameters(model: EmotionLlama) -> int:
+def base_parameters(model: TunedModel) -> int:
     """Parameters of the language model without its input embedding, and without adapters."""
     weights = [parameter for name, parameter in model.llm.named_parameters() if ".lora_" not in name]
     # `quant_state` is of a weight that bitsandbytes has packed, two parameters to a byte.
@@ -137,7 +147,7 @@ def base_parameters(model: EmotionLlama) -> int:
     return total - model.llm.get_input_embeddings().weight.numel()
 
 
-def flops_per_token(model: EmotionLlama) -> int:
+def flops_per_token(model: TunedModel) -> int:
     """Arithmetic of a training step that all rows need, as `MFU_DEFINITION`; few rows pass through the output layer."""
     return 4 * (base_parameters(model) - model.llm.lm_head.weight.numel())
 
@@ -152,7 +162,6 @@ def peak_flops(device: str) -> float | None:
 
 def describe(recipe: TuneRecipe, features: Features, examples: Examples, source: str) -> dict[str, Any]:
     """What run.json says of data, features and language model, and the sentences that belong beside any score."""
-    roles = ["tokens"] * (features.tokens is not None) + ["stream"] * len(features.streams)
     notes = []
     if told := profile_note(features.specs):
         notes.append(told)
@@ -175,9 +184,9 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
         "layout": recipe.layout,
         "labels": list(recipe.scored),
         "features": [
-            {"role": role, "name": spec.name, "key": spec.key, "fingerprint": spec.fingerprint}
+            {"role": wanted.role, "name": spec.name, "key": spec.key, "fingerprint": spec.fingerprint}
             | {"profile": spec.profile, "dim": spec.dim, "rows": spec.rows}
-            for role, spec in zip(roles, features.specs, strict=True)
+            for wanted, spec in zip(features.wanted, features.specs, strict=True)
         ],
         "profile": told or published,
         "notes": notes,
@@ -189,3 +198,175 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
         "skipped": list(features.skipped),
         "zeroed": list(features.zeroed),
     }
+
+
+# ---- everything that is decided before the first step ---------------------------------------------------------------
+
+Window = list[tuple[int, list[Sample], Batch]]  # batches of a step, with their number in it
+
+
+@dataclass
+class Training:
+    """One training, ready for its first step.
+
+    Attributes:
+        recipe: With `dtype` resolved.
+        family: Of the model.
+        world: The processes that train together.
+        device: This process's.
+        sharded: Whether they share the frozen layers too.
+        model: On its device, fresh.
+        features: Of all clips.
+        examples: To train and to validate on.
+        sampler: Order of samples.
+        optimizer: Over `parameters`, whose gradients are zero.
+        names: Name of each trained parameter.
+        epoch_steps: Optimizer steps that are called an epoch.
+        identity: What decides what is learned.
+        facts: What run.json says of all this.
+        peak_flops: Of all devices together, where that is known.
+        last_checkpoint: Name of the newest checkpoint, if there is one.
+    """
+
+    recipe: TuneRecipe
+    family: Family
+    world: World
+    device: str
+    sharded: bool
+    model: TunedModel
+    features: Features
+    examples: Examples
+    sampler: Sampler
+    optimizer: torch.optim.Optimizer
+    names: dict[torch.nn.Parameter, str]
+    epoch_steps: int
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+    flops_per_token: int
+    peak_flops: float | None
+    last_checkpoint: str | None = None
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Trained parameters, in the order of the model."""
+        return list(self.names)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.recipe.epochs * self.epoch_steps
+
+    def load(self, step: int) -> Window:
+        """Return this process's batches of a step; runs in a thread, one step ahead.
+
+        Where the last window of a pass does not go round, a process of a sharded model gets another one's batch without
+        its samples: to pass through the model as often as the others, and to learn nothing from it.
+        """
+        batches = list(enumerate(self.sampler.batches(step)))
+        window = [(i, samples, self.collate(samples)) for i, samples in batches[self.world.rank :: self.world.size]]
+        if self.sharded and len(window) * self.world.size < len(batches):
+            window.append((0, [], self.collate(batches[0][1])))
+        return window
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Return samples as one batch on the CPU."""
+        recipe, model, family = self.recipe, self.model, self.family
+        prompts = [make_prompt(model, recipe, s.task, s.text, s.transcript, recipe.layout) for s in samples]
+        answers = [family.answer_ids(recipe, s.answer, model.tokenizer) for s in samples]
+        batch = model.collate(prompts, answers, make_inputs(self.features, [s.name for s in samples]))
+        return batch.pin_memory() if self.device.startswith("cuda") else batch
+
+    def progress(self, step: int, lr: float, loss: float | None = None, **more: Any) -> Progress:
+        """Return a report after `step` steps."""
+        if loss is not None and self.device.startswith("cuda"):
+            more["memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        return Progress(step, self.steps, (step - 1) // self.epoch_steps, loss, lr, **more)
+
+
+def prepare(
+    store: Store | None,
+    clips: Sequence[Clip],
+    recipe: TuneRecipe,
+    device: str,
+    world: World,
+    weights: Mapping[str, str],
+    roots: Sequence[Path],
+) -> Training:
+    """Load data and language model, and make the optimizer; see `tune` for the arguments and errors."""
+    if recipe.tensorboard:
+        summary_writer()  # where it is missing, that is said now
+    family = family_named(recipe.family)
+    files: dict[str, str] = {}
+    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer)
+    names = [example.name for example in (*examples.train, *examples.validation)]
+    features = Features(store, family.wanted(recipe), names, recipe.missing)
+    examples = readable(examples, features)
+    source = find_source(recipe.llm, weights)
+    sharded = recipe.parallel == "fsdp" and world.size > 1
+    model = _start(source, features, recipe, device, sharded)
+    mix = TaskMix({task: recipe.tasks[task] for task in recipe.active}, recipe.prompts)
+    how = (recipe.batch_size, recipe.accumulate, recipe.sort_by_length, recipe.length_pool)
+    sampler = Sampler(examples.train, mix, recipe.seed, *how)
+    epoch_steps = recipe.steps_per_epoch or sampler.steps_per_pass
+    named = model.trainable()
+    for _, parameter in named:
+        parameter.grad = torch.zeros_like(parameter)
+    peak = peak_flops(device)
+    llm = {"source": source, "tokenizer": model.tokenizer.fingerprint, "parameters": base_parameters(model)}
+    held = {spec.name: spec.fingerprint for spec in features.specs}
+    kept = store.id if store is not None and held else None
+    return Training(
+        recipe,
+        family,
+        world,
+        device,
+        sharded,
+        model,
+        features,
+        examples,
+        sampler,
+        adamw(named, recipe.lr, recipe.weight_decay),
+        {parameter: name for name, parameter in named},
+        epoch_steps,
+        identity(recipe, family, store=kept, feature=held, data=examples.digest, llm=llm),
+        describe(recipe, features, examples, source)
+        | _facts(clips, examples, named, llm["parameters"], recipe.epochs * epoch_steps, device, world)
+        | {"files": files},
+        flops_per_token(model),
+        peak * world.size if peak else None,
+    )
+
+
+def _facts(
+    clips: Sequence[Clip],
+    examples: Examples,
+    named: Sequence[tuple[str, torch.nn.Parameter]],
+    llm_parameters: int,
+    steps: int,
+    device: str,
+    world: World,
+) -> dict[str, Any]:
+    """Return what run.json says of sizes and machines."""
+    return {
+        "splits": split_counts(clips, [e.name for e in examples.train], [e.name for e in examples.validation]),
+        "parameters": {"llm": llm_parameters, "trained": sum(each.numel() for _, each in named)},
+        "steps": steps,
+        "mfu": MFU_DEFINITION,
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "processes": world.size,
+        "versions": {"python": platform.python_version()} | versions("numpy", *LIBRARIES),
+    }
+
+
+def _start(source: str, features: Features, recipe: TuneRecipe, device: str, sharded: bool) -> TunedModel:
+    """Return the model as it is trained: on its device, shared, recomputing or compiled as the recipe says."""
+    model = start_model(source, features, recipe, "cpu" if sharded else device)
+    if sharded:
+        shard(model, device)
+    model.train()
+    if recipe.recompute:
+        model.recompute()
+    if recipe.compile:
+        model.compile_layers()
+    return model

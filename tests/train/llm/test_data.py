@@ -14,9 +14,12 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.train.llm.data import Example, Features, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
-from emo.train.llm.recipe import EMOTIONS, FeatureKeys
-from emo.train.recipe import load_recipe
+from emo.train.llm.data import Example, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
+from emo.train.llm.emotion_llama.captions import process_answer
+from emo.train.llm.family import Wanted
+from emo.train.llm.features import Features
+from emo.train.llm.recipe import EMOTIONS
+from emo.train.recipe import family_named, load_recipe
 
 Make = Callable[..., Any]
 
@@ -77,7 +80,7 @@ CLIPS = [
 
 def examples(tmp_path: Path, *overrides: str, clips: list[Clip] = CLIPS) -> Any:
     recipe = load_recipe("tiny", ["validation.holdout=0", *overrides])
-    return load_examples(clips, recipe, lambda name: tmp_path / name)
+    return load_examples(clips, recipe, lambda name: tmp_path / name, process_answer)
 
 
 def test_labels_of_the_clips_become_answers_and_test_clips_stay_out(tmp_path: Path) -> None:
@@ -273,15 +276,24 @@ def test_pooled_windows_hold_like_lengths_and_still_every_sample_once() -> None:
 
 # ---- features -------------------------------------------------------------------------------------------------------
 
-KEYS = FeatureKeys()
+
+def wanted(**features: Any) -> tuple[Wanted, ...]:
+    """What Emotion-LLaMA wants with these features in its recipe."""
+    recipe = load_recipe("tiny")
+    return family_named(recipe.family).wanted(
+        recipe.model_copy(update={"features": recipe.features.model_copy(update=features)})
+    )
+
+
+KEYS = load_recipe("tiny").features
+WANTED = wanted()
 
 
 def test_a_batch_is_what_the_store_holds_in_the_order_asked_for(corpus: Make) -> None:
     made = corpus()
-    features = Features(made.store, KEYS, [clip.id for clip in made.clips], "error")
+    features = Features(made.store, WANTED, [clip.id for clip in made.clips], "error")
     asked = ["clip_007", "clip_002", "clip_007"]
-    tokens, streams = features.batch(asked)
-    assert tokens is not None
+    tokens, *streams = features.batch(asked)
     assert tokens.shape == (3, 9, 8)
     assert tokens.dtype == np.float16
     np.testing.assert_array_equal(tokens, np.stack([made.memory["eva_g_448"][name] for name in asked]))
@@ -291,8 +303,7 @@ def test_a_batch_is_what_the_store_holds_in_the_order_asked_for(corpus: Make) ->
 
 def test_token_records_that_overflow_float16_are_read_as_float32(corpus: Make) -> None:
     made = corpus(n=2, scale=1e6)
-    tokens, _ = Features(made.store, KEYS, ["clip_000"], "error").batch(["clip_000"])
-    assert tokens is not None
+    tokens, *_ = Features(made.store, WANTED, ["clip_000"], "error").batch(["clip_000"])
     assert tokens.dtype == np.float32
     np.testing.assert_array_equal(tokens[0], made.memory["eva_g_448"]["clip_000"])
 
@@ -301,14 +312,13 @@ def test_clips_without_features_follow_the_policy(corpus: Make) -> None:
     made = corpus(without="clip_004")
     ids = ["clip_003", "clip_004", "clip_005", "nobody"]
     with pytest.raises(FeatureMissing, match=r"2 of 4 clips lack features.*mae_340_UTT: clip_004 \(no-face\), nobody"):
-        Features(made.store, KEYS, ids, "error")
-    skip = Features(made.store, KEYS, ids, "skip")
+        Features(made.store, WANTED, ids, "error")
+    skip = Features(made.store, WANTED, ids, "skip")
     assert skip.names == ("clip_003", "clip_005")
     assert skip.skipped == ("clip_004", "nobody")
-    zeros = Features(made.store, KEYS, ids, "zeros")
+    zeros = Features(made.store, WANTED, ids, "zeros")
     assert zeros.zeroed == ("clip_004", "nobody")
-    tokens, streams = zeros.batch(["nobody", "clip_004", "clip_003"])
-    assert tokens is not None
+    tokens, *streams = zeros.batch(["nobody", "clip_004", "clip_003"])
     assert (not tokens[0].any(), not tokens[1].any()) == (True, False)
     assert [bool(stream[1].any()) for stream in streams] == [False, True, True]
     np.testing.assert_array_equal(streams[0][2], made.memory["mae_340_UTT"]["clip_003"][0])
@@ -316,10 +326,10 @@ def test_clips_without_features_follow_the_policy(corpus: Make) -> None:
 
 def test_a_feature_in_the_wrong_place_is_refused(corpus: Make) -> None:
     made = corpus(n=1)
-    with pytest.raises(UsageError, match=r"features.tokens: HL-UTT is of level utt"):
-        Features(made.store, FeatureKeys(tokens="HL-UTT"), ["clip_000"], "error")
-    with pytest.raises(UsageError, match=r"features.streams: eva_g_448"):
-        Features(made.store, FeatureKeys(streams=("eva_g_448",)), ["clip_000"], "error")
+    with pytest.raises(UsageError, match=r"HL-UTT is of level utt, and as tokens it must"):
+        Features(made.store, wanted(tokens="HL-UTT"), ["clip_000"], "error")
+    with pytest.raises(UsageError, match=r"eva_g_448 is of level tokens, and as stream it must"):
+        Features(made.store, wanted(streams=("eva_g_448",)), ["clip_000"], "error")
     with pytest.raises(FeatureMissing, match="there is no store"):
-        Features(None, KEYS, ["clip_000"], "error")
-    assert Features(None, FeatureKeys(tokens=None, streams=()), ["x"], "error").batch(["x"]) == (None, [])
+        Features(None, WANTED, ["clip_000"], "error")
+    assert Features(None, wanted(tokens=None, streams=()), ["x"], "error").batch(["x"]) == []

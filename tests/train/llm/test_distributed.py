@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from emo.featstore.errors import UsageError
 from emo.train.answers import read_predictions
-from emo.train.llm.emotion_llama.checkpoint import merge
+from emo.train.llm.checkpoint import merge
+from emo.train.llm.distributed import World
 from emo.train.llm.predict import load_tuned
 from emo.train.llm.resume import checkpoints
 from emo.train.llm.tune import tune
-from emo.train.llm.world import World
 from emo.train.runs import load_run
 
 Make = Callable[..., Any]
@@ -135,8 +135,8 @@ from torch.nn.functional import one_hot
 from emo.train.llm.emotion_llama.build import build
 from emo.train.llm.emotion_llama.model import Widths
 from emo.train.llm.emotion_llama.prompt import Prompt
-from emo.train.llm.shard import shard
-from emo.train.llm.world import World
+from emo.train.llm.distributed import shard
+from emo.train.llm.distributed import World
 
 def job(rank):
     with World.join("cpu") as world:
@@ -181,7 +181,7 @@ def test_batches_that_processes_cannot_share_are_refused(
 
 SHARE = """
 from emo.featstore.errors import EmoError, FeatureMissing, MediaError, TrainError, UsageError
-from emo.train.llm.world import World
+from emo.train.llm.distributed import World
 
 def job(rank):
     world = World.join("auto" if not torch.cuda.is_available() else "cpu")

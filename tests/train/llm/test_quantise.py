@@ -13,12 +13,13 @@ import torch
 
 from emo.featstore.errors import ModelError, UsageError
 from emo.featstore.install import install_command
+from emo.train.llm.checkpoint import load_adapter, merge, save_adapter
 from emo.train.llm.emotion_llama.build import build
-from emo.train.llm.emotion_llama.checkpoint import load_adapter, merge, save_adapter
-from emo.train.llm.emotion_llama.model import Batch, EmotionLlama, LoraArgs, Widths
+from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.model import Batch, LoraArgs
 from emo.train.llm.predict import TunedAnswerer, load_tuned
+from emo.train.llm.tokenizer import Tokenizer
 from emo.train.llm.tune import tune
 from emo.train.runs import load_run
 
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
         max_position_embeddings=512, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
-    LlamaTokenizer.bytes().save(tmp_path / "llama")
+    Tokenizer.bytes().save(tmp_path / "llama")
     return tmp_path / "llama"
 
 

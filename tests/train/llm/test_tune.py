@@ -263,10 +263,10 @@ def test_another_store_or_code_version_is_refused(
     copy = replace(corpus(n=8, path=tmp_path / "again.emo"), clips=made.clips)
     with pytest.raises(TrainError, match=r"store  *\"[0-9a-f]{32}\""):
         train(copy, None, tmp_path / "run", resume=True)
-    from emo.train.llm import tune as module
+    from emo.train.llm import identity
 
-    real = module.versions
-    monkeypatch.setattr(module, "versions", lambda *names: real(*names) | {"emo": "9.9"})
+    real = identity.versions
+    monkeypatch.setattr(identity, "versions", lambda *names: real(*names) | {"emo": "9.9"})
     with pytest.raises(TrainError, match=r"version.emo  *\"[\d.]+\"  *\"9.9\""):
         train(made, None, tmp_path / "run", resume=True)
     train(made, None, tmp_path / "run", resume=True, force=["version"])
@@ -282,14 +282,14 @@ def test_the_newest_and_the_best_are_kept(
     corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.2, 0.7, 0.4, 0.7])
-    from emo.train.llm import tune as module
+    from emo.train.llm.validate import Validation
 
-    real = module.Training._score
+    real = Validation.score
 
     def scored(self: Any, rows: Any) -> Any:
         return replace(real(self, rows), f1_weighted=next(values, 0.7))
 
-    monkeypatch.setattr(module.Training, "_score", scored)
+    monkeypatch.setattr(Validation, "score", scored)
     made = corpus()
     result = train(
         made, recipe("validation.every=2", "checkpoint.every_steps=1", "checkpoint.keep=2"), tmp_path / "run"

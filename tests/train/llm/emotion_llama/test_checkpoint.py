@@ -11,19 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emo.featstore.errors import ModelError, UsageError, WeightsMissing
-from emo.train.llm.emotion_llama import checkpoint
+from emo.featstore.errors import ModelError, TrainError, UsageError, WeightsMissing
+from emo.train.llm.checkpoint import load_adapter, merge, save_adapter
 from emo.train.llm.emotion_llama.build import build
-from emo.train.llm.emotion_llama.checkpoint import (
-    export_official,
-    import_official,
-    load_adapter,
-    merge,
-    open_adapter,
-    save_adapter,
-)
-from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.emotion_llama.checkpoint import export_official, import_official, open_adapter
+from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
+from emo.train.llm.model import LoraArgs
+from emo.train.llm.tokenizer import Tokenizer
 
 WIDTHS = Widths(12, 9, (("face", 10), ("video", 7), ("audio", 5)))
 LORA = LoraArgs(r=4, alpha=8)
@@ -217,7 +211,13 @@ def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
 def test_adapter_round_trip(model: EmotionLlama, tmp_path: Path) -> None:
     save_adapter(model, tmp_path / "a" / "step-1", {"layout": "train_consistent"})
     names = {each.name for each in (tmp_path / "a" / "step-1").iterdir()}
-    assert names == {"adapter_model.safetensors", "adapter_config.json", "projections.safetensors", "manifest.json"}
+    assert names == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "projections.safetensors",
+        "manifest.json",
+        "digests.json",
+    }
     other = build(None, WIDTHS, LORA, profile="tiny")
     assert load_adapter(other, tmp_path / "a" / "step-1")["extra"] == {"layout": "train_consistent"}
     assert same(model, other)
@@ -257,6 +257,9 @@ def test_a_damaged_adapter_is_refused(model: EmotionLlama, tmp_path: Path) -> No
     state = load_file(folder / "projections.safetensors")
     state["else"] = state.pop("llama_proj.bias")
     save_file(state, folder / "projections.safetensors")
+    with pytest.raises(TrainError, match=r"projections\.safetensors is not what was written"):
+        load_adapter(fresh(), folder)
+    (folder / "digests.json").unlink()  # as in folders of earlier versions, where its form alone can tell
     with pytest.raises(ModelError, match=r"llama_proj\.bias is missing, else is unknown"):
         load_adapter(fresh(), folder)
     (folder / "projections.safetensors").write_bytes(b"cut")
@@ -275,7 +278,7 @@ def test_a_folder_is_whole_or_absent(model: EmotionLlama, tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_save_manifest", stop)
+        patch.setattr("emo.train.llm.checkpoint._save_manifest", stop)
         for write in (save_adapter, merge):
             with pytest.raises(KeyboardInterrupt):
                 write(model, tmp_path / "a")
@@ -301,7 +304,7 @@ def test_a_merged_model_answers_as_the_adapted_one(tied: bool, tmp_path: Path) -
         max_position_embeddings=512, bos_token_id=1, eos_token_id=2, tie_word_embeddings=tied,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    LlamaTokenizer.bytes().save(tmp_path / "base")
+    Tokenizer.bytes().save(tmp_path / "base")
     model = build(tmp_path / "base", WIDTHS, LORA).eval()
     with torch.no_grad():
         for _, parameter in model.trainable():

@@ -17,11 +17,13 @@ from tqdm.auto import tqdm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.spec import EncoderSpec
-from emo.train.llm.emotion_llama.build import SIZES, build, find_llm
-from emo.train.llm.emotion_llama.model import EmotionLlama, LoraArgs, Widths
+from emo.train.llm.build import SIZES, find_llm
+from emo.train.llm.emotion_llama.build import build
+from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
 from emo.train.llm.emotion_llama.prompt import Prompt, build_prompt, encode_answer, instruction
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.model import LoraArgs
 from emo.train.llm.setup import base_parameters, flops_per_token
+from emo.train.llm.tokenizer import Tokenizer
 
 WIDTHS = Widths(12, 9, (("face", 10), ("video", 7), ("audio", 5)))
 LORA = LoraArgs(r=4, alpha=8, dropout=0.5)
@@ -67,6 +69,10 @@ def answers(model: EmotionLlama) -> list[list[int]]:
     return [encode_answer(answer, model.tokenizer) for answer in ANSWERS]
 
 
+def flat(tokens: Tensor, streams: list[Tensor]) -> list[Tensor]:
+    return [tokens, *streams]
+
+
 def only(i: int, tokens: Tensor, streams: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return tokens[i : i + 1], [each[i : i + 1] for each in streams]
 
@@ -100,12 +106,12 @@ def test_widths_that_cannot_be_are_refused() -> None:
 def test_features_of_other_shapes_are_refused(model: EmotionLlama) -> None:
     tokens, streams = features(3)
     with pytest.raises(ModelError, match=r"\(3, 9, 12\).*\(3, 8, 12\)"):
-        model.collate(prompts(model), None, tokens[:, 1:], streams)
+        model.collate(prompts(model), None, [tokens[:, 1:], *streams])
     with pytest.raises(ModelError, match="was made for features"):
-        model.collate(prompts(model), None, None, [])
+        model.collate(prompts(model), None, [])
     blind = build(None, Widths(), LORA, profile="tiny")
     with pytest.raises(ModelError, match="made for none"):
-        blind.collate(prompts(blind), None, None, [])
+        blind.collate(prompts(blind), None, [])
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -113,7 +119,7 @@ def test_features_of_other_shapes_are_refused(model: EmotionLlama) -> None:
 
 def test_conditioning_is_groups_then_streams_then_cls(model: EmotionLlama) -> None:
     tokens, streams = features(2)
-    got = model.condition(tokens, streams)
+    got = model.condition([tokens, *streams])
     assert got.shape == (2, WIDTHS.groups + 3 + 1, 64) == (2, 6, 64)
     neighbours = torch.cat([tokens[:, 5], tokens[:, 6], tokens[:, 7], tokens[:, 8]], 1)
     torch.testing.assert_close(got[:, 1], model.llama_proj(neighbours))
@@ -125,8 +131,8 @@ def test_conditioning_is_groups_then_streams_then_cls(model: EmotionLlama) -> No
 def test_slots_hold_their_rows_and_text_the_rest(model: EmotionLlama, left: bool) -> None:
     tokens, streams = features(3)
     asked = prompts(model)
-    batch = model.collate(asked, None, tokens, streams, left=left)
-    rows, condition = model.embed(batch), model.condition(tokens, streams)
+    batch = model.collate(asked, None, [tokens, *streams], left=left)
+    rows, condition = model.embed(batch), model.condition([tokens, *streams])
     for i, prompt in enumerate(asked):
         parts = [
             condition[i][list(WIDTHS.slot(each))] if isinstance(each, str) else model.embeddings(torch.tensor(each))
@@ -142,7 +148,7 @@ def test_slots_hold_their_rows_and_text_the_rest(model: EmotionLlama, left: bool
 def test_labels_stand_where_the_answer_stands(model: EmotionLlama) -> None:
     given = answers(model)
     given[0].insert(1, model.tokenizer.pad)  # the official code takes it for padding
-    batch = model.collate(prompts(model), given, *features(3))
+    batch = model.collate(prompts(model), given, flat(*features(3)))
     for i, answer in enumerate(given):
         end = int(batch.mask[i].sum())
         want = [each if each != model.tokenizer.pad else -100 for each in answer]
@@ -155,7 +161,7 @@ def test_labels_stand_where_the_answer_stands(model: EmotionLlama) -> None:
 def test_a_context_limit_may_cut_through_the_features(model: EmotionLlama) -> None:
     tokens, streams = features(3)
     limit = model.length(prompts(model)[0]) // 4
-    whole, cut = (model.collate(prompts(model), None, tokens, streams, max_context_len=n) for n in (None, limit))
+    whole, cut = (model.collate(prompts(model), None, [tokens, *streams], max_context_len=n) for n in (None, limit))
     assert cut.ids.shape == (3, limit + 1)
     torch.testing.assert_close(model.embed(cut), model.embed(whole)[:, : limit + 1], rtol=0, atol=0)
     assert model.length(prompts(model)[0], (1, 2), limit) == limit + 3
@@ -167,7 +173,7 @@ def test_a_context_limit_may_cut_through_the_features(model: EmotionLlama) -> No
 @pytest.mark.parametrize("layout", ["train_consistent", "official_eval"])
 def test_no_mask_equals_the_mask(model: EmotionLlama, layout: str) -> None:
     """Right padding and causal attention: the fused path gives the loss and the gradients of the masked one."""
-    batch = model.collate(prompts(model, layout), answers(model), *features(3))
+    batch = model.collate(prompts(model, layout), answers(model), flat(*features(3)))
     assert not batch.mask.all(), "the case needs padding"
     grads = []
     for way in ("fused", "reference"):
@@ -185,8 +191,10 @@ def test_no_mask_equals_the_mask(model: EmotionLlama, layout: str) -> None:
 
 
 def test_a_batch_is_the_sum_of_its_samples(model: EmotionLlama) -> None:
-    whole, n = model(model.collate(prompts(model), answers(model), *features(3)))
-    alone = [model(model.collate([prompts(model)[i]], [answers(model)[i]], *only(i, *features(3)))) for i in range(3)]
+    whole, n = model(model.collate(prompts(model), answers(model), flat(*features(3))))
+    alone = [
+        model(model.collate([prompts(model)[i]], [answers(model)[i]], flat(*only(i, *features(3))))) for i in range(3)
+    ]
     assert n == sum(supervised for _, supervised in alone)
     torch.testing.assert_close(whole, sum(total for total, _ in alone), rtol=0, atol=1e-4)
 
@@ -194,7 +202,7 @@ def test_a_batch_is_the_sum_of_its_samples(model: EmotionLlama) -> None:
 def test_logits_exist_at_supervised_rows_only(model: EmotionLlama) -> None:
     shapes = []
     model.llm.lm_head.register_forward_hook(lambda _m, _a, out: shapes.append(tuple(out.shape)))
-    batch = model.collate(prompts(model), answers(model), *features(3))
+    batch = model.collate(prompts(model), answers(model), flat(*features(3)))
     model.loss(batch)
     assert shapes == [(batch.supervised, 260)]
 
@@ -203,24 +211,26 @@ def test_only_adapters_and_projections_learn(model: EmotionLlama) -> None:
     names = [name for name, _ in model.trainable()]
     assert len(names) == 2 * 2 * 2 + 2 * 5
     assert names[0] == "llama_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    total, _ = model.train()(model.collate(prompts(model), answers(model), *features(3)))
+    total, _ = model.train()(model.collate(prompts(model), answers(model), flat(*features(3))))
     total.backward()
     assert all(parameter.grad is not None for _, parameter in model.trainable())
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
 def test_dropout_is_in_training_and_never_in_answers(model: EmotionLlama) -> None:
-    batch = model.collate(prompts(model), answers(model), *features(3))
+    batch = model.collate(prompts(model), answers(model), flat(*features(3)))
     quiet = [model.loss(batch)[0].item() for _ in range(2)]
     loud = [model.train().loss(batch)[0].item() for _ in range(2)]
     assert quiet[0] == quiet[1]
     assert loud[0] != loud[1]
     words = answers(model)
     assert torch.equal(
-        model.label_logprobs(prompts(model), *features(3), words),
-        model.label_logprobs(prompts(model), *features(3), words),
+        model.label_logprobs(prompts(model), flat(*features(3)), words),
+        model.label_logprobs(prompts(model), flat(*features(3)), words),
     )
-    assert model.generate(prompts(model), *features(3), 3) == model.generate(prompts(model), *features(3), 3)
+    assert model.generate(prompts(model), flat(*features(3)), 3) == model.generate(
+        prompts(model), flat(*features(3)), 3
+    )
     assert model.training, "answering leaves the mode as it was"
 
 
@@ -229,18 +239,18 @@ def test_a_half_precision_base_with_float32_adapters(model: EmotionLlama, dtype:
     half = awake(build(None, WIDTHS, LORA, dtype, profile="tiny")).eval()
     assert half.dtype == getattr(torch, dtype)
     assert {parameter.dtype for _, parameter in half.trainable()} == {torch.float32}
-    batch = model.collate(prompts(model), answers(model), *features(3, dtype=torch.float16))
+    batch = model.collate(prompts(model), answers(model), flat(*features(3, dtype=torch.float16)))
     want, supervised = model.loss(batch)
     total, _ = half.loss(batch)
     assert total.dtype == torch.float32
     assert total.item() / supervised == pytest.approx(want.item() / supervised, abs=0.05)
     total.backward()
     assert all(torch.isfinite(parameter.grad).all() for _, parameter in half.trainable())
-    assert torch.isfinite(half.label_logprobs(prompts(half), *features(3), answers(half))).all()
+    assert torch.isfinite(half.label_logprobs(prompts(half), flat(*features(3)), answers(half))).all()
 
 
 def test_recomputation_keeps_less_for_the_same_gradients(model: EmotionLlama) -> None:
-    batch, kept, gradients = model.collate(prompts(model), answers(model), *features(3)), [], []
+    batch, kept, gradients = model.collate(prompts(model), answers(model), flat(*features(3))), [], []
     model.train()
     for way in ("keep", "recompute"):
         if way == "recompute":
@@ -260,10 +270,10 @@ def test_recomputation_keeps_less_for_the_same_gradients(model: EmotionLlama) ->
 def test_text_alone() -> None:
     model = awake(build(None, Widths(), LORA, profile="tiny")).eval()
     asked = prompts(model, media=False)
-    batch = model.collate(asked, answers(model), None, [])
+    batch = model.collate(asked, answers(model), [])
     total, supervised = model.loss(batch)
     torch.testing.assert_close(total / supervised, model.loss_reference(batch), rtol=0, atol=1e-5)
-    assert len(model.generate(asked, None, [], 4)) == 3
+    assert len(model.generate(asked, [], 4)) == 3
     assert all(name.startswith("llama_model.") for name, _ in model.trainable())
 
 
@@ -271,7 +281,7 @@ def test_streams_without_image_and_image_without_streams() -> None:
     for widths in (Widths(streams=WIDTHS.streams), Widths(12, 9)):
         model = build(None, widths, LORA, profile="tiny")
         tokens, streams = features(3, widths)
-        batch = model.collate(prompts(model), answers(model), tokens if widths.tokens_rows else None, streams)
+        batch = model.collate(prompts(model), answers(model), [tokens, *streams] if widths.tokens_rows else streams)
         model(batch)[0].backward()
         assert all(parameter.grad is not None for _, parameter in model.trainable())
 
@@ -294,7 +304,7 @@ def greedy(model: EmotionLlama, prompt: Prompt, features: tuple[Tensor, list[Ten
     ids: list[int] = []
     with torch.no_grad():
         while len(ids) < n and (not ids or ids[-1] != model.tokenizer.eos):
-            rows = model.embed(model.collate([prompt], [ids], *features))
+            rows = model.embed(model.collate([prompt], [ids], flat(*features)))
             ids.append(int(model.llm(inputs_embeds=rows, use_cache=False).logits[0, -1].argmax()))
     return ids
 
@@ -303,18 +313,18 @@ def greedy(model: EmotionLlama, prompt: Prompt, features: tuple[Tensor, list[Ten
 def test_batched_answers_equal_the_plainest_way(model: EmotionLlama, layout: str) -> None:
     asked, given = prompts(model, layout), features(3)
     want = [greedy(model, prompt, only(i, *given), 12) for i, prompt in enumerate(asked)]
-    assert model.generate(asked, *given, 12) == want
-    assert [model.generate([asked[i]], *only(i, *given), 12)[0] for i in range(3)] == want
+    assert model.generate(asked, flat(*given), 12) == want
+    assert [model.generate([asked[i]], flat(*only(i, *given)), 12)[0] for i in range(3)] == want
 
 
 def test_a_row_that_ends_leaves_the_batch_and_the_rest_go_on(model: EmotionLlama) -> None:
     asked, given = prompts(model), features(3)
-    free = model.generate(asked, *given, 10)
+    free = model.generate(asked, flat(*given), 10)
     end = next(each for each in free[1][2:5] if each not in free[1][:2] and each not in free[0] + free[2])
     model.tokenizer.eos = end  # what row 1 says anyway, early on
     sizes = []
     model.llm.lm_head.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
-    got = model.generate(asked, *given, 10)
+    got = model.generate(asked, flat(*given), 10)
     stop = free[1].index(end) + 1
     assert got == [free[0], free[1][:stop], free[2]]
     assert sizes == [3] * stop + [2] * (10 - stop)
@@ -322,11 +332,11 @@ def test_a_row_that_ends_leaves_the_batch_and_the_rest_go_on(model: EmotionLlama
 
 def test_generation_ends_with_the_last_row(model: EmotionLlama) -> None:
     asked, given = prompts(model)[:1], only(0, *features(3))
-    free = model.generate(asked, *given, 10)[0]
+    free = model.generate(asked, flat(*given), 10)[0]
     model.tokenizer.eos = free[0]
     steps = []
     model.llm.lm_head.register_forward_hook(lambda *_: steps.append(1))
-    assert model.generate(asked, *given, 10) == [[free[0]]]
+    assert model.generate(asked, flat(*given), 10) == [[free[0]]]
     assert len(steps) == 1
 
 
@@ -335,11 +345,11 @@ def test_label_logprobs_equal_one_forward_each(model: EmotionLlama, words: tuple
     asked, given = prompts(model), features(3)
     ids = [encode_answer(word, model.tokenizer) for word in words]
     ids.append(ids[0][:1])  # one id only
-    got = model.label_logprobs(asked, *given, ids)
+    got = model.label_logprobs(asked, flat(*given), ids)
     assert got.shape == (3, len(ids))
     for i, prompt in enumerate(asked):
         for j, answer in enumerate(ids):
-            rows = model.embed(model.collate([prompt], [answer], *only(i, *given)))
+            rows = model.embed(model.collate([prompt], [answer], flat(*only(i, *given))))
             with torch.no_grad():
                 logits = model.llm(inputs_embeds=rows, use_cache=False).logits[0]
             steps = logits[-len(answer) - 1 : -1].log_softmax(-1)
@@ -349,10 +359,10 @@ def test_label_logprobs_equal_one_forward_each(model: EmotionLlama, words: tuple
 
 def test_label_logprobs_of_single_ids_are_one_distribution(model: EmotionLlama) -> None:
     every = [[i] for i in range(model.tokenizer.vocab_size)]
-    got = model.label_logprobs(prompts(model), *features(3), every)
+    got = model.label_logprobs(prompts(model), flat(*features(3)), every)
     torch.testing.assert_close(got.exp().sum(1), torch.ones(3))
     with pytest.raises(UsageError, match="no ids"):
-        model.label_logprobs(prompts(model), *features(3), [[1], []])
+        model.label_logprobs(prompts(model), flat(*features(3)), [[1], []])
 
 
 # ---- where it comes from ---------------------------------------------------------------------------------------------
@@ -371,7 +381,7 @@ def folder(tmp_path: Path) -> Path:
     )  # fmt: skip
     path = tmp_path / "llama"
     LlamaForCausalLM(config).save_pretrained(path)
-    LlamaTokenizer.bytes().save(path)
+    Tokenizer.bytes().save(path)
     return path
 
 
@@ -389,10 +399,10 @@ def test_a_hugging_face_folder(folder: Path) -> None:
     torch.testing.assert_close(logits(model), want, rtol=0, atol=1e-6)
     assert model.llama_proj.out_features == 32
     assert model.source == str(folder)
-    batch = model.collate(prompts(model), answers(model), *features(3))
+    batch = model.collate(prompts(model), answers(model), flat(*features(3)))
     assert torch.isfinite(model(batch)[0])
-    got = model.label_logprobs(prompts(model), *features(3), answers(model))
-    total, _ = model.eval().loss(model.collate(prompts(model)[:1], answers(model)[:1], *only(0, *features(3))))
+    got = model.label_logprobs(prompts(model), flat(*features(3)), answers(model))
+    total, _ = model.eval().loss(model.collate(prompts(model)[:1], answers(model)[:1], flat(*only(0, *features(3)))))
     assert got[0, 0].item() == pytest.approx(-total.item(), abs=1e-4)
 
 
@@ -533,7 +543,7 @@ def small_random(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_7b_is_llama_2(small_random: None) -> None:
     model = build("random", WIDTHS, LORA, "bfloat16", profile="random")
     assert (model.llm.config.vocab_size, model.dtype) == (32000, torch.bfloat16)
-    assert F.softmax(model.label_logprobs(prompts(model), *features(3), answers(model)), 1).isfinite().all()
+    assert F.softmax(model.label_logprobs(prompts(model), flat(*features(3)), answers(model)), 1).isfinite().all()
 
 
 def test_random_7b_in_four_bits_is_close_to_what_it_was(small_random: None) -> None:
@@ -545,7 +555,7 @@ def test_random_7b_in_four_bits_is_close_to_what_it_was(small_random: None) -> N
     assert packed.llm.model.layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.uint8
     assert base_parameters(packed) == base_parameters(full)
     assert flops_per_token(packed) == flops_per_token(full) == 4 * (4 * 64 * 64 + 3 * 64 * 128 + 3 * 64)
-    batch = full.collate(prompts(full), answers(full), *features(3))
+    batch = full.collate(prompts(full), answers(full), flat(*features(3)))
     want, n = full.loss(batch)
     got, _ = packed.loss(batch)
     got.backward()

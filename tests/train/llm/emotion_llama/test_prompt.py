@@ -8,9 +8,9 @@ import pytest
 
 from emo.featstore.errors import UsageError
 from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, build_prompt, encode_answer, instruction
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.tokenizer import Tokenizer
 
-BYTES = LlamaTokenizer.bytes()
+BYTES = Tokenizer.bytes()
 EMOTION = (
     "Please determine which emotion label in the video represents: "
     "happy, sad, neutral, angry, worried, surprise, fear, contempt, doubt."
@@ -18,8 +18,8 @@ EMOTION = (
 
 
 @pytest.fixture(scope="module")
-def llama(shared: Path) -> LlamaTokenizer:
-    return LlamaTokenizer.from_file(shared / "data" / "llama2_tokenizer" / "tokenizer.model")
+def llama(shared: Path) -> Tokenizer:
+    return Tokenizer.from_file(shared / "data" / "llama2_tokenizer" / "tokenizer.model")
 
 
 def text_of(prompt: Prompt) -> str:
@@ -53,7 +53,7 @@ def test_both_layouts_as_text() -> None:
     )
 
 
-def test_published_ids_of_both_layouts(llama: LlamaTokenizer) -> None:
+def test_published_ids_of_both_layouts(llama: Tokenizer) -> None:
     """Sections 3.3 and 3.5 of the reference's description, sentence `I am fine.`"""
     words = instruction("emotion", EMOTION, "I am fine.")
     bos, s0, patches, s1, features, s2 = build_prompt("train_consistent", words, llama).segments
@@ -78,7 +78,7 @@ def test_published_ids_of_both_layouts(llama: LlamaTokenizer) -> None:
         ("", [2]),
     ],
 )
-def test_published_ids_of_answers(llama: LlamaTokenizer, answer: str, ids: list[int]) -> None:
+def test_published_ids_of_answers(llama: Tokenizer, answer: str, ids: list[int]) -> None:
     assert encode_answer(answer, llama) == ids
     assert encode_answer(answer, llama, max_txt_len=1) == ids[:1], "the end symbol is cut like any other id"
 

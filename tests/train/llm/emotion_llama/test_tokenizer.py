@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emo.featstore.errors import ModelError, WeightsMissing
-from emo.train.llm.emotion_llama.tokenizer import LlamaTokenizer
+from emo.train.llm.tokenizer import Tokenizer
 
 TEXTS = (
     "[INST] <video>",
@@ -26,8 +26,8 @@ def model_file(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llama(model_file: Path) -> LlamaTokenizer:
-    return LlamaTokenizer.from_file(model_file)
+def llama(model_file: Path) -> Tokenizer:
+    return Tokenizer.from_file(model_file)
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +43,24 @@ def pieces(model_file: Path) -> list[tuple[str, float, int]]:
     return [(sp.id_to_piece(i), sp.get_score(i), kind(i)) for i in range(sp.get_piece_size())]
 
 
-def test_llama_2_ids(llama: LlamaTokenizer) -> None:
+def test_llama_2_ids(llama: Tokenizer) -> None:
     assert (llama.bos, llama.eos, llama.unk, llama.pad, llama.vocab_size) == (1, 2, 0, 3997, 32000)
     assert llama.encode("[INST] <video>") == [518, 25580, 29962, 529, 9641, 29958]
     assert llama.encode("happy</s>") == [9796, 2]
     assert llama.encode("<s>[INST] <video>", bos=True) == [1, 1, 518, 25580, 29962, 529, 9641, 29958]
 
 
-def test_two_spaces_before_a_word(llama: LlamaTokenizer) -> None:
+def test_two_spaces_before_a_word(llama: Tokenizer) -> None:
     assert llama.encode("fine.  [emotion]")[-5:] == [29871, 518, 331, 8194, 29962]
 
 
-def test_decoding_leaves_special_ids_out_wherever_they_are(llama: LlamaTokenizer) -> None:
+def test_decoding_leaves_special_ids_out_wherever_they_are(llama: Tokenizer) -> None:
     assert llama.decode([0, 1, 14610, 3997, 2, 9796, 2]) == "sad happy"
     assert llama.decode([9796, 32005]) == "happy", "models may have more ids than the tokenizer"
 
 
 def test_a_folder_with_only_tokenizer_json_gives_the_same_ids(
-    llama: LlamaTokenizer, pieces: list[tuple[str, float, int]], tmp_path: Path
+    llama: Tokenizer, pieces: list[tuple[str, float, int]], tmp_path: Path
 ) -> None:
     ids = {piece: i for i, (piece, _, _) in enumerate(pieces)}
     splits = [
@@ -86,16 +86,14 @@ def test_a_folder_with_only_tokenizer_json_gives_the_same_ids(
     }  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(table), encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}}))
-    fast = LlamaTokenizer.from_folder(tmp_path)
+    fast = Tokenizer.from_folder(tmp_path)
     assert (fast.bos, fast.eos, fast.unk, fast.pad) == (1, 2, 0, 3997)
     for text in TEXTS:
         assert fast.encode(f"<s>{text}</s>") == llama.encode(f"<s>{text}</s>")
         assert fast.decode(fast.encode(text)) == llama.decode(llama.encode(text))
 
 
-def test_the_tokenizer_inside_a_gguf(
-    llama: LlamaTokenizer, pieces: list[tuple[str, float, int]], tmp_path: Path
-) -> None:
+def test_the_tokenizer_inside_a_gguf(llama: Tokenizer, pieces: list[tuple[str, float, int]], tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(tmp_path / "llama.gguf", "llama")
     writer.add_tokenizer_model("llama")
@@ -105,7 +103,7 @@ def test_the_tokenizer_inside_a_gguf(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    inside = LlamaTokenizer.from_file(tmp_path / "llama.gguf")
+    inside = Tokenizer.from_file(tmp_path / "llama.gguf")
     assert (inside.bos, inside.eos, inside.unk, inside.pad) == (1, 2, 0, 3997)
     for text in TEXTS:
         assert inside.encode(f"{text}</s>") == llama.encode(f"{text}</s>")
@@ -126,9 +124,9 @@ def test_gpt2_merges_inside_a_gguf(pre: str, known: bool, tmp_path: Path) -> Non
     writer.close()
     if not known:
         with pytest.raises(ModelError, match=r"qwen2.*tokenizer\.json beside"):
-            LlamaTokenizer.from_file(tmp_path / "small.gguf")
+            Tokenizer.from_file(tmp_path / "small.gguf")
         return
-    small = LlamaTokenizer.from_file(tmp_path / "small.gguf")
+    small = Tokenizer.from_file(tmp_path / "small.gguf")
     assert small.encode("<s>hi hi11</s>") == [1, 6, 7, 5, 5, 0], "digits stand alone"
     assert small.pad == small.eos == 0
     assert small.decode([6, 7, 0]) == "hi hi"
@@ -142,7 +140,7 @@ def test_bytes_come_back_as_they_went(text: str) -> None:
     assert max(tokenizer.encode(text), default=0) < tokenizer.vocab_size == 260
 
 
-BYTES = LlamaTokenizer.bytes()
+BYTES = Tokenizer.bytes()
 
 
 def test_bytes_know_the_named_ids() -> None:
@@ -150,12 +148,12 @@ def test_bytes_know_the_named_ids() -> None:
     assert BYTES.encode("<s>a</s>")[::2] == [1, 2]
 
 
-def test_saved_and_read_again(llama: LlamaTokenizer, tmp_path: Path) -> None:
+def test_saved_and_read_again(llama: Tokenizer, tmp_path: Path) -> None:
     for i, tokenizer in enumerate((llama, BYTES)):
         folder = tmp_path / str(i)
         folder.mkdir()
         tokenizer.save(folder)
-        again = LlamaTokenizer.from_folder(folder)
+        again = Tokenizer.from_folder(folder)
         assert again.fingerprint == tokenizer.fingerprint
         assert again.encode(TEXTS[1] + "</s>", bos=True) == tokenizer.encode(TEXTS[1] + "</s>", bos=True)
     assert llama.fingerprint != BYTES.fingerprint
@@ -164,21 +162,21 @@ def test_saved_and_read_again(llama: LlamaTokenizer, tmp_path: Path) -> None:
 def test_a_tokenizer_model_of_another_kind_gives_way_to_tokenizer_json(tmp_path: Path) -> None:
     BYTES.save(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"bm90 U2VudGVuY2VQaWVjZQ==\n")  # Llama 3's is a table of base64
-    assert LlamaTokenizer.from_folder(tmp_path).fingerprint == BYTES.fingerprint
+    assert Tokenizer.from_folder(tmp_path).fingerprint == BYTES.fingerprint
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"no tokenizer: none of tokenizer\.model, tokenizer\.json"):
-        LlamaTokenizer.from_folder(tmp_path)
+        Tokenizer.from_folder(tmp_path)
     with pytest.raises(WeightsMissing, match="no tokenizer at"):
-        LlamaTokenizer.from_file(tmp_path / "tokenizer.model")
+        Tokenizer.from_file(tmp_path / "tokenizer.model")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match=r"is no tokenizer\.json"):
-        LlamaTokenizer.from_folder(tmp_path)
+        Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="no SentencePiece model"):
-        LlamaTokenizer.from_file(tmp_path / "tokenizer.model")
+        Tokenizer.from_file(tmp_path / "tokenizer.model")
     (tmp_path / "x.gguf").write_bytes(b"nothing at all, but long enough to be looked at")
     pytest.importorskip("gguf")
     with pytest.raises(ModelError, match="no GGUF file"):
-        LlamaTokenizer.from_file(tmp_path / "x.gguf")
+        Tokenizer.from_file(tmp_path / "x.gguf")

@@ -1,4 +1,4 @@
-"""Text to ids and back, exactly as the official LLaMA-2 tokenizer of transformers 4.30 does it.
+"""Text to ids and back, for LLaMA-2 exactly as the official tokenizer of transformers 4.30 does it.
 
 The text is cut at literal `<s>` and `</s>`, which become the ids of begin and end; each stretch between them is encoded
 on its own. For LLaMA-2 that is SentencePiece itself (`[` behind `<s>` is 518): tokenizers that current libraries make
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,24 @@ from emo.featstore.install import install_command
 BEGIN, END = "<s>", "</s>"
 PAD = "$$"  # base_model.py:172-211 takes this piece of the vocabulary for padding: 3997 in LLaMA-2's
 FILES = ("tokenizer.model", "tokenizer.json")
+SLOW = ("vocab.json", "merges.txt")  # of GPT-2's kind, before it is converted to a tokenizer.json
 BYTE_SPECIALS = ("<unk>", BEGIN, END, PAD)
 
 
-class LlamaTokenizer:
+@dataclass(frozen=True)
+class Chat:
+    """What the folder of a tokenizer says of conversations.
+
+    Attributes:
+        template: Jinja template of a conversation.
+        tokens: Named special tokens that a template may use: `bos_token`, `eos_token`, ...
+    """
+
+    template: str | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tokenizer:
     """A tokenizer with the four ids that the model needs to know by name.
 
     Args:
@@ -35,6 +50,7 @@ class LlamaTokenizer:
         bos: Id that begins a sequence.
         eos: Id that ends an answer.
         unk: Id of the unknown piece, if there is one.
+        chat: What a folder says of conversations, if anything.
 
     Attributes:
         pad: Id of the piece `$$`, else of `eos`. It is padding only where nothing looks.
@@ -51,18 +67,21 @@ class LlamaTokenizer:
         bos: int,
         eos: int,
         unk: int | None,
+        chat: Chat | None = None,
     ) -> None:
         self._encode, self._decode, self._file = encode, decode, file
+        chat = chat or Chat()
         self.vocab_size, self.bos, self.eos, self.unk = vocab_size, bos, eos, unk
         pad = piece(PAD)
         self.pad = eos if pad is None else pad
         self.special = frozenset(each for each in (unk, bos, eos, self.pad) if each is not None)
+        self.chat_template, self.named_tokens = chat.template, dict(chat.tokens)
         named = json.dumps([bos, eos, unk, self.pad]).encode()
         self.fingerprint = digest(file[1] + named)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> LlamaTokenizer:
-        """Read a Hugging Face folder: its `tokenizer.model`, else its `tokenizer.json`.
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read a Hugging Face folder: `tokenizer.model`, `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
         Raises:
             WeightsMissing: It has neither.
@@ -78,12 +97,14 @@ class LlamaTokenizer:
                     raise
         if fast.is_file():
             return cls.from_file(fast)
+        if all((folder / name).is_file() for name in SLOW):
+            return _from_tokenizers(_converted(folder), _named_ids(folder), str(folder), _chat(folder))
         raise WeightsMissing(
             f"{folder} has no tokenizer: none of {', '.join(FILES)}.", "Put the model's own file there."
         )
 
     @classmethod
-    def from_file(cls, path: str | Path) -> LlamaTokenizer:
+    def from_file(cls, path: str | Path) -> Tokenizer:
         """Read a `tokenizer.model` (SentencePiece), a `tokenizer.json`, or the tokenizer inside a `.gguf`.
 
         Raises:
@@ -96,11 +117,11 @@ class LlamaTokenizer:
         if path.suffix == ".gguf":
             return _from_gguf(path)
         if path.suffix == ".json":
-            return _from_tokenizers(path.read_bytes(), _named_ids(path.parent), str(path))
-        return _from_sentencepiece(path.read_bytes(), str(path))
+            return _from_tokenizers(path.read_bytes(), _named_ids(path.parent), str(path), _chat(path.parent))
+        return _from_sentencepiece(path.read_bytes(), str(path), _chat(path.parent))
 
     @classmethod
-    def bytes(cls) -> LlamaTokenizer:
+    def bytes(cls) -> Tokenizer:
         """One id per byte of UTF-8 behind `<unk>`, `<s>`, `</s>` and `$$`: 260 ids, nothing to download."""
         from tokenizers import pre_tokenizers
 
@@ -128,12 +149,12 @@ class LlamaTokenizer:
         (folder / name).write_bytes(data)
         if name == "tokenizer.json":
             named = {"bos_token_id": self.bos, "eos_token_id": self.eos, "unk_token_id": self.unk}
-            (folder / "tokenizer_config.json").write_text(
-                json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named})
-            )
+            named |= {"chat_template": self.chat_template} if self.chat_template else {}
+            table = {"tokenizer_class": "PreTrainedTokenizerFast", **named, **self.named_tokens}
+            (folder / "tokenizer_config.json").write_text(json.dumps(table), encoding="utf-8")
 
 
-def _from_sentencepiece(data: bytes, where: str) -> LlamaTokenizer:
+def _from_sentencepiece(data: bytes, where: str, chat: Chat | None = None) -> Tokenizer:
     import sentencepiece
 
     try:
@@ -146,7 +167,7 @@ def _from_sentencepiece(data: bytes, where: str) -> LlamaTokenizer:
         found = model.piece_to_id(text)
         return None if found == unk else found
 
-    return LlamaTokenizer(
+    return Tokenizer(
         model.encode,
         model.decode,
         piece,
@@ -155,10 +176,11 @@ def _from_sentencepiece(data: bytes, where: str) -> LlamaTokenizer:
         model.bos_id(),
         model.eos_id(),
         unk,
+        chat,
     )
 
 
-def _from_tokenizers(data: bytes, named: tuple[Any, Any, Any], where: str) -> LlamaTokenizer:
+def _from_tokenizers(data: bytes, named: tuple[Any, Any, Any], where: str, chat: Chat | None = None) -> Tokenizer:
     """`named`: begin, end, unknown, each as a piece or an id; unknown may be `None`."""
     import tokenizers
 
@@ -171,7 +193,7 @@ def _from_tokenizers(data: bytes, named: tuple[Any, Any, Any], where: str) -> Ll
     bos, eos, unk = (model.token_to_id(each) if isinstance(each, str) else each for each in named)
     if eos is None:
         raise ModelError(f"{where} names no token that ends an answer.", "Its folder needs a tokenizer_config.json.")
-    return LlamaTokenizer(
+    return Tokenizer(
         lambda text: model.encode(text, add_special_tokens=False).ids,
         lambda ids: model.decode(ids, skip_special_tokens=False),
         model.token_to_id,
@@ -180,18 +202,55 @@ def _from_tokenizers(data: bytes, named: tuple[Any, Any, Any], where: str) -> Ll
         eos if bos is None else bos,
         eos,
         unk,
+        chat,
     )
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Return a JSON object that may be absent."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}.", "Fetch the file again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is not a JSON object.", "Fetch the file again.")
+    return found
+
+
+def _chat(folder: Path) -> Chat:
+    """Return the chat template of a folder (chat_template.jinja, else tokenizer_config.json) and its named tokens."""
+    table, file = _table(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else table.get("chat_template")
+    if isinstance(template, list):  # several by name, as `{"name": ..., "template": ...}`
+        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
+    tokens = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = table.get(key)
+        value = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(value, str):
+            tokens[key] = value
+    return Chat(template if isinstance(template, str) else None, tokens)
+
+
+def _converted(folder: Path) -> bytes:
+    """Return the tokenizer.json of a folder that has a vocabulary and merges, as transformers makes it."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return bytes(found.backend_tokenizer.to_str(), "utf-8")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"{folder} holds no tokenizer that can be read: {first}.", "Fetch the folder again."
+        ) from error
 
 
 def _named_ids(folder: Path) -> tuple[Any, Any, Any]:
     """Begin, end and unknown as a Hugging Face folder names them: by token, else by id."""
-    tables = []
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "config.json"):
-        if (folder / name).is_file():
-            try:
-                tables.append(json.loads((folder / name).read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise ModelError(f"{folder / name} is not JSON: {error}.", "Fetch the file again.") from error
+    tables = [_table(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "config.json")]
 
     def find(role: str, default: str) -> Any:
         for table in tables:
@@ -217,7 +276,7 @@ def _byte_level(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], dig
     return model.to_str().encode()
 
 
-def _from_gguf(path: Path) -> LlamaTokenizer:
+def _from_gguf(path: Path) -> Tokenizer:
     """The tokenizer that a .gguf carries: SentencePiece pieces with scores (`llama`), or GPT-2 merges (`gpt2`)."""
     try:
         from gguf import GGUFReader

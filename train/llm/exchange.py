@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,22 +15,24 @@ from emo.featstore.install import versions
 from emo.featstore.page import Page
 from emo.featstore.storage.store import Store
 from emo.train.device import resolve_device
-from emo.train.llm.data import Examples, Features
-from emo.train.llm.emotion_llama import checkpoint
+from emo.train.llm import checkpoint
+from emo.train.llm.checkpoint import ImportReport
+from emo.train.llm.data import Examples
+from emo.train.llm.family import Family
+from emo.train.llm.features import Features
 from emo.train.llm.predict import load_tuned, resolve_dtype, start_model
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.resume import FOLDER
 from emo.train.llm.setup import describe, file_finder, find_source
-from emo.train.runs import Run, utc
+from emo.train.recipe import family_named
+from emo.train.runs import Run, seal, utc
 
 Form = Literal["official", "adapter", "merged"]
 FORMS: Mapping[Form, str] = {
-    "official": "a .pth file as Emotion-LLaMA's own code loads it",
+    "official": "a .pth file as the published model's own code loads it",
     "adapter": "a folder: peft adapter, projections as safetensors, manifest",
     "merged": "a folder: Hugging Face model with the adapters added in, projections, manifest",
 }
-# Key of the official training file -> recipe key, for the differences that change an answer.
-SETTINGS = {"max_txt_len": "max_txt_len", "end_sym": "end_sym", "prompt_template": "template"}
 
 
 def import_run(
@@ -59,49 +61,54 @@ def import_run(
         FeatureMissing: The store lacks a feature of the recipe.
         WeightsMissing: There is no such file, or no language model.
     """
-    started = time.time()
+    started, family = time.time(), family_named(recipe.family)
     if not path.is_file():  # said before a language model is loaded
         raise WeightsMissing(f"There is no checkpoint at {path}.")
     device = resolve_device(device)
     recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
-    features = Features(store, recipe.features, (), recipe.missing)
+    features = Features(store, family.wanted(recipe), (), recipe.missing)
     source = find_source(recipe.llm, weights or {})
     model = start_model(source, features, recipe, device)
-    report = checkpoint.import_official(path, model)
+    report = family.import_official(path, model)
     files: dict[str, str] = {}
-    find, absent = file_finder(roots, files), []
-    for name in recipe.data.transcripts:
-        try:
-            find(name)
-        except UsageError:
-            absent.append(name)
-    notes = [
-        f"Imported from {path.name}: {len(report.consumed)} tensors, trained elsewhere on clips that emo cannot know."
-    ]
-    notes += report.warnings
-    notes += [f"{name} was not found: sentences come from the datasets alone." for name in absent]
-    for theirs, ours in SETTINGS.items():
-        if theirs in report.settings and report.settings[theirs] != getattr(recipe, ours):
-            there, here = report.settings[theirs], getattr(recipe, ours)
-            notes.append(f"The checkpoint was trained with {theirs} {there!r}, the recipe has {ours} {here!r}.")
+    notes = _notes(path, report, recipe, family) + _absent(recipe, file_finder(roots, files))
     kept = f"{FOLDER}/step-{0:08d}"
     checkpoint.save_adapter(model, run_dir / kept)
     write_atomic(run_dir / "recipe.yaml", recipe.to_yaml())
     write_json(run_dir / "clips.json", {"train": [], "validation": []})
-    info: dict[str, Any] = {"schema": 1, "kind": "tune", "name": run_dir.name, "status": "running"}
-    info |= {"recipe": recipe.name, "store": str(store.path) if store else None}
-    info |= describe(recipe, features, Examples((), (), notes=tuple(notes)), source)
     imported = {"path": str(path), "consumed": len(report.consumed), "ignored": dict(report.ignored)}
-    info |= {
-        "imported": imported | {"settings": dict(report.settings)},
-        "files": files,
-        "checkpoint": kept,
-        "best": None,
-    }
-    info |= {"device": device, "versions": versions("torch", "transformers")}
+    info: dict[str, Any] = {"schema": 1, "kind": recipe.makes, "name": run_dir.name, "recipe": recipe.name}
+    info |= {"store": str(store.path) if store else None}
+    info |= describe(recipe, features, Examples((), (), notes=tuple(notes)), source)
+    info |= {"imported": imported | {"settings": dict(report.settings)}, "files": files, "checkpoint": kept}
+    info |= {"best": None, "device": device, "versions": versions("torch", "transformers")}
     info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_json(run_dir / "run.json", info)
+    seal(run_dir)
     return Run(run_dir, info)
+
+
+def _notes(path: Path, report: ImportReport, recipe: TuneRecipe, family: Family) -> list[str]:
+    """Return what must stand beside scores of an imported checkpoint."""
+    count = len(report.consumed)
+    notes = [f"Imported from {path.name}: {count} tensors, trained elsewhere on clips that emo cannot know."]
+    notes += report.warnings
+    for theirs, ours in family.settings.items():
+        if theirs in report.settings and report.settings[theirs] != getattr(recipe, ours):
+            there, here = report.settings[theirs], getattr(recipe, ours)
+            notes.append(f"The checkpoint was trained with {theirs} {there!r}, the recipe has {ours} {here!r}.")
+    return notes
+
+
+def _absent(recipe: TuneRecipe, find: Callable[[str], Path]) -> list[str]:
+    """Look transcripts up, and return a sentence for each file that is not there."""
+    notes = []
+    for name in recipe.data.transcripts:
+        try:
+            find(name)
+        except UsageError:
+            notes.append(f"{name} was not found: sentences come from the datasets alone.")
+    return notes
 
 
 def import_page(run: Run) -> Page:
@@ -139,8 +146,7 @@ def export_run(store: Store | None, run: Run, dest: Path, form: str, device: str
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if form == "official":
-            settings = {theirs: getattr(recipe, ours) for theirs, ours in SETTINGS.items()}
-            checkpoint.export_official(model, dest, settings)
+            family_named(recipe.family).export_official(model, recipe, dest)
         elif form == "adapter":
             checkpoint.save_adapter(model, dest, extra)
         else:

@@ -1,4 +1,4 @@
-"""The processes that train together, the thread that reads ahead, and the signal that stops them."""
+"""The processes that train together and share a model, the thread that reads ahead, and the signal that stops them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from torch import distributed
 
 from emo.featstore.errors import EmoError, TrainError
 from emo.train.device import resolve_device
+from emo.train.llm.model import TunedModel
 
 T = TypeVar("T")
 
@@ -145,6 +147,44 @@ def _again(kind: type[EmoError], held: dict[str, Any]) -> EmoError:
     EmoError.__init__(error, held["message"], held["hint"])
     vars(error).update(held)
     return error
+
+
+def shard(model: TunedModel, device: str) -> None:
+    """Give every process its part of the frozen decoder layers, and bring the model to this process's device.
+
+    The model goes to the device layer by layer, and only this process's part of each stays there: at no time does the
+    device hold the whole. Adapters, projections, embeddings, last norm and output layer stay whole in every process,
+    so that the optimizer, checkpoints and the sum of gradients need not know of any of this.
+
+    From now on every pass through the model is a collective, and all processes must make the same number of them: the
+    same number of batches, the same clips to answer. `agree` sees to it that answers grow alike in all of them.
+
+    Args:
+        model: Fresh from `build`, on the CPU, the same in every process.
+        device: This process's own.
+    """
+    from torch.distributed.device_mesh import init_device_mesh  # these take long to import
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    kind = torch.device(device).type
+    mesh = init_device_mesh(kind, (distributed.get_world_size(),))
+    decoder = model.llm.model
+    # The root is the part that all passes enter by; `embeddings` and `lm_head` are called outside of it.
+    whole = {each for each in model.parameters() if each.requires_grad}
+    for layer in decoder.layers:
+        fully_shard(layer, mesh=mesh, ignored_params=whole)
+    whole |= {each for each in model.parameters() if not isinstance(each, DTensor)}
+    fully_shard(decoder, mesh=mesh, ignored_params=whole)
+    for each in chain(whole, model.buffers()):
+        each.data = each.data.to(device)
+    model.agree = _first_process
+
+
+def _first_process(ids: torch.Tensor) -> torch.Tensor:
+    """Ids that the first process has chosen: a bit of difference in a logit must not send the others another way."""
+    distributed.broadcast(ids, 0)
+    return ids
 
 
 @contextmanager
