@@ -23,6 +23,7 @@ from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, FaceTracker, read_openface
+from emo.extract.media.reading import Reading
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights_page import local_path
 from emo.featstore.datasets.lookup import clips_of
@@ -240,7 +241,7 @@ def decode(
         crops = read_openface(openface)
         files = [each.name for each in openface.glob("*.bmp")]  # the order of a glob that nobody sorted
         return Decoded(ClipInputs(faces=crops), listing=[sorted(files).index(name) for name in files])
-    with open_media(path) as media:
+    with open_media(path, Reading.of_recipe(encoder.media_recipe)) as media:
         if encoder.needs == "audio":
             return Decoded(ClipInputs(audio=media.audio()), sound=_sound(path), path=path)
         if encoder.needs == "faces":

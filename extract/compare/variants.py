@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from emo.extract.encoders.base import ClipInputs, Decoded, Encoder, Variant
+from emo.extract.media.container import open_media
 from emo.extract.media.reading import AUDIO_RATE as RATE
+from emo.extract.media.reading import Reading
 
 CAUSES = {
     "layers": "last layer against the sum of the last four",
@@ -30,6 +32,7 @@ CAUSES = {
     "frame-order": "frames that were not sorted",
     "short-clips": "frames 0 and 1 only for clips of up to 9 frames",
     "frame-choice": "another choice of frames",
+    "sound-tail": "the last packet of an mp4's sound whole against cut at the edit list",
     "resampler": "another way to decode or resample the sound",
     "half-precision": "values rounded to half precision, or computed in it",
     "scale": "one factor on everything, or vectors of length 1",
@@ -57,7 +60,11 @@ def _bgr(decoded: Decoded) -> ClipInputs:
 
 
 def _sound(encoder: Encoder) -> Iterator[Variant]:
-    """Resamplers that people use; each with and without the padding that ffmpeg before 9 left at the end."""
+    """The other end of an mp4's sound; resamplers that people use, each with and without that end."""
+    reading = Reading.of_recipe(encoder.media_recipe)
+    other = "keep" if reading.sound_tail == "trim" else "trim"
+    words = {"keep": "the last packet of the sound whole", "trim": "the sound cut at the edit list"}[other]
+    yield Variant("sound-tail", words, encoder, _read(replace(reading, sound_tail=other)))
     ways: dict[str, Callable[[NDArray[np.float64], int], NDArray[np.float64]]] = {
         "torchaudio's resampler (windowed sinc)": lambda x, rate: _sinc(x, rate, 6, 0.99, _hann),
         "scipy's resample_poly": lambda x, rate: _sinc(x, rate, 10, 1.0, _kaiser),
@@ -79,6 +86,16 @@ def _sound(encoder: Encoder) -> Iterator[Variant]:
         yield Variant("resampler", f"{words}, cut where the container says", encoder, view(way, True), family=True)
     words = "the sound at its own rate, taken for 16 kHz"
     yield Variant("resampler", words, encoder, view(lambda x, rate: x, False))
+
+
+def _read(reading: Reading) -> Callable[[Decoded], ClipInputs]:
+    def look(decoded: Decoded) -> ClipInputs:
+        if decoded.path is None:  # samples without a file have no other end
+            return decoded.inputs
+        with open_media(decoded.path, reading) as media:
+            return replace(decoded.inputs, audio=media.audio())
+
+    return look
 
 
 def _length(x: NDArray[np.float64], rate: int) -> int:

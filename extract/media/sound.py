@@ -17,6 +17,7 @@ GAP_S = 0.1
 _PEAK = 4.0
 # Of sound that is stored as float, so many samples may lie beyond full scale; ffmpeg clips them.
 _CLIPPED_SHARE = 0.01
+_CHANNELS, _RATE = 64, 768_000  # more is what damaged headers say
 
 
 class Sound:
@@ -65,6 +66,15 @@ class Sound:
         return np.concatenate(self._parts) if self._parts else np.empty(0, np.int16)
 
     def _check(self, frame: av.AudioFrame) -> None:
+        channels = frame.layout.nb_channels
+        if not (
+            0 < channels <= _CHANNELS and 0 < frame.sample_rate <= _RATE
+        ):  # a forged header; FFmpeg may crash of it
+            raise MediaError(
+                "not-media",
+                f"{self._name} is no usable clip: its sound claims {channels} channels at {frame.sample_rate} Hz.",
+                "Fetch or re-encode it.",
+            )
         if frame.format.name[:3] not in ("flt", "dbl") or not frame.samples:
             return
         values = frame.to_ndarray()

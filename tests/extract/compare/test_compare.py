@@ -30,6 +30,7 @@ from emo.extract.encoders.base import Decoded, Encoder
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig, FaceTracker
+from emo.extract.media.reading import Reading
 from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.errors import UsageError
 from emo.featstore.storage.store import Store
@@ -251,6 +252,12 @@ def layer_norm(x: torch.Tensor, model: Any) -> torch.Tensor:
     return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
+def trimmed(path: Path) -> np.ndarray:
+    """The sound as far as the edit list goes, as FFmpeg 9 writes it."""
+    with open_media(path, Reading(sound_tail="trim")) as media:
+        return media.audio()
+
+
 # variant, feature, verdict, word of the change, what the other side has for a clip
 SOUND: list[tuple[str, str, str, str, Callable[[Known], np.ndarray]]] = [
     ("as it should be", "HL-UTT", "match", "", lambda c: hubert(c.samples)),
@@ -262,6 +269,7 @@ SOUND: list[tuple[str, str, str, str, Callable[[Known], np.ndarray]]] = [
     ("MERBench's script", "HL-UTT", "recipe", "MERBench", lambda c: hubert(c.samples, "four", chunk=True)),
     ("final norm left out", "HL-UTT", "final-norm", "transformers 5", lambda c: hubert(c.samples, "raw")),
     ("sound not normalised", "HL-UTT", "normalisation", "without", lambda c: hubert(c.samples, normalise=False)),
+    ("sound cut at the edit list", "HL-UTT", "sound-tail", "edit list", lambda c: hubert(trimmed(c.path))),
     ("sound resampled by scipy's resample_poly", "HL-UTT", "resampler", "poly", lambda c: hubert(polyphase(c.path))),
     ("sound resampled by FFT", "HL-UTT", "resampler", "FFT", lambda c: hubert(by_fft(c.path))),
     ("44.1 kHz taken for 16 kHz", "HL-UTT", "resampler", "own rate", lambda c: hubert(sound_at(c.path)[0])),
@@ -377,7 +385,7 @@ def test_every_planted_variant_is_named(
     tmp_path: Path,
 ) -> None:
     here: World = request.getfixturevalue(world)
-    whole = world == "faces" or verdict in ("match", "layers", "chunks", "recipe")
+    whole = world == "faces" or verdict in ("match", "layers", "chunks", "recipe", "sound-tail")
     names = here.clips if whole else SMALL  # the long clip takes long
     theirs = save(tmp_path / "theirs", {name: make(here.clips[name]) for name in names})
     tolerance = 1e-4 if variant == "stored as float16" else 1e-3  # by default, rounding is no difference

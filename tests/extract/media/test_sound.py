@@ -107,6 +107,21 @@ class TestWhatIsNoSound:
             np.testing.assert_array_equal(sound(path), peer_audio(path))
 
 
+def test_a_forged_header_of_sound_is_refused(tmp_path):
+    """FFmpeg 8 ends the process on some of these."""
+    path = float_wav(tmp_path / "a.wav", tone())
+    data = bytearray(path.read_bytes())
+    data[22:24], data[24:28], data[32:34] = (
+        struct.pack("<H", 127),
+        struct.pack("<I", 16_777_215),
+        struct.pack("<H", 508),
+    )
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="127 channels at 16777215 Hz") as caught:
+        sound(path)
+    assert caught.value.kind == "not-media"
+
+
 class TestGaps:
     def gap(self, ffmpeg, path: Path, *codec: str) -> Path:
         """Three seconds of a tone whose time stamps jump by three seconds after the first one."""
