@@ -22,7 +22,8 @@ from emo.extract.encoders.base import ClipInputs, Decoded, Encoder, Variant
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
-from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, FaceTracker, read_openface
+from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, read_openface
+from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import Reading
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights_page import local_path

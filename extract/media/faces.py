@@ -1,9 +1,4 @@
-"""The face of a clip: detect in some frames, follow in between, choose one person, cut out aligned crops.
-
-`FaceTracker` takes frames as they are decoded. It looks for faces in every k-th frame and in the last one, links what
-it finds by overlap, and interpolates boxes and landmarks between two linked detections. It keeps at most k full frames,
-or a few times as many where results come later (`Detector.ahead`).
-Tracks end at a camera cut: after one, the same place may show somebody else.
+"""The faces of a clip: how they are found and followed (`extract.media.follow`), and which person is chosen.
 
 OpenFace output that a user already has is read by `read_openface` instead.
 """
@@ -11,9 +6,8 @@ OpenFace output that a user already has is read by `read_openface` instead.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emo.extract.media.align import TEMPLATE_MM, align_faces, similarity
-from emo.extract.media.container import Frame
-from emo.extract.media.detect import Detection, Detections, Detector, Network, iou, open_detector
+from emo.extract.media.align import TEMPLATE_MM, similarity
+from emo.extract.media.detect import Detector, Network, open_detector
 from emo.featstore.errors import MediaError, UsageError
 
-VERSION = 1  # raised when the same settings give other crops
+VERSION = 2  # raised when the same settings give other crops, here or in `follow` and `join`
 
 COLUMNS = (
     *("frame", "time_s", "track", "chosen", "score", "left", "top", "right", "bottom"),
@@ -53,9 +46,9 @@ class FaceConfig:
         mask: Whether everything outside the face is black, as OpenFace does by default.
         min_score: Weakest detection that starts a track.
         keep_score: Weakest detection that continues one.
-        min_iou: Least overlap of two linked detections.
-        min_frames: Shorter tracks are dropped (unless the clip itself is shorter).
-        max_faces: Only so many faces of a frame are followed, the largest.
+        min_iou: Least overlap of a face with where a track expects it.
+        min_frames: Who is seen in fewer frames is never chosen (unless the clip itself is shorter).
+        max_faces: Only the so many largest faces of a frame start a track.
         cut_level: Mean change of brightness from frame to frame, in [0, 1], that counts as a camera cut.
 
     Raises:
@@ -97,10 +90,10 @@ class FaceConfig:
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """One person in one shot.
+    """One person.
 
     Attributes:
-        index: Frame numbers, `(T,)` int64, consecutive.
+        index: Frame numbers, `(T,)` int64, rising; frames in which the person is out of sight are absent.
         time_s: Presentation times, `(T,)` float64.
         boxes: Left, top, right, bottom, `(T, 4)` float32.
         landmarks: Five points per frame, `(T, 5, 2)` float32, in the order of `Detection`.
@@ -134,7 +127,8 @@ class FaceTrack:
     @cached_property
     def mouth_movement(self) -> float:
         """Mean change of brightness per frame around the mouth beyond that around the nose, in [0, 1]."""
-        if len(self.crops) < 2:
+        following = np.diff(self.index) == 1
+        if not following.any():
             return 0.0
         size = self.crops.shape[1]
 
@@ -142,7 +136,7 @@ class FaceTrack:
             sides = slice(int(0.27 * size), int(0.73 * size))  # where the mean shape has mouth and cheeks
             part = self.crops[:, int(top * size) : int(bottom * size), sides]
             grey = part[..., 0].astype(np.int16) + part[..., 1] + part[..., 2]  # 0 to 765
-            return float(np.abs(np.diff(grey, axis=0)).mean()) / 765
+            return float(np.abs(np.diff(grey, axis=0)[following]).mean()) / 765
 
         return max(0.0, change(0.58, 0.84) - change(0.34, 0.52))
 
@@ -158,6 +152,7 @@ class FaceTracks:
         height: Rows of its frames.
         config: How they were found.
         name: Name of the clip, for messages.
+        glimpses: Faces that could be followed through less than `min_frames` frames.
     """
 
     tracks: tuple[FaceTrack, ...]
@@ -166,6 +161,7 @@ class FaceTracks:
     height: int
     config: FaceConfig
     name: str
+    glimpses: tuple[FaceTrack, ...] = ()
 
     def choose(self, rule: str | None = None) -> FaceTrack:
         """The track of one person.
@@ -174,10 +170,12 @@ class FaceTracks:
             rule: A name in `RULES`; the one of the settings when `None`.
 
         Raises:
-            MediaError: `no-face`.
+            MediaError: `no-face`; `face-not-followed` where faces were seen, each for a moment only.
             UsageError: No such rule.
         """
         judge = _rule(rule or self.config.rule)
+        if not self.tracks and self.glimpses:
+            raise self._not_followed()
         if not self.tracks:
             raise MediaError("no-face", f"No face was found in the {self.n_frames} frames of {self.name}.")
         longest = max(len(track.index) for track in self.tracks)
@@ -185,11 +183,20 @@ class FaceTracks:
         present = [track for track in self.tracks if len(track.index) * 2 >= longest]
         return max(present, key=lambda track: judge(track, self))
 
+    def _not_followed(self) -> MediaError:
+        frames = len(set().union(*(track.index.tolist() for track in self.glimpses)))
+        seen = f"Faces were seen in {frames} of the {self.n_frames} frames of {self.name}"
+        sentence = f"{seen}, but none could be followed through {self.config.min_frames} frames."
+        if self.config.every > 1:
+            return MediaError("face-not-followed", sentence, "Set faces_every = 1 under [extract] to look more often.")
+        return MediaError("face-not-followed", sentence, "Give OpenFace output for it: `faces` under [data.NAME].")
+
     def table(self, rule: str | None = None) -> np.ndarray:
-        """Boxes, landmarks and choice of all tracks, `(R, 19)` float32; the columns are `COLUMNS`."""
-        if not self.tracks:
+        """Boxes, landmarks and choice, `(R, 19)` float32, of all that was seen; the columns are `COLUMNS`."""
+        people = (*self.tracks, *self.glimpses)
+        if not people:
             return np.empty((0, len(COLUMNS)), np.float32)
-        chosen = self.choose(rule)
+        chosen = self.choose(rule) if self.tracks else None
         return np.concatenate(
             [
                 np.column_stack(
@@ -203,7 +210,7 @@ class FaceTracks:
                         track.landmarks.reshape(-1, 10),
                     ]
                 ).astype(np.float32)
-                for number, track in enumerate(self.tracks)
+                for number, track in enumerate(people)
             ]
         )
 
@@ -258,116 +265,6 @@ def _detector_recipe(config: FaceConfig) -> dict[str, Any]:
     return config.open_detector().recipe()
 
 
-@dataclass
-class _Track:
-    """A track that is still growing."""
-
-    last: Detection
-    index: list[int] = field(default_factory=list)
-    time_s: list[float] = field(default_factory=list)
-    detections: list[Detection] = field(default_factory=list)
-    crops: list[np.ndarray] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """A frame that is being looked at, and those before it."""
-
-    between: list[Frame]
-    frame: Frame
-    found: Detections
-
-
-class FaceTracker:
-    """Finds and follows the faces of one clip, frame by frame.
-
-    Args:
-        detector: Shared between clips; see `FaceConfig.open_detector`.
-        config: Settings.
-        name: Name of the clip, for messages.
-    """
-
-    def __init__(self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip") -> None:
-        self._detector, self._config, self._name = detector, config or FaceConfig(), name
-        self._waiting: list[Frame] = []  # frames after the last one that is searched
-        self._begun: deque[_Search | None] = deque()  # searches whose results nobody has asked for; `None` ends a shot
-        self._growing: list[_Track] = []
-        self._tracks: list[_Track] = []
-        self._glance: np.ndarray | None = None
-        self._n_frames, self._width, self._height = 0, 0, 0
-
-    def feed(self, frame: Frame) -> None:
-        """Take the next frame of the clip."""
-        glance = _glance(frame.rgb)
-        changed = self._glance is None or np.abs(glance - self._glance).mean() > self._config.cut_level
-        if changed:
-            self._end_shot()
-        self._glance = glance
-        self._n_frames += 1
-        self._height, self._width = frame.rgb.shape[:2]
-        self._waiting.append(frame)
-        if changed or len(self._waiting) == self._config.every:
-            self._search()
-
-    def finish(self) -> FaceTracks:
-        """Search the last frame and hand out what was found."""
-        self._end_shot()
-        self._settle(0)
-        least = min(self._config.min_frames, self._n_frames)
-        tracks = tuple(_freeze(track) for track in self._tracks if len(track.index) >= least)
-        return FaceTracks(tracks, self._n_frames, self._width, self._height, self._config, self._name)
-
-    def _end_shot(self) -> None:
-        if self._waiting:
-            self._search()
-        self._begun.append(None)
-        self._settle(self._detector.ahead)
-
-    def _search(self) -> None:
-        """Begin to look for faces in the newest waiting frame."""
-        *between, frame = self._waiting
-        self._waiting = []
-        self._begun.append(_Search(between, frame, self._detector.begin(frame.rgb)))
-        self._settle(self._detector.ahead)
-
-    def _settle(self, left: int) -> None:
-        """Take the results of searches, oldest first, until so many are left."""
-        while len(self._begun) > left:
-            search = self._begun.popleft()
-            if search is None:
-                self._growing = []
-            else:
-                self._follow(search.between, search.frame, search.found())
-
-    def _follow(self, between: list[Frame], frame: Frame, found: list[Detection]) -> None:
-        """Link the faces of a frame to the tracks, and fill in the frames before it."""
-        found = sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2])))[: self._config.max_faces]
-        links = _link([track.last for track in self._growing], found, self._config.min_iou)
-        growing = []
-        for track, detection in ((self._growing[i], found[j]) for i, j in links):
-            shares = [step / (len(between) + 1) for step in range(1, len(between) + 1)]
-            self._add(track, [*between, frame], [*(_between(track.last, detection, x) for x in shares), detection])
-            track.last = detection
-            growing.append(track)
-        linked = {j for _, j in links}
-        for number, detection in enumerate(found):
-            if number not in linked and detection.score >= self._config.min_score:
-                track = _Track(last=detection)
-                self._add(track, [frame], [detection])
-                self._tracks.append(track)
-                growing.append(track)
-        self._growing = growing
-
-    def _add(self, track: _Track, frames: Sequence[Frame], detections: Sequence[Detection]) -> None:
-        config = self._config
-        track.index += [frame.index for frame in frames]
-        track.time_s += [frame.time_s for frame in frames]
-        track.detections += detections
-        landmarks = np.stack([detection.landmarks for detection in detections])
-        shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
-        track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
-
-
 def read_openface(folder: Path | str) -> np.ndarray:
     """Aligned faces of one clip from an OpenFace run.
 
@@ -419,42 +316,3 @@ def _read_npy(path: Path) -> np.ndarray:
             "bad-faces", f"{path} holds {faces.dtype} {faces.shape}, not uint8 (N, h, w, 3).", "Run OpenFace again."
         )
     return np.ascontiguousarray(faces[..., ::-1])
-
-
-def _glance(rgb: np.ndarray) -> np.ndarray:
-    """A grey thumbnail of about 32 x 18 in [0, 1], enough to see a cut; point samples, so that it costs nothing."""
-    step = max(1, min(rgb.shape[0] // 18, rgb.shape[1] // 32))
-    return rgb[step // 2 :: step, step // 2 :: step].mean(axis=2, dtype=np.float32) / 255
-
-
-def _link(old: list[Detection], new: list[Detection], least: float) -> list[tuple[int, int]]:
-    """Pairs of detections that show the same face: greedy, best overlap first."""
-    if not old or not new:
-        return []
-    overlap = iou(np.stack([d.box for d in old]), np.stack([d.box for d in new]))
-    pairs = []
-    while overlap.max() >= least:
-        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
-        pairs.append((int(i), int(j)))
-        overlap[i, :] = overlap[:, j] = -1
-    return pairs
-
-
-def _between(a: Detection, b: Detection, share: float) -> Detection:
-    """Linear interpolation."""
-    return Detection(
-        a.box + (b.box - a.box) * np.float32(share),
-        a.landmarks + (b.landmarks - a.landmarks) * np.float32(share),
-        a.score + (b.score - a.score) * share,
-    )
-
-
-def _freeze(track: _Track) -> FaceTrack:
-    return FaceTrack(
-        np.array(track.index, np.int64),
-        np.array(track.time_s, np.float64),
-        np.stack([d.box for d in track.detections]).astype(np.float32),
-        np.stack([d.landmarks for d in track.detections]).astype(np.float32),
-        np.array([d.score for d in track.detections], np.float32),
-        np.concatenate(track.crops),
-    )

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
 from emo.extract.media.container import Media, open_media
 from emo.extract.media.detect import Detector
-from emo.extract.media.faces import FaceConfig, FaceTracker, read_openface
+from emo.extract.media.faces import FaceConfig, read_openface
+from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import Reading
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError

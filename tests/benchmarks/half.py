@@ -18,7 +18,8 @@ from emo.extract.demo import generate_clip
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
-from emo.extract.media.faces import FaceConfig, FaceTracker
+from emo.extract.media.faces import FaceConfig
+from emo.extract.media.follow import FaceTracker
 
 FEATURES = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")
 

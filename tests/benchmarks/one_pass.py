@@ -40,7 +40,8 @@ from emo.extract.encoders.base import ClipInputs, Encoder
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import container as media
 from emo.extract.media.container import open_media
-from emo.extract.media.faces import FaceConfig, FaceTracker
+from emo.extract.media.faces import FaceConfig
+from emo.extract.media.follow import FaceTracker
 from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace

@@ -29,7 +29,8 @@ from emo.extract.compare.verdict import CAUSES, compare, compare_page
 from emo.extract.encoders.base import Decoded, Encoder
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
-from emo.extract.media.faces import FaceConfig, FaceTracker
+from emo.extract.media.faces import FaceConfig
+from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import Reading
 from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.errors import UsageError

@@ -20,7 +20,8 @@ from emo.extract.demo import generate_clip
 from emo.extract.media.align import OUTLINE_MM, TEMPLATE_MM, align_face, face_mask, similarity, to_pixels
 from emo.extract.media.container import Frame, open_media
 from emo.extract.media.detect import CenterFace, Detection, Detections, Detector, iou, open_detector
-from emo.extract.media.faces import COLUMNS, RULES, FaceConfig, FaceTrack, FaceTracker, FaceTracks, read_openface
+from emo.extract.media.faces import COLUMNS, RULES, FaceConfig, FaceTrack, FaceTracks, read_openface
+from emo.extract.media.follow import FaceTracker
 from emo.featstore.errors import MediaError, UsageError
 
 
@@ -287,7 +288,7 @@ class TestTracking:
 
     def test_a_jump_starts_a_new_track(self):
         tracks, _ = track(lambda i: [face_at(10 if i < 10 else 120, 10)], 20)
-        assert [(int(t.index[0]), int(t.index[-1])) for t in tracks.tracks] == [(0, 5), (10, 19)]
+        assert [(int(t.index[0]), int(t.index[-1])) for t in tracks.tracks] == [(0, 9), (10, 19)]
 
     def test_a_weak_detection_continues_a_track_but_starts_none(self):
         tracks, _ = track(lambda i: [face_at(10, 10, score=0.4 if i == 5 else 0.9)], 11)

@@ -1,0 +1,226 @@
+"""Follows the faces of a clip, frame by frame, while it is decoded.
+
+`FaceTracker` looks for faces in every k-th frame of a shot and in its first and last one, links what it finds by
+overlap with where each face should be by now, and interpolates boxes and landmarks in between. Where a link breaks (a
+face is lost, or a new one is there) it looks into every frame of that gap. A link that could as well be another is not
+made. It keeps at most k full frames, or a few times as many where results come later (`Detector.ahead`).
+
+Tracks end at a camera cut: after one, the same place may show somebody else. `join` puts tracks of one person together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from emo.extract.media.align import align_faces
+from emo.extract.media.container import Frame
+from emo.extract.media.detect import Detection, Detections, Detector, iou
+from emo.extract.media.faces import FaceConfig, FaceTrack, FaceTracks
+from emo.extract.media.join import join
+
+CLEAR = 0.7  # a link is clear if no other of the same face or track overlaps more than so many times as much
+
+
+@dataclass
+class _Track:
+    """A track that is still growing.
+
+    Attributes:
+        shot: Number of its shot.
+        seen: Frame and box of the last two detections; what is interpolated does not count.
+    """
+
+    shot: int
+    seen: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    time_s: list[float] = field(default_factory=list)
+    detections: list[Detection] = field(default_factory=list)
+    crops: list[np.ndarray] = field(default_factory=list)
+
+    def expected(self, index: int) -> np.ndarray:
+        """Box `(4,)` in a later frame, if the face goes on moving and growing as it did."""
+        (before, old), (now, box) = self.seen[0], self.seen[-1]
+        if now == before:
+            return box
+        ahead = box + (box - old) * np.float32((index - now) / (now - before))
+        middle, half = (ahead[:2] + ahead[2:]) / 2, (box[2:] - box[:2]) / 2
+        half = np.clip((ahead[2:] - ahead[:2]) / 2, half / 2, half * 2)
+        return np.concatenate([middle - half, middle + half])
+
+    def freeze(self) -> FaceTrack:
+        """The track as it is handed out."""
+        return FaceTrack(
+            np.array(self.index, np.int64),
+            np.array(self.time_s, np.float64),
+            np.stack([d.box for d in self.detections]).astype(np.float32),
+            np.stack([d.landmarks for d in self.detections]).astype(np.float32),
+            np.array([d.score for d in self.detections], np.float32),
+            np.concatenate(self.crops),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A frame that is being looked at, and those before it."""
+
+    between: list[Frame]
+    frame: Frame
+    begun: Detections
+
+    @cached_property
+    def found(self) -> list[Detection]:
+        """Its faces, waiting for them."""
+        return self.begun()
+
+
+class FaceTracker:
+    """Finds and follows the faces of one clip, frame by frame.
+
+    Args:
+        detector: Shared between clips; see `FaceConfig.open_detector`.
+        config: Settings.
+        name: Name of the clip, for messages.
+    """
+
+    def __init__(self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip") -> None:
+        self._detector, self._config, self._name = detector, config or FaceConfig(), name
+        self._waiting: list[Frame] = []  # frames after the last one that is searched
+        self._begun: deque[_Search | None] = deque()  # searches whose results nobody has asked for; `None` ends a shot
+        self._growing: list[_Track] = []
+        self._tracks: list[_Track] = []
+        self._shot = 0
+        self._glance: np.ndarray | None = None
+        self._n_frames, self._width, self._height = 0, 0, 0
+
+    def feed(self, frame: Frame) -> None:
+        """Take the next frame of the clip."""
+        glance = _glance(frame.rgb)
+        changed = self._glance is None or np.abs(glance - self._glance).mean() > self._config.cut_level
+        if changed:
+            self._end_shot()
+        self._glance = glance
+        self._n_frames += 1
+        self._height, self._width = frame.rgb.shape[:2]
+        self._waiting.append(frame)
+        if changed or len(self._waiting) == self._config.every:
+            self._search()
+
+    def finish(self) -> FaceTracks:
+        """Search the last frame and hand out what was found."""
+        self._end_shot()
+        self._settle(0)
+        people = join([track.freeze() for track in self._tracks], [track.shot for track in self._tracks])
+        least = min(self._config.min_frames, self._n_frames)
+        tracks = tuple(track for track in people if len(track.index) >= least)
+        glimpses = tuple(track for track in people if len(track.index) < least)
+        return FaceTracks(tracks, self._n_frames, self._width, self._height, self._config, self._name, glimpses)
+
+    def _end_shot(self) -> None:
+        if self._waiting:
+            self._search()
+        self._begun.append(None)
+        self._settle(self._detector.ahead)
+
+    def _search(self) -> None:
+        """Begin to look for faces in the newest waiting frame."""
+        *between, frame = self._waiting
+        self._waiting = []
+        self._begun.append(_Search(between, frame, self._detector.begin(frame.rgb)))
+        self._settle(self._detector.ahead)
+
+    def _settle(self, left: int) -> None:
+        """Take the results of searches, oldest first, until so many are left."""
+        while len(self._begun) > left:
+            search = self._begun.popleft()
+            if search is None:
+                self._growing = []
+                self._shot += 1
+            else:
+                self._follow(search)
+
+    def _follow(self, search: _Search) -> None:
+        """Extend the tracks to a frame; through every frame before it where one is lost or a new face is there."""
+        frames = [*search.between, search.frame]
+        links = self._links(search.frame.index, search.found)
+        linked = {j for _, j in links}
+        lost = len(links) < len(self._growing) or any(j not in linked for j in self._new(search.found))
+        if lost and search.between:
+            for other in self._begun:  # answers come in the order of the questions
+                _ = other and other.found
+            begun = [self._detector.begin(frame.rgb) for frame in search.between]
+            for number, found in enumerate([each() for each in begun], start=1):
+                self._step(frames[:number], found)
+        self._step(frames, search.found)
+        self._growing = [track for track in self._growing if track.index[-1] == search.frame.index]
+
+    def _step(self, frames: list[Frame], found: list[Detection]) -> None:
+        """Link the faces of the last of these frames to the tracks, and fill in those before it that a track lacks."""
+        frame = frames[-1]
+        links = self._links(frame.index, found)
+        for track, detection in [(self._growing[i], found[j]) for i, j in links]:
+            last, last_index = track.detections[-1], track.index[-1]
+            missing = [each for each in frames if each.index > last_index]
+            shares = [(each.index - last_index) / (frame.index - last_index) for each in missing[:-1]]
+            self._add(track, missing, [*(_between(last, detection, share) for share in shares), detection])
+        linked = {j for _, j in links}
+        for number in self._new(found):
+            if number not in linked:
+                track = _Track(self._shot)
+                self._add(track, [frame], [found[number]])
+                self._tracks.append(track)
+                self._growing.append(track)
+
+    def _links(self, index: int, found: list[Detection]) -> list[tuple[int, int]]:
+        """Pairs of a growing track and a face in this frame that are the same person beyond doubt."""
+        if not self._growing or not found:
+            return []
+        boxes = np.stack([face.box for face in found])
+        expected = np.stack([track.expected(index) for track in self._growing])
+        return _link(iou(expected, boxes), self._config.min_iou)
+
+    def _new(self, found: list[Detection]) -> list[int]:
+        """The faces that may start a track: the largest, where the detector is sure enough."""
+        largest = np.argsort([-float(np.prod(face.box[2:] - face.box[:2])) for face in found], kind="stable")
+        return [int(i) for i in largest[: self._config.max_faces] if found[i].score >= self._config.min_score]
+
+    def _add(self, track: _Track, frames: Sequence[Frame], detections: Sequence[Detection]) -> None:
+        config = self._config
+        track.seen = [*track.seen[-1:], (frames[-1].index, detections[-1].box)]
+        track.index += [frame.index for frame in frames]
+        track.time_s += [frame.time_s for frame in frames]
+        track.detections += detections
+        landmarks = np.stack([detection.landmarks for detection in detections])
+        shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
+        track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
+
+
+def _glance(rgb: np.ndarray) -> np.ndarray:
+    """A grey thumbnail of about 32 x 18 in [0, 1], enough to see a cut; point samples, so that it costs nothing."""
+    step = max(1, min(rgb.shape[0] // 18, rgb.shape[1] // 32))
+    return rgb[step // 2 :: step, step // 2 :: step].mean(axis=2, dtype=np.float32) / 255
+
+
+def _link(overlap: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """Pairs of rows and columns that belong together: greedy, best overlap first; none where another is as likely."""
+    pairs = []
+    while overlap.max() >= least:
+        i, j = (int(at) for at in np.unravel_index(overlap.argmax(), overlap.shape))
+        best, overlap[i, j] = float(overlap[i, j]), -1
+        if max(overlap[i].max(), overlap[:, j].max()) < CLEAR * best:
+            pairs.append((i, j))
+        overlap[i, :] = overlap[:, j] = -1
+    return pairs
+
+
+def _between(a: Detection, b: Detection, share: float) -> Detection:
+    """Linear interpolation."""
+    return Detection(
+        a.box + (b.box - a.box) * np.float32(share),
+        a.landmarks + (b.landmarks - a.landmarks) * np.float32(share),
+        a.score + (b.score - a.score) * share,
+    )
