@@ -42,7 +42,7 @@ from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.features import Features
 from emo.train.llm.predict import make_prompt, predict, resolve_dtype, start_model
 from emo.train.llm.setup import flops_per_token
-from emo.train.recipe import load_recipe
+from emo.train.recipe import family_named, load_recipe
 
 OFFICIAL, GREEDY, LIKELIHOOD = "official evaluation", "emo, greedy", "emo, likelihood of the six words"
 OFFICIAL_REASON, GREEDY_REASON = "official, captions", "emo, greedy, captions"
@@ -69,7 +69,7 @@ class Bench:
         self.clips = [Example(talk.name, talk.transcript) for talk in said]
         names = [talk.name for talk in said]
         store = make_store(folder / "features.emo", names, self.sizes)
-        self.features = Features(store, self.recipe.features, names, "error")
+        self.features = Features(store, family_named(self.recipe.family).wanted(self.recipe), names, "error")
         self.model: EmotionLlama = start_model(self.sizes.llm, self.features, self.recipe, self.device).eval()
         self.eva = OfficialEva(self.sizes, self.device)
         self.items = OfficialItems(make_clips(folder, given.videos, self.device), folder, self.sizes, len(names))
@@ -95,7 +95,7 @@ class Bench:
             pixels, vectors = self.items[i]
             tokens = self.eva(pixels[None].to(self.device))
             prompt = make_prompt(model, recipe, task, text, self.clips[i].transcript, recipe.layout)
-            batch = model.collate([prompt], None, tokens, list(vectors[None].unbind(1)), None, left=True)
+            batch = model.collate([prompt], None, [tokens, *vectors[None].unbind(1)], None, left=True)
             batch = batch.to(self.device)
             with torch.no_grad(), model.autocast():
                 model.llm.generate(

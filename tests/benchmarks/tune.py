@@ -51,8 +51,8 @@ from emo.train.llm.emotion_llama.prompt import encode_answer
 from emo.train.llm.model import Batch
 from emo.train.llm.optim import adamw, parameter_groups
 from emo.train.llm.predict import make_prompt, resolve_dtype
-from emo.train.llm.setup import MFU_DEFINITION, flops_per_token
-from emo.train.llm.tune import Training
+from emo.train.llm.setup import MFU_DEFINITION, flops_per_token, prepare
+from emo.train.llm.tune import take_step
 from emo.train.recipe import load_recipe
 
 DATASHEET = 989e12  # FLOP/s in bf16, dense, of H100 SXM and H200 (NVIDIA's data sheets)
@@ -142,8 +142,7 @@ class Bench:
         sets += ["init_from=null", "validation.split=null", "validation.holdout=0", "accumulate=1", *SHORT_PROMPTS]
         recipe = load_recipe("emotion-llama-stage2", sets)
         recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, self.device)})
-        run = folder / "run"
-        self.training = Training(store, [], recipe, run, self.device, None, {}, (), World(), {})
+        self.training = prepare(store, [], recipe, self.device, World(), {}, ())
         self.model: EmotionLlama = self.training.model
         self.eva: OfficialEva | None = None
         self.videos: list[Path] = []
@@ -213,7 +212,7 @@ class Bench:
         with ahead(training.load, 0, steps) as windows:
             for step, window in windows:
                 if row.loop:
-                    training.take_step(step, window, training.recipe.lr)
+                    take_step(training, step, window, training.recipe.lr)
                 else:
                     self._official_step(row, window[0][2])
                 yield window[0][2], len(window[0][1])
@@ -228,7 +227,7 @@ class Bench:
         prompt = make_prompt(model, recipe, sample.task, sample.text, sample.transcript, recipe.layout)
         answer = encode_answer(sample.answer, model.tokenizer, recipe.max_txt_len, recipe.end_sym)
         tokens = self.eva(pixels.to(self.device, non_blocking=True))
-        return model.collate([prompt], [answer], tokens, list(vectors.unbind(1)))
+        return model.collate([prompt], [answer], [tokens, *vectors.unbind(1)])
 
     def _official_step(self, row: Row, batch: Batch) -> None:
         """base_task.py:161-275: loss scaling, optimizer, the loss read in every step."""

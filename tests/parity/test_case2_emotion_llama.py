@@ -201,7 +201,7 @@ def test_conditioning(golden, model, tokens, streams, prompts, answers):
 
 @torch.no_grad()
 def test_answer_block(golden, model, answers):
-    block = model.collate([Prompt("train_consistent", (tuple(ids),)) for ids in answers], None, None, ())
+    block = model.collate([Prompt("train_consistent", (tuple(ids),)) for ids in answers], None, ())
     golden.close(model.embed(block), "regress_embeds", golden.info["tolerance"]["embeddings"])
     golden.close(block.mask.long(), "regress_atts", 0)
     golden.close(block.ids.masked_fill(~block.mask, -100), "part_targets", 0)
@@ -210,7 +210,7 @@ def test_answer_block(golden, model, answers):
 @torch.no_grad()
 def test_prompts_of_text_alone(golden, model, tokenizer):
     texts = [Prompt("train_consistent", (tuple(tokenizer.encode(t)),)) for t in golden.info["prompt_only_texts"]]
-    batch = model.collate(texts, None, None, ())
+    batch = model.collate(texts, None, ())
     golden.close(model.embed(batch), "prompt_only.embeds", golden.info["tolerance"]["embeddings"])
     golden.close(batch.mask.long(), "prompt_only.atts", 0)
 
@@ -253,7 +253,7 @@ def test_loss(golden, model, tokens, streams, prompts, answers):
     alone = []
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         part = [each[i : i + 1] for each in streams]
-        total, supervised = model.loss(model.collate([prompt], [answer], tokens[i : i + 1], part))
+        total, supervised = model.loss(model.collate([prompt], [answer], [tokens[i : i + 1], *part]))
         alone.append(total / supervised)
     golden.close(torch.stack(alone), "loss_bs1", bound)
 
@@ -306,12 +306,12 @@ def test_greedy_ids_batched_and_single(golden, model, tokenizer, tokens, streams
     for name, case in named(golden):
         index = case["idx"]
         prompts = asked(golden, case, tokenizer)
-        batch = model.collate(prompts, None, tokens[index], [each[index] for each in streams], left=True)
+        batch = model.collate(prompts, None, [tokens[index], *(each[index] for each in streams)], left=True)
         with torch.no_grad():
             rows = model.embed(batch).masked_fill(~batch.mask[..., None], 0)
         golden.close(rows, f"{name}.inputs_embeds", golden.info["tolerance"]["embeddings"])
         golden.close(batch.mask.long(), f"{name}.attention_mask", 0)
-        got = model.generate(prompts, tokens[index], [each[index] for each in streams], case["max_new_tokens"])
+        got = model.generate(prompts, [tokens[index], *(each[index] for each in streams)], case["max_new_tokens"])
         assert got == [expected_ids(row, tokenizer.eos) for row in golden.io[f"{name}.out_ids"]]
         assert [answer_text(ids, tokenizer) for ids in got] == case["answers"]
 
@@ -321,7 +321,9 @@ def test_scores_of_every_step(golden, model, tokenizer, tokens, streams):
     names = [(name, case) for name, case in named(golden) if f"{name}.score_max" in golden.io]
     for name, case in names:
         index, want = case["idx"], golden.io[f"{name}.score_argmax"]
-        batch = model.collate(asked(golden, case, tokenizer), want.tolist(), tokens[index], [s[index] for s in streams])
+        batch = model.collate(
+            asked(golden, case, tokenizer), want.tolist(), [each[index] for each in (tokens, *streams)]
+        )
         with torch.no_grad():
             hidden = model.llm.model(inputs_embeds=model.embed(batch), use_cache=False).last_hidden_state
             starts = batch.mask.sum(1) - want.shape[1] - 1
@@ -344,7 +346,7 @@ def test_early_stop(golden, model, tokenizer, tokens, streams):
         model.llm.lm_head.weight[tokenizer.eos] = torch.from_numpy(golden.io["gen_stop.lm_head_row2"])
     index = case["idx"]
     parts = [each[index] for each in streams]
-    got = model.generate(asked(golden, case, tokenizer), tokens[index], parts, case["max_new_tokens"])
+    got = model.generate(asked(golden, case, tokenizer), [tokens[index], *parts], case["max_new_tokens"])
     assert got == [expected_ids(row, tokenizer.eos) for row in golden.io["gen_stop.out_ids"]]
     assert [answer_text(ids, tokenizer) for ids in got] == golden.info["stop_case"]["answers"]
 
@@ -380,7 +382,7 @@ def test_label_logprobs_equal_one_forward_per_answer(golden, model, tokenizer, t
     got = model.label_logprobs(prompts, [tokens, *streams], ids)
     for i, prompt in enumerate(prompts):
         for j, answer in enumerate(ids):
-            batch = model.collate([prompt], [answer], tokens[i : i + 1], [each[i : i + 1] for each in streams])
+            batch = model.collate([prompt], [answer], [each[i : i + 1] for each in (tokens, *streams)])
             with torch.no_grad():
                 total, _ = model.loss(batch)
             assert got[i, j].item() == pytest.approx(-total.item(), abs=golden.info["tolerance"]["logits"])

@@ -3,7 +3,6 @@
 A family is one folder here and one line in `emo.train.recipe`. It answers five questions: which features at which
 level; what is trainable; how a prompt and its places become ids and rows; how official checkpoints are read and
 written; how an answer is post-processed. The loop, the data, distribution, answering and scoring ask nothing else.
-`emo.train.testing.check_family` is the contract as a test.
 """
 
 from __future__ import annotations

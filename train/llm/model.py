@@ -253,8 +253,9 @@ class TunedModel(nn.Module):
             here = np.flatnonzero(rows >= 0)
             slots.append(first + here)
             sources.append(i * self.rows + rows[here])
-            # A pad piece within an answer is not supervised: the official code cannot tell it from padding.
-            said = [j for j, each in enumerate(answer) if each != self.tokenizer.pad]
+            # A pad piece within an answer is not supervised: the official code cannot tell it from padding. Where the
+            # end id stands in for a missing pad piece it is: a model must learn where its answers end.
+            said = [j for j, each in enumerate(answer) if each != self.tokenizer.pad or each == self.tokenizer.eos]
             predictors.append(first + len(ids) - 1 + np.asarray(said, np.int64))
             targets.append(np.asarray([answer[j] for j in said], np.int64))
         flat = (torch.from_numpy(np.concatenate(each)) for each in (slots, sources, predictors, targets))
