@@ -35,11 +35,18 @@ def store_card(store: Store) -> Page:
     return Page(found, [*tables, *(f"{profile}: {text}" for profile, text in words.items())])
 
 
-def store_list(store: Store, feature: Annotated[str | None, Arg("Only clips of this feature.")] = None) -> Page:
-    """List clips, and which features they have."""
-    keys = [store.resolve(feature).key] if feature else [each.key for each in store.features()]
-    clips = store.clips()
-    has = {key: store.has(key, clips) for key in keys}
+def store_list(
+    store: Store, feature: Annotated[str | None, Arg("Only clips that have this feature or record.")] = None
+) -> Page:
+    """List clips, and which features and records they have."""
+    beside = store.features(records=True)
+    if feature:
+        record = feature.partition("@")[0] in [each.spec.name for each in beside]
+        specs = [store.resolve(feature, record)]
+    else:
+        specs = [each.spec for each in (*store.features(), *beside)]
+    keys, clips = [spec.key for spec in specs], store.clips()
+    has = {spec.key: store.has(spec, clips) for spec in specs}
     failed = {(each.feature, each.clip): each.kind for each in store.failures()}
     rows = [
         [clip, *("yes" if has[key][i] else failed.get((key, clip), "-") for key in keys)]
@@ -47,10 +54,17 @@ def store_list(store: Store, feature: Annotated[str | None, Arg("Only clips of t
     ]
     if feature:
         rows = [row for row in rows if row[1] == "yes"]
-    value = [
-        {"clip": row[0], "features": [key for key, mark in zip(keys, row[1:], strict=True) if mark == "yes"]}
-        for row in rows
-    ]
+    kept = {each.key for each in beside}
+    value = []
+    for clip, *marks in rows:
+        there = [key for key, mark in zip(keys, marks, strict=True) if mark == "yes"]
+        value.append(
+            {
+                "clip": clip,
+                "features": [key for key in there if key not in kept],
+                "records": [key for key in there if key in kept],
+            }
+        )
     names = [key.partition("@")[0] for key in keys]
     columns = ["clip", *(names if len(set(names)) == len(names) else keys)]
     return Page(value, [Table(f"{len(rows):,} clips", columns, rows)])

@@ -15,7 +15,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.spec import LEVELS, EncoderSpec
+from emo.featstore.spec import LEVELS, RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import Array
 from emo.featstore.storage.store import Store
 
@@ -34,30 +34,32 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One feature over there.
+    """One feature over there, or one kind of JSON records.
 
     Attributes:
         name: Its name there; part of its identity here.
         places: Clip ids, each with what `read` takes, in an order that is good to read in. An id may come twice.
-        read: Reads one record.
+        read: Reads one `Record`; where the level is `record`, one JSON value.
 
             Raises:
                 MediaError: It is damaged, or no floats.
 
         feature: Name of the feature here.
-        level: `utt`, `frame` or `tokens` where the layout says so; else the arrays decide.
+        level: `utt`, `frame`, `tokens` or `record` where the layout says so; else the arrays decide.
         rows: Rows of every record, where fixed.
         modality: As in `EncoderSpec`, where the layout says so.
+        encoder: As in `EncoderSpec`, where the layout says so.
         declared: What the file says of the recipe.
     """
 
     name: str
     places: Sequence[tuple[str, Any]]
-    read: Callable[[Any], Record]
+    read: Callable[[Any], Any]
     feature: str
     level: str | None = None
     rows: int | None = None
     modality: str = "unknown"
+    encoder: str = "unknown"
     declared: str | None = None
 
 
@@ -106,6 +108,15 @@ class Outgoing:
         """Rows of each clip `(N,)`, and the dtype of an array that holds all of them."""
         rows, dtype = self.store.rows_of(self.spec, self.clips)
         return rows, self._dtype or dtype
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of what is written; `json` where it is a kind of records."""
+        return "json" if self.spec.level == RECORD_LEVEL else self.rows()[1]
+
+    def value(self, clip: str) -> Any:
+        """The JSON value of a clip, where it is a kind of records."""
+        return self.store.record(self.spec, clip)
 
     def record(self, clip: str) -> Record:
         """The `(T, D)` record of a clip.
@@ -165,6 +176,8 @@ class Layout:
         suffixes: Suffixes of the one file that it is; empty where it is a folder.
         keeps_times: Whether the times of rows survive.
         keeps_dtypes: Whether each record keeps its own dtype; else all of a feature get the widest.
+        whole_clips: Whether it takes only clips that have all the features.
+        records: Whether it holds JSON records in place of features.
     """
 
     name: str
@@ -175,6 +188,8 @@ class Layout:
     suffixes: Sequence[str] = ()
     keeps_times: bool = False
     keeps_dtypes: bool = True
+    whole_clips: bool = False
+    records: bool = False
 
 
 def bad(kind: str, sentence: str) -> MediaError:

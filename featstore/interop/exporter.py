@@ -11,7 +11,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import replacing
-from emo.featstore.interop import LAYOUTS
+from emo.featstore.interop import find_layout
 from emo.featstore.interop.base import Export, Layout, Outgoing, plain_name
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
@@ -56,7 +56,7 @@ class ExportReport:
 def export_features(
     store: Store,
     path: str | Path,
-    layout: str,
+    layout: str | Layout,
     features: Sequence[str] | Mapping[str, str | None] | None = None,
     clips: Sequence[str] | Sequence[Clip] | None = None,
     dtype: str | None = None,
@@ -68,8 +68,9 @@ def export_features(
     Args:
         store: Where they lie.
         path: File or folder to make; an empty folder will do.
-        layout: One of `LAYOUTS`.
-        features: Names, also with the name to give each there; all that the layout has a place for if `None`.
+        layout: A name of `layout_names()`, or the layout itself.
+        features: Names, also with the name to give each there; all that the layout has a place for if `None`. Of
+            layout `records`, names of records.
         clips: Ids, or clips of a dataset, whose labels, splits and transcripts are written where the layout has them;
             all of the store if `None`.
         dtype: float16, float32 or float64; as stored if `None`.
@@ -81,14 +82,15 @@ def export_features(
     path = Path(path)
     kind = _layout(path, layout, dtype)
     if features is None:
-        features = [each.key for each in store.features() if each.spec.encoder not in BESIDE]
+        features = [each.key for each in store.features(kind.records) if each.spec.encoder not in BESIDE]
     asked: Mapping[str, str | None] = features if isinstance(features, Mapping) else dict.fromkeys(features)
     all_of_them = clips if clips is not None else store.clips()
     known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}
     known, notes = _plain(known)
     going, left_out = _chosen(store, kind, asked, list(known), dtype)
     if not going:
-        raise UsageError(f"Nothing was exported. {' '.join(left_out.values())}".strip())
+        none = f"The store has no {'records' if kind.records else 'features'}."
+        raise UsageError(f"Nothing was exported. {' '.join(left_out.values()) or none}")
     notes += _written(path, kind, Export(going, known))
     return ExportReport(
         path=str(path),
@@ -96,7 +98,7 @@ def export_features(
         store=str(store.path),
         clips=len(set().union(*(each.clips for each in going))),
         features=[
-            ExportedFeature(each.spec.key, each.name, len(each.clips), len(known) - len(each.clips), each.rows()[1])
+            ExportedFeature(each.spec.key, each.name, len(each.clips), len(known) - len(each.clips), each.dtype)
             for each in going
         ],
         left_out=left_out,
@@ -111,7 +113,7 @@ def _chosen(
     left_out: dict[str, str] = {}
     going: list[Outgoing] = []
     for name, wanted in asked.items():
-        spec = store.resolve(name)
+        spec = store.resolve(name, layout.records)
         try:
             there = layout.name_there(spec, wanted)
         except UsageError as error:
@@ -128,12 +130,12 @@ def _chosen(
     return going, left_out
 
 
-def _layout(path: Path, layout: str, dtype: str | None) -> Layout:
-    if layout not in LAYOUTS:
-        raise UsageError(f"There is no layout {layout!r}.", f"Layouts: {', '.join(LAYOUTS)}.")
+def _layout(path: Path, layout: str | Layout, dtype: str | None) -> Layout:
+    kind = find_layout(layout)
+    if dtype is not None and kind.records:
+        raise UsageError("Records are JSON values, which have no dtype.", "Leave --dtype out.")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"There is no dtype {dtype!r} for features.", f"Dtypes: {', '.join(DTYPES)}.")
-    kind = LAYOUTS[layout]
     if kind.suffixes and path.suffix not in kind.suffixes:
         raise UsageError(f"{path.name} is to be a file {' or '.join('*' + each for each in kind.suffixes)}.")
     if path.exists() and not (path.is_dir() and not kind.suffixes and not any(path.iterdir())):

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.interop import LAYOUTS
+from emo.featstore.errors import MediaError, StoreError, UsageError
+from emo.featstore.interop import find_layout, layout_names
 from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA, Array
+from emo.featstore.storage.records import encode
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 
@@ -85,7 +86,7 @@ class ImportReport:
 def import_features(
     store: Store,
     path: str | Path,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     names: Mapping[str, str] | None = None,
     clips: Mapping[str, str] | None = None,
     origin: str | None = None,
@@ -101,7 +102,7 @@ def import_features(
     Args:
         store: Where to.
         path: File or folder.
-        layout: One of `LAYOUTS`; looked for if `None`.
+        layout: A name of `layout_names()`, or the layout itself; looked for if `None`.
         names: Features to import, by their name there, and what to call them here; all if `None`.
         clips: Clip ids by their name there; a name that is not in it is the id.
         origin: Where the features come from, as they will remember it; the absolute path if `None`. Imports of the same
@@ -138,12 +139,10 @@ def import_features(
     )
 
 
-def _find(path: Path, layout: str | None, files: ExitStack) -> tuple[Layout, Found]:
-    if layout is not None and layout not in LAYOUTS:
-        raise UsageError(f"There is no layout {layout!r}.", f"Layouts: {', '.join(LAYOUTS)}.")
+def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[Layout, Found]:
+    layouts = [find_layout(each) for each in (layout_names() if layout is None else [layout])]
     if not path.exists():
         raise UsageError(f"{path} does not exist.")
-    layouts = [each for each in LAYOUTS.values() if layout in (None, each.name)]
     finds = [(each, found) for each in layouts if (found := each.find(path, files)) is not None]
     if finds:  # Emotion-LLaMA's folders can be some of MERTools' folders: what finds most has seen all
         most, found = max(finds, key=lambda each: len(each[1].sources))
@@ -220,7 +219,10 @@ class _Take:
                 continue
             try:
                 record = source.read(place)
-                rows = _checked_rows(spec, record, part, clip)
+                if spec.level == RECORD_LEVEL:
+                    _check_value(spec, record, part, clip)
+                else:
+                    rows = _checked_rows(spec, record, part, clip)
             except MediaError as error:
                 self._reject(part, clip, error)
                 writer.fail(spec, clip, error)
@@ -229,7 +231,10 @@ class _Take:
             if not media.startswith(NO_MEDIA) and taken.setdefault(media, clip) != clip:
                 shared.append(f"{clip} = {taken[media]}")
                 continue
-            writer.add(spec, media, rows, record.t0_s, record.hop_s)
+            if spec.level == RECORD_LEVEL:
+                writer.add_record(spec, media, record)
+            else:
+                writer.add(spec, media, rows, record.t0_s, record.hop_s)
             part.new += 1
         if shared:
             pairs = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
@@ -268,6 +273,9 @@ class _Take:
 
     def _spec(self, source: Source, name: str, places: Mapping[str, Any]) -> EncoderSpec | None:
         """The feature that most of a sample are: width, and one row or several; `None` where no record is usable."""
+        origin: dict[str, Any] = {"profile": "imported", "weights": "unknown", "recipe": self._recipe(source)}
+        if source.level == RECORD_LEVEL:
+            return EncoderSpec(name, source.encoder, source.modality, RECORD_LEVEL, 1, None, **origin)
         seen: list[tuple[int, bool]] = []
         order = list(places.values())
         for place in [*order[:: max(1, len(order) // SAMPLE)], *order]:
@@ -284,10 +292,7 @@ class _Take:
         single = [one for width, one in seen if width == dim]
         level = source.level or ("utt" if 2 * sum(single) > len(single) else "frame")
         rows_each = 1 if level == "utt" else source.rows
-        recipe = self._recipe(source)
-        return EncoderSpec(
-            name, "unknown", source.modality, level, dim, rows_each, "imported", "unknown", recipe=recipe
-        )
+        return EncoderSpec(name, source.encoder, source.modality, level, dim, rows_each, **origin)
 
     def _reject(self, part: ImportedFeature, clip: str, error: MediaError) -> None:
         part.failed += 1
@@ -305,6 +310,19 @@ def _matrix(record: Record) -> tuple[Array, bool]:
     if not rows.size:
         raise bad("empty", f"Its shape is {record.array.shape}: there is nothing in it.")
     return rows, array.ndim == 1
+
+
+def _check_value(spec: EncoderSpec, value: Any, part: ImportedFeature, clip: str) -> None:
+    """Check that a record can be kept, and count it.
+
+    Raises:
+        MediaError: It holds a number that is not finite, half a character, or too much.
+    """
+    try:
+        encode(spec, clip, value)
+    except StoreError as error:
+        raise bad("no-json", error.message) from error
+    part.dtypes["json"] = part.dtypes.get("json", 0) + 1
 
 
 def _checked_rows(spec: EncoderSpec, record: Record, part: ImportedFeature, clip: str) -> Array:
@@ -347,7 +365,7 @@ def _checked_rows(spec: EncoderSpec, record: Record, part: ImportedFeature, clip
 
 def _duplicates(store: Store, spec: EncoderSpec) -> list[list[str]]:
     """Clips whose records are the same to the bit, zeros aside: found by checksum, confirmed by reading."""
-    if spec.fingerprint not in store.index.tables:
+    if spec.fingerprint not in store.index.tables or spec.level == RECORD_LEVEL:
         return []
     index, table = store.index, store.index.tables[spec.fingerprint]
     records = table.records[table.live()]

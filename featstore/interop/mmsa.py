@@ -191,4 +191,5 @@ LAYOUT = Layout(
     write,
     suffixes=SUFFIXES,
     keeps_dtypes=False,
+    whole_clips=True,
 )

@@ -9,7 +9,7 @@ from typing import Annotated
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_csv, rows_by_name
-from emo.featstore.interop import LAYOUTS
+from emo.featstore.interop import layout_names
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Arg, Flag, Page, Table
@@ -83,8 +83,10 @@ def export_page(report: ExportReport) -> Page:
 def import_command(
     workspace: Workspace,
     say: Callable[[str], None],
-    path: Annotated[Path, Arg("File or folder with features of another tool.")],
-    layout: Annotated[str | None, Flag(f"How it is laid out: {', '.join(LAYOUTS)}. Default: looked for.")] = None,
+    path: Annotated[Path, Arg("File or folder with features of another tool, or a .jsonl of records.")],
+    layout: Annotated[
+        str | None, Flag(f"How it is laid out: {', '.join(layout_names())}. Default: looked for.")
+    ] = None,
     feature: Annotated[list[str] | None, Flag("THEIRS or THEIRS=OURS; may be repeated. Default: all.")] = None,
     clips: Annotated[Path | None, Flag("csv with name and clip: their names of clips, and yours.")] = None,
     origin: Annotated[str | None, Flag("Where the features come from. Default: the path.")] = None,
@@ -106,7 +108,7 @@ def import_command(
 def export_command(
     workspace: Workspace,
     path: Annotated[Path, Arg("File or folder to make.")],
-    layout: Annotated[str, Flag(f"One of {', '.join(LAYOUTS)}.")],
+    layout: Annotated[str, Flag(f"One of {', '.join(layout_names())}.")],
     feature: Annotated[list[str] | None, Flag("OURS or OURS=THEIRS; may be repeated. Default: all that fit.")] = None,
     dataset: Annotated[str | None, Flag("Only clips of this dataset, with its labels and transcripts.")] = None,
     split: Annotated[str | None, Flag("Only this split of it.")] = None,

@@ -351,7 +351,7 @@ def test_hdf5_to_a_disk_of_one_megabyte(layout: str, lab: Any, tmp_path: Path, s
 def test_names_that_no_file_can_hold_are_left_out_of_an_export_and_said(
     layout: str, source: Any, tmp_path: Path
 ) -> None:
-    from emo.featstore.interop import LAYOUTS
+    from emo.featstore.interop import find_layout
     from emo.featstore.interop.exporter import export_features
 
     spec = source.store.resolve("HL-UTT")
@@ -361,7 +361,7 @@ def test_names_that_no_file_can_hold_are_left_out_of_an_export_and_said(
             writer.clip(name, f"{i + 90:032x}")
             writer.add(spec, f"{i + 90:032x}", np.ones((1, spec.dim), np.float32))
     source.store.refresh()
-    path = tmp_path / f"out{''.join(LAYOUTS[layout].suffixes[:1])}"
+    path = tmp_path / f"out{''.join(find_layout(layout).suffixes[:1])}"
     report = export_features(source.store, path, layout, ["HL-UTT"])
     assert sum(note.startswith("Left out: The name ") for note in report.notes) == len(names)
     assert "\n".join(report.notes).encode()

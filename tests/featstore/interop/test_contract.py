@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from emo.featstore.errors import UsageError
-from emo.featstore.interop import LAYOUTS, importer
+from emo.featstore.interop import LAYOUTS, find_layout, importer
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import import_features
 from emo.featstore.storage.store import Store
+from emo.featstore.testing import check_layout
 
-pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
+FEATURES = [each for each in LAYOUTS if each != "records"]  # a layout has features, or records
+on_features = pytest.mark.parametrize("layout", FEATURES)
 
 # MMSA holds one feature per modality; the others take what they have a place for.
 CHOSEN = {"mmsa": {"HL-FRA": "audio", "mae_340_UTT": "vision", "BERT-UTT": "text"}}
@@ -27,7 +29,7 @@ TAKES = {
 
 def file_of(folder: Path, layout: str) -> Path:
     """A path with a suffix that the layout takes."""
-    suffixes = LAYOUTS[layout].suffixes
+    suffixes = find_layout(layout).suffixes
     return folder / ("out" + (suffixes[0] if suffixes else ""))
 
 
@@ -45,6 +47,12 @@ def held(source: Any, layout: str, spec: Any) -> list[str]:
     return [clip.id for clip in source.clips if all(source.has(each, clip.id) for each in needed)]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_contract_that_anybody_can_run(layout: str, tmp_path: Path) -> None:
+    check_layout(find_layout(layout), tmp_path, CHOSEN.get(layout))
+
+
+@on_features
 def test_what_goes_out_comes_back_to_the_bit(layout: str, source: Any, target: Store, tmp_path: Path) -> None:
     path = file_of(tmp_path, layout)
     report = export(source, layout, path)
@@ -60,10 +68,11 @@ def test_what_goes_out_comes_back_to_the_bit(layout: str, source: Any, target: S
             here, there = source.store.get(spec, clip), target.get(spec.name, clip)
             assert (there.array.dtype, there.array.shape) == (here.array.dtype, here.array.shape)
             assert there.array.tobytes() == here.array.tobytes()
-            if LAYOUTS[layout].keeps_times:
+            if find_layout(layout).keeps_times:
                 assert (there.t0_s, there.hop_s) == (here.t0_s, here.hop_s)
 
 
+@on_features
 def test_what_has_no_place_there_is_named(layout: str, source: Any, tmp_path: Path) -> None:
     report = export_features(source.store, file_of(tmp_path, layout), layout, CHOSEN.get(layout), source.clips)
     gone = [] if layout in CHOSEN else [each for each in source.specs if each not in taken(source, layout)]
@@ -71,6 +80,7 @@ def test_what_has_no_place_there_is_named(layout: str, source: Any, tmp_path: Pa
     assert all(each.key in report.left_out[each.key] for each in gone)
 
 
+@on_features
 def test_an_imported_feature_never_passes_for_an_extracted_one(
     layout: str, source: Any, target: Store, tmp_path: Path
 ) -> None:
@@ -86,6 +96,7 @@ def test_an_imported_feature_never_passes_for_an_extracted_one(
         assert spec.fingerprint not in {each.fingerprint for each in source.specs}
 
 
+@on_features
 def test_a_second_import_reads_nothing(
     layout: str, source: Any, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +114,7 @@ def test_a_second_import_reads_nothing(
     assert (again.clips, target.info()["commits"]) == (first.clips, commits)
 
 
+@on_features
 def test_an_interrupted_import_goes_on_where_it_committed(
     layout: str, source: Any, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +139,7 @@ def test_an_interrupted_import_goes_on_where_it_committed(
     assert [each.new + each.present for each in report.features] == [each.new for each in whole.features]
 
 
+@on_features
 def test_an_export_is_there_whole_or_not_at_all(
     layout: str, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +165,7 @@ def test_an_export_is_there_whole_or_not_at_all(
     assert [each.name for each in folder.iterdir()] == [path.name]
 
 
+@on_features
 def test_values_survive_where_records_differ_in_dtype(layout: str, source: Any, target: Store, tmp_path: Path) -> None:
     """A frame feature whose values once exceed float16 is kept as float32 for that clip alone."""
     if "HL-FRA" not in TAKES.get(layout, ["HL-FRA"]):
@@ -165,10 +179,11 @@ def test_values_survive_where_records_differ_in_dtype(layout: str, source: Any, 
     for clip in held(source, layout, source.frames):
         here, there = source.store.get(source.frames, clip).array, target.get("HL-FRA", clip).array
         assert (here == there).all()
-        if LAYOUTS[layout].keeps_dtypes:
+        if find_layout(layout).keeps_dtypes:
             assert here.dtype == there.dtype
 
 
+@on_features
 def test_an_export_in_another_dtype_is_in_that_dtype(layout: str, source: Any, target: Store, tmp_path: Path) -> None:
     report = export(source, layout, path := file_of(tmp_path, layout), dtype="float16")
     assert {each.dtype for each in report.features} == {"float16"}
