@@ -10,11 +10,9 @@ import argparse
 import contextlib
 import json
 import os
-import pickle
 import re
-import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
 from emo.featstore.files import digest, file_digest, write_json
+from emo.featstore.reading import read_json
+from emo.featstore.sources.headers import damaged_entries
 from emo.featstore.sources.hub import FILES, Source, cached, fetch, weight_files
 from emo.featstore.sources.strict import Fit, Reasons, fit_names
 from emo.featstore.text import some_of
@@ -75,9 +75,12 @@ class Weights:
         if not self.path.is_dir() or not file.is_file():
             return None
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{file} is not valid JSON: {error}.", "Fetch the model folder again.") from error
+            found = read_json(file)
+        except UsageError as error:
+            raise ModelError(f"{file} is not valid JSON: {error.message}", "Fetch the model folder again.") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{file} is no JSON object.", "Fetch the model folder again.")
+        return found
 
     @property
     def hash(self) -> str:
@@ -156,7 +159,7 @@ def _read(path: Path) -> State:
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is a damaged safetensors file: {error}.", "Fetch it again.") from error
     if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
         what = "it is empty" if not head else f"it begins with {head[:24]!r}"
@@ -165,11 +168,13 @@ def _read(path: Path) -> State:
         elif head.startswith(b"version https://git-lfs"):
             what = "it is a Git LFS pointer; run `git lfs pull`"
         raise ModelError(f"{path} is not a checkpoint: {what}.", "A .pth, .bin or .safetensors file is expected.")
+    if head[:1] == b"P" and (wrong := damaged_entries(path)):
+        raise ModelError(f"{path} is damaged or truncated: {some_of(wrong, 3)}.", "Fetch it again.")
     try:
         # Namespace is what MAE and VideoMAE keep their arguments in: a plain container, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
-    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+    except Exception as error:  # of a damaged pickle torch raises whatever comes up
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = (
                 f"{path} holds the object {found[1]}; only tensors and plain values are read: others can run code."
@@ -177,6 +182,18 @@ def _read(path: Path) -> State:
             raise ModelError(message, "Save its state dict again with torch.save, or as safetensors.") from error
         raise ModelError(f"{path} is damaged or truncated ({type(error).__name__}).", "Fetch it again.") from error
     return _unnest(content, path)
+
+
+@contextlib.contextmanager
+def trusted(source: str) -> Iterator[None]:
+    """Turn whatever libraries and models say of a damaged weights file or its settings into a `ModelError`."""
+    try:
+        yield
+    except EmoError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+        raise ModelError(f"{source} is damaged, or of another model ({what}).", "Fetch it again.") from error
 
 
 def _unnest(content: Any, path: Path) -> State:
@@ -294,6 +311,8 @@ def fit(
         parts = [("lacks", result.missing), ("has other shapes:", mismatched), ("holds unexpected", result.unexpected)]
         message = "; ".join(f"{verb} {some_of(names, 4)}" for verb, names in parts if names)
         raise ModelError(f"{where} does not fit the encoder: it {message}.", _cause(expected, found, result))
+    if odd := [f"{name} of {found[name].dtype}" for name in expected if not found[name].is_floating_point()]:
+        raise ModelError(f"{where} does not fit the encoder: it holds {some_of(odd, 4)}.", "Is the file damaged?")
     state = {name: found[name].detach().to(torch.float32) for name in expected}
     return state, LoadReport(tuple(expected), result.ignored)
 

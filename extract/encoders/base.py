@@ -24,7 +24,18 @@ from emo.extract.encoders.vit import ViT, ViTConfig
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, resize, to_float
 from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.texts import LANGUAGES
-from emo.extract.weights import LoadReport, Reasons, State, Weights, find_weights, fit, rename, seeded_state, vit_names
+from emo.extract.weights import (
+    LoadReport,
+    Reasons,
+    State,
+    Weights,
+    find_weights,
+    fit,
+    rename,
+    seeded_state,
+    trusted,
+    vit_names,
+)
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.sources.hub import Source
 from emo.featstore.spec import EncoderSpec
@@ -215,7 +226,8 @@ class Encoder(ABC):
         self.profile, self.dtype, self.seed = profile, dtype, seed
         self.weights: Weights | None = None if weights is None else find_weights(weights)
         self.media_recipe = dict(media_recipe or {})
-        self.config = self.configure(config)
+        with trusted(weights) if weights is not None else contextlib.nullcontext():
+            self.config = self.configure(config)
         tiny = 4 * self.budget["cpu"]  # small models, so more at once; but not so much that the first result is late
         self.max_cost: float = tiny if profile == "tiny" else self.budget.get(self.device.type, self.budget["cpu"])
         self.report = LoadReport()
@@ -278,8 +290,9 @@ class Encoder(ABC):
             state = seeded_state(expected, self.seed)
             self.report = LoadReport(notes=(f"random weights, seed {self.seed}",) if self.learned else ())
         else:
-            found, dropped, notes = self.adapt(self.weights.tensors(), expected)
-            state, report = fit(expected, found, self.ignore, self.weights.source)
+            with trusted(self.weights.source):
+                found, dropped, notes = self.adapt(self.weights.tensors(), expected)
+                state, report = fit(expected, found, self.ignore, self.weights.source)
             self.report = LoadReport(report.consumed, {**report.ignored, **dropped}, tuple(notes))
         model.load_state_dict(state, strict=True, assign=True)
         self.use(model.eval().requires_grad_(False).to(self.device))

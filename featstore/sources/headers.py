@@ -7,10 +7,14 @@ import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from emo.featstore.errors import UsageError
+from emo.featstore.reading import read_json
 
 MAX_HEADER_BYTES = 100 << 20  # the safetensors library refuses longer headers too
 AGAIN = "Fetch it again."
@@ -74,22 +78,51 @@ def _inspect_safetensors(path: Path, size: int) -> Inspection:
             header: dict[str, Any] = json.loads(file.read(length))
             tensors = [entry for name, entry in header.items() if name != "__metadata__"]
             end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-            count = sum(math.prod(entry["shape"]) for entry in tensors)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            count = sum(math.prod(entry["shape"]) for entry in tensors) / 1e6
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
             return Inspection("damaged", f"{path.name} is no safetensors file: its header is not readable.", AGAIN)
     whole = 8 + length + end
     if size < whole:
         return Inspection("damaged", f"{path.name} is truncated: {size:,} of {whole:,} bytes.", AGAIN)
     if size > whole:
         return Inspection("damaged", f"{path.name} has {size - whole:,} bytes after its last tensor.", AGAIN)
-    return Inspection("ok", f"{path.name}: {len(tensors):,} tensors, {count / 1e6:,.1f} M numbers, {gb(size)}.")
+    return Inspection("ok", f"{path.name}: {len(tensors):,} tensors, {count:,.1f} M numbers, {gb(size)}.")
+
+
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
+
+
+def damaged_entries(path: Path) -> list[str]:
+    """Return the entries of a torch file (a zip archive) that are not what was written; torch looks at no checksum.
+
+    Compressed ones count too: torch writes none, and would map their bytes as they lie there. A file whose every entry
+    has a wrong checksum was written without any (`torch.serialization.set_crc32_options`).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            wrong = [entry.filename for entry in entries if not _whole(archive, entry)]
+            packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    except _BAD_ZIP:
+        return ["its table of contents"]
+    return packed or (wrong if len(wrong) < len(entries) else [])
+
+
+def _whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(entry) as file:
+            while file.read(1 << 24):
+                pass
+    except _BAD_ZIP:
+        return False
+    return True
 
 
 def _inspect_zip(path: Path, size: int) -> Inspection:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except zipfile.BadZipFile:
+    except _BAD_ZIP:
         what = f"{path.name} is truncated: it begins as a torch file and has no end ({size:,} bytes)."
         return Inspection("damaged", what, AGAIN)
     if not any(entry.filename.rpartition("/")[2] == "data.pkl" for entry in entries):
@@ -107,10 +140,11 @@ def _inspect_folder(path: Path) -> Inspection:
         if not (path / name).is_file():
             continue
         try:
-            content = json.loads((path / name).read_text(encoding="utf-8"))
-            shards = sorted(set(content["weight_map"].values())) if "index" in name else []
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return Inspection("damaged", f"{path / name} is not what it should be.", pull)
+            shards = shards_of(path / name) if "index" in name else []
+            if not isinstance(read_json(path / name), dict):
+                raise UsageError(f"{path / name} is no JSON object.")
+        except UsageError as error:
+            return Inspection("damaged", error.message, pull)
         absent = [shard for shard in shards if not (path / shard).is_file()]
         if absent:
             what = f"{path} lacks {len(absent)} of {len(shards)} shards: {', '.join(absent[:3])}."
@@ -121,6 +155,20 @@ def _inspect_folder(path: Path) -> Inspection:
     if not files:
         return Inspection("incomplete", f"{path} has neither model.safetensors nor pytorch_model.bin.", pull)
     return _inspect_all(files[:1])
+
+
+def shards_of(index: Path) -> list[str]:
+    """Return the names of the files that an index of shards names; all lie beside it.
+
+    Raises:
+        UsageError: It is no such index.
+    """
+    table = read_json(index)
+    names = table.get("weight_map") if isinstance(table, dict) else None
+    names = sorted(set(map(str, names.values()))) if isinstance(names, dict) else []
+    if not names or any(Path(name).name != name or "\0" in name for name in names):
+        raise UsageError(f"{index} is not an index of shards: it names no files beside it.")
+    return names
 
 
 def _inspect_all(files: Sequence[Path]) -> Inspection:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.sources.headers import gb, inspect
+from emo.featstore.sources.headers import gb, inspect, shards_of
 from emo.featstore.workspace import WEIGHT_SUFFIXES
 
 TIMEOUT_S = 30.0
@@ -104,11 +103,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if not name.endswith(".index.json"):
             return (file,)
         try:
-            shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"{file} is not an index of shards: {error!r}.", "Fetch the model folder again."
-            ) from error
+            shards = shards_of(file)
+        except UsageError as error:
+            raise ModelError(error.message, "Fetch the model folder again.") from error
         if absent := [shard for shard in shards if not (folder / shard).is_file()]:
             raise ModelError(f"{folder} lacks shard {absent[0]}, which {name} names.", "Run `emo weights pull`.")
         return tuple(folder / shard for shard in shards)

@@ -171,7 +171,7 @@ def merge(model: TunedModel, folder: str | Path, extra: Mapping[str, Any] | None
 def read_safetensors(path: Path) -> State:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import replacing
+from emo.featstore.sources.headers import damaged_entries
 from emo.featstore.sources.strict import fit_names
 from emo.featstore.text import some_of
 from emo.train.llm.build import SIZES
@@ -144,8 +144,12 @@ def _read_official(path: Path) -> tuple[State, dict[str, Any]]:
         raise WeightsMissing(f"There is no checkpoint at {path}.")
     if path.suffix == ".safetensors":
         return read_safetensors(path), {}
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped and (wrong := damaged_entries(path)):
+        raise ModelError(f"{path} is no checkpoint: damaged are {some_of(wrong, 3)}.", "Fetch the file again.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         with open(path, "rb") as file:
             if file.read(1) not in (b"\x80", b"P"):  # neither a pickle nor a zip archive
@@ -154,7 +158,7 @@ def _read_official(path: Path) -> tuple[State, dict[str, Any]]:
         first = f"it asks for {named[1]}." if named else "it asks for code to be run."
         hint = "emo runs no code from checkpoints. Save its state dict on its own where you trust the file."
         raise ModelError(f"{path} holds more than tensors and plain values: {first}", hint) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # of a damaged pickle torch raises whatever comes up
         raise ModelError(f"{path} is no checkpoint: {error}.", "Fetch the file again.") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()) or not state:
