@@ -83,11 +83,12 @@ class GradientHead(Head):
 
     A head of this kind implements `build`. Its dropout is best made of `Drop`, whose masks depend on the seed alone;
     whatever else is random while it trains is a function of the seed as well. Terms of its own loss go into
-    `Fused.inner`. A head that wants sequences padded or aligned overrides `prepare` or `batch`.
+    `Fused.inner`. A head that wants sequences padded or aligned overrides `prepare`, `inputs` or `batch`.
 
     Attributes:
-        stackable: Whether its weights are all in `Linear` layers and its dropout in `Drop`, so that many heads over
-            single rows can be trained as one.
+        stackable: Whether its layers hold one model or many (`layers.py`) and its dropout is in `Drop`, so that many
+            heads over single rows can be trained as one. What differs between heads of one shape, such as weights of
+            loss terms, is then in buffers.
     """
 
     Recipe: ClassVar[type[HeadRecipe]] = GradientRecipe
@@ -111,10 +112,14 @@ class GradientHead(Head):
     def prepare(cls, streams: Sequence[Stream], device: str) -> list[tuple[Tensor, np.ndarray | None]]:
         return [(torch.from_numpy(np.ascontiguousarray(s.rows)).to(device), s.offsets) for s in streams]
 
+    def inputs(self, data: Any) -> Sequence[tuple[Tensor, np.ndarray | None]]:
+        """Return rows and offsets of every stream, as `batch` reads them."""
+        return data  # type: ignore[no-any-return]
+
     def batch(self, data: Any, rows: np.ndarray, at: Tensor) -> list[Tensor | PackedSequence]:
         """Return the streams of the clips `rows`, also given as `at` on the device: `(B, D)` each, or packed."""
         streams: list[Tensor | PackedSequence] = []
-        for i, (tensor, offsets) in enumerate(data):
+        for i, (tensor, offsets) in enumerate(self.inputs(data)):
             parts = [tensor[at]] if offsets is None else [tensor[offsets[k] : offsets[k + 1]] for k in rows]
             if self.scaling is not None:
                 mean, std = self.scaling[i]
@@ -130,7 +135,7 @@ class GradientHead(Head):
         emotion = torch.from_numpy(targets.emotion).to(self.device)
         valence = torch.from_numpy(targets.valence.astype(np.float32)).to(self.device)
         if self.scaling is not None:
-            self.scaling = [scaling_of(tensor, offsets, train) for tensor, offsets in data]
+            self.scaling = [scaling_of(tensor, offsets, train) for tensor, offsets in self.inputs(data)]
         optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
         drops, size = drops_of(self.net), recipe.batch_size
         width, steps = sum(drop.width for drop in drops), -(-len(train) // size)

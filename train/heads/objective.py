@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,25 @@ from torch.nn import functional as F
 from emo.featstore.errors import TrainError
 
 
+@dataclass(frozen=True)
+class Inner:
+    """Loss terms of a network's own (reconstruction, mutual information ...), computed when they are asked for.
+
+    Attributes:
+        terms: Gives each term by name, unweighted, from the clips that count: `(B,)` bool, of stacked models `(M, B)`.
+            A term is a scalar, of stacked models `(M,)`.
+        weights: What each term weighs in the loss.
+    """
+
+    terms: Callable[[Tensor], Mapping[str, Tensor]]
+    weights: Mapping[str, float | Tensor]
+
+    def __call__(self, real: Tensor) -> Tensor:
+        """Return the weighted sum."""
+        terms = self.terms(real)
+        return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum(dim=0)
+
+
 class Fused(NamedTuple):
     """Outputs of a network that is trained by gradient descent; of stacked models each is `(M, B, ...)`.
 
@@ -22,14 +42,13 @@ class Fused(NamedTuple):
         features: Fused vector `(B, h)`.
         logits: Emotion logits `(B, C)`.
         valence: `(B, 1)`, or `None`.
-        inner: Loss terms of the network's own (reconstruction, mutual information ...), weighted and summed: a scalar,
-            of stacked models `(M,)`; `None` where there are none.
+        inner: Loss terms of the network's own; `None` where there are none.
     """
 
     features: Tensor
     logits: Tensor
     valence: Tensor | None
-    inner: Tensor | None = None
+    inner: Inner | None = None
 
 
 def head_loss(out: Fused, emotion: Tensor, valence: Tensor, real: Tensor | None = None) -> Tensor:
@@ -49,7 +68,7 @@ def head_loss(out: Fused, emotion: Tensor, valence: Tensor, real: Tensor | None 
         known = real & ~valence.isnan()
         error = (out.valence.squeeze(-1) - valence.nan_to_num()) * known
         loss = loss + error.square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
-    return loss if out.inner is None else loss + out.inner
+    return loss if out.inner is None else loss + out.inner(real)
 
 
 @contextmanager

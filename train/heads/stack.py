@@ -137,11 +137,14 @@ class _Adam:
         self.steps = [torch.zeros((), device=p.device) for p in self.params]
         self.rest = {"lr": lr, "weight_decay": weight_decay, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        own = [g[self.heads] for g in gradients]
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """Take a step; a parameter that the loss does not reach stays as it is, without decay."""
+        own = {i: g[self.heads] for i, g in enumerate(gradients) if g is not None}
         if self.clip < math.inf:
-            own = [g.clamp(-self.clip, self.clip) for g in own]
-        adam(self.params, own, *self.moments, [], self.steps, fused=True, amsgrad=False, maximize=False, **self.rest)
+            own = {i: g.clamp(-self.clip, self.clip) for i, g in own.items()}
+        lists = [[each[i] for i in own] for each in (self.params, self.moments[0], self.moments[1], self.steps)]
+        params, first, second, steps = lists
+        adam(params, [*own.values()], first, second, [], steps, fused=True, amsgrad=False, maximize=False, **self.rest)
 
 
 class Stack:
@@ -273,7 +276,7 @@ class Stack:
         give_noise(self.drops, self._each(self.noise.index_select(1, at % (BLOCK * self.size))))
         out = self.net(self._streams(rows))
         loss = head_loss(out, self._each(self.emotion[rows]), self._each(self.valence[rows]), real)  # (M,)
-        gradients = torch.autograd.grad(loss.sum(), list(self.net.parameters()))
+        gradients = torch.autograd.grad(loss.sum(), list(self.net.parameters()), allow_unused=True)
         with torch.no_grad():
             for optimizer in self.optimizers:
                 optimizer.step(gradients)
@@ -317,13 +320,15 @@ class Stack:
         ]
 
     def _stacked(self) -> Any:
-        """One network that holds the weights of all heads, matrices as `(M, in, out)`, and their dropout."""
+        """One network that holds weights and buffers of all heads, matrices as `(M, in, out)`, and their dropout."""
         net = copy.deepcopy(self.heads[0].net)
         states = [dict(head.net.named_parameters()) for head in self.heads]
         for name, parameter in net.named_parameters():
             each = torch.stack([state[name].data for state in states])
             # Gradients of matrices come in this order, and the fused optimizer wants all strides alike.
             parameter.data = each.mT.clone(memory_format=torch.contiguous_format) if each.dim() == 3 else each
+        for name, buffer in net.named_buffers():
+            buffer.data = torch.stack([dict(head.net.named_buffers())[name] for head in self.heads])
         for place, drop in enumerate(drops_of(net)):
             each = [drops_of(head.net)[place] for head in self.heads]
             shape = {"device": self.device, "dtype": torch.int16}
