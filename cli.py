@@ -415,6 +415,7 @@ def predict(
     task: Annotated[str, typer.Option(help="emotion, or of a language model reason.")] = "emotion",
     answers: Annotated[str, typer.Option(help="official (free text) or likelihood (of every label).")] = "official",
     transcript: Annotated[str | None, typer.Option(help="What is said in the one clip that is named.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The [data.NAME] table that clips and lists are of.")] = None,
     cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
@@ -425,7 +426,7 @@ def predict(
 
     workspace = _workspace()
     predictor = open_predictor(workspace, run, device)
-    asked = find_clips(workspace, clips, transcript, predictor.store)
+    asked = find_clips(workspace, clips, transcript, predictor.store, dataset)
     predictor.check(answers, task, transcript)
     if not cached and (needs := predictor.needs(asked)):
         from emo.extract.session import ExtractArgs

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
 from emo.train.answers import Prediction
 from emo.train.features import Missing
+from emo.train.metrics.seen import Trained, trained_on
 from emo.train.runs import Run
 
 
@@ -35,6 +37,15 @@ class Answerer(ABC):
         if not run.finished:
             raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", self.untrained_advice)
         self.run, self.device = run, device
+
+    @cached_property
+    def trained(self) -> Trained:
+        """What the run was trained on.
+
+        Raises:
+            TrainError: What the run folder says about it cannot be read.
+        """
+        return trained_on(self.run)
 
     @abstractmethod
     def check(self, policy: str, task: str, transcript: str | None = None) -> None:

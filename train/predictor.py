@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emo.featstore.clip import Clip
+from emo.featstore.clip import Clip, hash_media
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
@@ -21,10 +22,11 @@ from emo.featstore.workspace import Workspace
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
 from emo.train.features import media_of
-from emo.train.metrics.seen import Trained, trained_on
+from emo.train.metrics.seen import Trained
 from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"
+OTHER_CLIP = "the store has another clip of this name; use one store per dataset"
 ANSWERERS = {"head": "emo.train.heads.predict:HeadAnswerer", "tune": "emo.train.llm.predict:TunedAnswerer"}
 
 
@@ -86,7 +88,7 @@ class Predictor:
         profiles = sorted({feature["profile"] for feature in self.features})
         if len(profiles) != 1 or profiles == ["imported"]:
             return None
-        there = self._ready([clip.id for clip in clips]).all(axis=0)
+        there = self._ready(clips).all(axis=0)
         hopeless = {each.clip for each in self._failures() if not each.retry}
         lacking = tuple(
             clip
@@ -117,6 +119,7 @@ class Predictor:
         if self.features:
             store = self.store or open_store(self.workspace.store_path)  # which says that there is none
             store.refresh()  # what was extracted since
+            clips = [clip for clip in clips if not _is_another(store, clip)]
         return self._answerer.answer(store, clips, policy, task, keep, self._answerer.missing)
 
     def explain(self, clip: Clip, task: str = "emotion") -> dict[str, Any]:
@@ -132,10 +135,10 @@ class Predictor:
         first = said[0]
         best = next((each for each in said if each is not None and each.probabilities), None)
         whys = {(each.feature, each.clip): f"{each.kind}: {each.message}" for each in self._failures()}
-        there = self._ready([clip.id])[:, 0] if self.features else []
+        there = self._ready([clip])[:, 0] if self.features else []
         features = [
             {"name": feature["name"], "key": feature["key"], "there": bool(has)}
-            | ({} if has else {"why": whys.get((feature["key"], clip.id), "not extracted")})
+            | ({} if has else {"why": whys.get((feature["key"], clip.id)) or self._why_not(clip, "not extracted")})
             for feature, has in zip(self.features, there, strict=True)
         ]
         return {
@@ -146,34 +149,40 @@ class Predictor:
             "valence": first.valence if first else None,
             "probabilities": best.probabilities if best else None,
             "features": features,
-            "seen": self.seen([clip.id]).get(clip.id),
-            "notes": [*self.run.info["notes"], *self._seen_notes([clip.id])],
+            "seen": self.seen([clip]).get(clip.id),
+            "notes": [*self.run.info["notes"], *self._seen_notes([clip], [clip])],
         }
 
-    def seen(self, clip_ids: Sequence[str]) -> dict[str, str]:
+    def seen(self, clips: Sequence[Clip]) -> dict[str, str]:
         """Return those of the clips that the run was trained on, with the name that each had then.
 
         A clip is known by its name, and by the content of its media where store and run know it.
         """
-        others = [clip_id for clip_id in clip_ids if clip_id not in self.trained.clips]
-        media = media_of(self.store, others) if self.trained.media else {}
-        names = {clip_id: clip_id for clip_id in self.trained.seen(clip_ids)}
-        return names | {clip_id: self.trained.media[m] for clip_id, m in media.items() if m in self.trained.media}
+        trained = self.trained_among(clips)
+        names = {clip_id: clip_id for clip_id in trained.seen([clip.id for clip in clips])}
+        media = self._media([clip for clip in clips if clip.id not in names]) if trained.media else {}
+        return names | {clip_id: trained.media[m] for clip_id, m in media.items() if m in trained.media}
 
-    def notes(self, policy: str, said: Mapping[str, Prediction]) -> list[str]:
-        """Return what must stand beside a score of these answers, but for what the run has seen by name."""
-        notes = [*self.run.info["notes"], *self._twins(list(said))]
-        if names := self._answerer.zeroed(policy, list(said)):
+    def trained_among(self, clips: Sequence[Clip]) -> Trained:
+        """Return what the run was trained on, but for names that mean other clips among these."""
+        return self._answerer.trained.among(clips, self._media(clips))
+
+    def notes(self, policy: str, clips: Sequence[Clip]) -> list[str]:
+        """Return what must stand beside a score of answers about these clips, but for what the run has seen by name."""
+        notes = [*self.run.info["notes"], *self._twins(clips)]
+        if names := self._answerer.zeroed(policy, [clip.id for clip in clips]):
             notes.append(f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}.")
         return notes
 
-    def _twins(self, clip_ids: Sequence[str]) -> list[str]:
-        twins = [f"{name} is {other}" for name, other in self.seen(clip_ids).items() if name != other]
+    def _twins(self, clips: Sequence[Clip]) -> list[str]:
+        twins = [f"{name} is {other}" for name, other in self.seen(clips).items() if name != other]
         told = f"The run was trained on {len(twins):,} of these clips under other names: {some_of(twins, 3)}."
         return [told] if twins else []
 
-    def _seen_notes(self, clip_ids: Sequence[str]) -> list[str]:
-        return [self.trained.verdict(clip_ids), *self.trained.notes(clip_ids), *self._twins(clip_ids)]
+    def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
+        trained = self.trained_among(clips)
+        names, said = ([clip.id for clip in each] for each in (clips, answered))
+        return [trained.verdict(names), *trained.notes(said), *self._twins(clips)]
 
     def tell_missing(self, clip_ids: Sequence[str], said: Mapping[str, Prediction]) -> str:
         """Return one sentence on the clips without an answer, which are all listed in missing.txt; empty for none."""
@@ -193,10 +202,11 @@ class Predictor:
         """Draw answers about clips; exit code 3 where there is none about some of them."""
         rows, texts, value = [], [], []
         reasons = {each.clip: f"{each.kind}: {each.message}" for each in self._failures()}
-        silent = [clip for clip in clips if clip.id not in said]
+        answered = [clip for clip in clips if clip.id in said]
+        silent = {clip.id: reasons.get(clip.id) or self._why_not(clip) for clip in clips if clip.id not in said}
         for clip in clips:
             if (found := said.get(clip.id)) is None:
-                value.append({"name": clip.id, "answer": None, "why": reasons.get(clip.id, NOT_EXTRACTED)})
+                value.append({"name": clip.id, "answer": None, "why": silent[clip.id]})
                 continue
             row: dict[str, Any] = {"name": clip.id, "answer": found.answer}
             row |= {} if found.valence is None else {"valence": found.valence}
@@ -213,19 +223,22 @@ class Predictor:
             ("probability",),
         )
         parts: list[Table | str] = [] if not rows else [table] if task == "emotion" else texts
-        parts += [f"no answer about {clip.id}: {reasons.get(clip.id, NOT_EXTRACTED)}" for clip in silent]
-        notes = [*self.run.info["notes"], *self._seen_notes([clip.id for clip in clips])]
+        parts += [f"no answer about {name}: {why}" for name, why in silent.items()]
+        notes = [*self.run.info["notes"], *self._seen_notes(clips, answered)]
         page = {"run": self.run.name, "task": task, "answers": value, "notes": notes}
         return Page(page, [*parts, *notes], exit_code=3 if silent else 0)
 
-    @cached_property
-    def trained(self) -> Trained:
-        """What the run was trained on."""
-        return trained_on(self.run)
-
-    def _ready(self, clip_ids: Sequence[str]) -> np.ndarray:
-        """Which feature each clip has: bool `(F, N)`."""
+    def _media(self, clips: Sequence[Clip]) -> dict[str, str]:
+        """Return the content of the clips' media by name, as far as the store knows it to be theirs."""
         store = self.store
+        return media_of(store, [clip.id for clip in clips if store is not None and not _is_another(store, clip)])
+
+    def _why_not(self, clip: Clip, usual: str = NOT_EXTRACTED) -> str:
+        return OTHER_CLIP if self.store is not None and _is_another(self.store, clip) else usual
+
+    def _ready(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Which feature each clip has: bool `(F, N)`."""
+        store, clip_ids = self.store, [clip.id for clip in clips]
         if store is not None:
             store.refresh()
         held = {each.key for each in store.features()} if store else set[str]()
@@ -233,13 +246,24 @@ class Predictor:
             store.has(feature["key"], clip_ids) if store and feature["key"] in held else np.zeros(len(clip_ids), bool)
             for feature in self.features
         ]
-        return np.array(there, dtype=bool).reshape(len(self.features), len(clip_ids))
+        own = [store is None or not _is_another(store, clip) for clip in clips]
+        return np.array(there, dtype=bool).reshape(len(self.features), len(clip_ids)) & own
 
     def _failures(self) -> list[Failure]:
         keys = {feature["key"] for feature in self.features}
         if not keys or self.store is None:
             return []
         return [each for each in self.store.failures() if each.feature in keys]
+
+
+def _is_another(store: Store, clip: Clip) -> bool:
+    """Whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
+    row = store.clip_row(clip.id)
+    if row is None or row[1] is None or clip.media is None or os.path.abspath(clip.media) == row[1]:
+        return False
+    if (known := store.file_of(clip.media)) is None and Path(row[1]).exists():
+        known = hash_media(clip.media)
+    return known is not None and known.media != row[0]
 
 
 def find_run(workspace: Workspace, name: str | None = None) -> Run:

@@ -63,6 +63,12 @@ class Run:
             raise UsageError(f"Run {self.name} is of kind {self.kind}, not {what}.", "Name another run.")
 
 
+def dataset_of(clips: Iterable[Clip]) -> str | None:
+    """Return the dataset of clips; `None` where they name none, or several."""
+    names = {clip.dataset for clip in clips}
+    return names.pop() or None if len(names) == 1 else None
+
+
 def split_counts(clips: Iterable[Clip], trained: Iterable[str], validation: Iterable[str] = ()) -> dict[str, Any]:
     """Clips per split: trained on, held out for validation, left out though they have a label, without a label."""
     use = dict.fromkeys(validation, "validation") | dict.fromkeys(trained, "trained")

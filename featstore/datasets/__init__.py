@@ -93,7 +93,7 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
     meant = {each: file for each, file in found.items() if each in first} or found
     if len(set(meant.values())) > 1:
         have = " and ".join(f"{each} ({file})" for each, file in meant.items())
-        raise UsageError(f"{path} is a file of several datasets: {have}.", "Give its path; or --dataset to emo score.")
+        raise UsageError(f"{path} is a file of several datasets: {have}.", "Give its path, or --dataset NAME.")
     for file in meant.values():
         return file.with_name(file.name + mark + split)
     roots = ", ".join(str(table.root) for table in tables.values())

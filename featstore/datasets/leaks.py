@@ -358,10 +358,11 @@ def leaks_command(
     ] = None,
     feature: Annotated[str | None, Flag("Look for near-duplicates by this feature, such as HL-UTT.")] = None,
     threshold: Annotated[float, Flag("Cosine from which on two clips are near-duplicates.")] = THRESHOLD,
+    dataset: Annotated[str | None, Flag("Look for the lists in this [data.NAME] table only.")] = None,
 ) -> Page:
     """Find clips that are tested on and trained on: by name, by content, and by likeness.
 
     Raises:
         UsageError: As `leaks_page`, or a list is nowhere.
     """
-    return leaks_page(workspace, [find_labels(each) for each in lists or ()], feature, threshold)
+    return leaks_page(workspace, [find_labels(each, dataset=dataset) for each in lists or ()], feature, threshold)

@@ -26,23 +26,32 @@ LISTS = (".csv", ".jsonl", ".txt", ".npz")
 SUFFIXES = (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES)
 
 
-def clips_of(workspace: Workspace) -> dict[str, Clip]:
-    """All clips of the workspace's datasets by id; of clips with one id the first counts."""
+def clips_of(workspace: Workspace, first: Sequence[str] = ()) -> dict[str, Clip]:
+    """Return all clips of the workspace's datasets by id.
+
+    Args:
+        workspace: Its datasets.
+        first: Datasets that are meant where several have a clip of one id; among the others the first one counts.
+    """
     found: dict[str, Clip] = {}
-    for table in workspace.data.values():
+    for table in sorted(workspace.data.values(), key=lambda table: table.name not in first):
         for clip in open_dataset(table.name, table).clips():
             found.setdefault(clip.id, clip)
     return found
 
 
-def named_clips(workspace: Workspace, names: Iterable[str]) -> list[Clip]:
-    """Clips by id; of one that no dataset lists, only its name is known."""
-    known = clips_of(workspace)
+def named_clips(workspace: Workspace, names: Iterable[str], first: Sequence[str] = ()) -> list[Clip]:
+    """Return clips by id, see `clips_of`; of one that no dataset lists, only its name is known."""
+    known = clips_of(workspace, first)
     return [known.get(name, Clip(name)) for name in names]
 
 
 def find_clips(
-    workspace: Workspace, words: Sequence[str], transcript: str | None = None, store: Store | None = None
+    workspace: Workspace,
+    words: Sequence[str],
+    transcript: str | None = None,
+    store: Store | None = None,
+    dataset: str | None = None,
 ) -> list[Clip]:
     """The clips that a user means, each once.
 
@@ -53,12 +62,13 @@ def find_clips(
             content, such as `interview@3fa9c2d1`, so that it never passes for another clip.
         transcript: What is said in the one clip that is named, in place of what its dataset says.
         store: It knows names too.
+        dataset: The one that is meant where several have such a clip or list.
 
     Raises:
         UsageError: A word is none of these; a list is nowhere; nothing is named; a transcript is given for several
             clips.
     """
-    known = clips_of(workspace)
+    known = clips_of(workspace, () if dataset is None else (workspace.table(dataset).name,))
     stored = set(store.clips()) if store is not None else set[str]()
     by_path = {os.path.abspath(clip.media): clip for clip in known.values() if clip.media is not None}
     found: dict[str, Clip] = {}
@@ -69,7 +79,7 @@ def find_clips(
             found.setdefault(clip.id, clip)
             continue
         a_list = path.suffix.partition("#")[0].lower() in LISTS or "#" in word
-        names = listed_names(word) if a_list else [word]
+        names = listed_names(word, dataset) if a_list else [word]
         for name in map(normal_name, names):
             id_ = next((each for each in (name, without_suffix(name)) if each in known or each in stored), None)
             if id_ is None and a_list:
@@ -104,11 +114,11 @@ def _file_clip(path: Path) -> Clip:
     return Clip(f"{normal_name(path.stem)}@{media[:8]}", path)
 
 
-def listed_names(word: str) -> list[str]:
-    """Names of a list or of labels, which are looked up as typed and then in the datasets.
+def listed_names(word: str, dataset: str | None = None) -> list[str]:
+    """Return the names of a list or of labels, which is looked up as typed and then in the datasets, or in this one.
 
     Raises:
         UsageError: It is nowhere, or no list.
     """
-    path = find_labels(word)
+    path = find_labels(word, dataset=dataset)
     return read_names(path) if path.suffix.lower() in (".csv", ".jsonl", ".txt") else list(read_labels(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def workspace(fill: Fill, tmp_path: Path) -> Workspace:
                 writer.add(spec, f"{int(clip.id[5:]):032x}", memory.rows[name][clip.id])
         writer.commit()
     recipe = make_recipe({"head": "attention", "features": list(specs), "folds": 3, "epochs": 3})
-    fit_head(Store.open(tmp_path / "f.emo"), clips[:46], LABELS, recipe, tmp_path / "runs/first", "cpu")
+    known = [replace(clip, dataset="mine") for clip in clips[:46]]
+    fit_head(Store.open(tmp_path / "f.emo"), known, LABELS, recipe, tmp_path / "runs/first", "cpu")
     return load_workspace(tmp_path / "emo.toml")
 
 
@@ -89,7 +91,7 @@ def test_it_is_opened_once_however_often_it_is_asked(workspace: Workspace, count
         assert predictor.predict(new) == first
         predictor.explain(new[0])
         predictor.page(new, predictor.predict(new))
-        predictor.seen([NEW])
+        predictor.seen(new)
     assert counted == {"store": 1, "replays": 1, "recipes": 1, "weights": 3}  # of three folds
 
 
@@ -166,20 +168,99 @@ def test_a_clip_of_another_name_with_the_same_media_has_been_seen(workspace: Wor
         writer.clip("renamed", f"{5:032x}")
         writer.commit()
     predictor = open_predictor(workspace, "first", "cpu")
-    clips = ["renamed", "clip_005", "clip_041", NEW]
+    clips = [Clip(name) for name in ("renamed", "clip_005", "clip_041", NEW)]
     assert predictor.seen(clips) == {"clip_005": "clip_005", "renamed": "clip_005"}
     told = "The run was trained on 1 of these clips under other names: renamed is clip_005."
-    assert told in predictor.notes("official", dict.fromkeys(clips, Prediction("sad")))
+    assert told in predictor.notes("official", clips)
     assert told in predictor.page([Clip("renamed")], {}).value["notes"]
     assert predictor.explain(Clip("renamed"))["seen"] == "clip_005"
-    assert predictor.seen(["clip_041", NEW]) == {}
+    assert predictor.seen([Clip("clip_041"), Clip(NEW)]) == {}
 
 
 def test_a_run_of_an_earlier_version_says_what_it_was_trained_on_by_its_answers(workspace: Workspace) -> None:
     folder = workspace.root / "runs/first"
     for name in ("clips.json", "digests.json"):
         (folder / name).unlink()
-    assert open_predictor(workspace, "first").seen(["clip_001", "clip_041"]) == {"clip_001": "clip_001"}
+    assert open_predictor(workspace, "first").seen([Clip("clip_001"), Clip("clip_041")]) == {"clip_001": "clip_001"}
+
+
+@pytest.fixture
+def two(workspace: Workspace, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The workspace with a second dataset, whose clips have names of the first's; it has a store of its own."""
+    root = workspace.root
+    (root / "other").mkdir()
+    (root / "other/theirs.csv").write_text("name,label\nclip_001,sad\nclip_002,sad\nclip_041,sad\n")
+    for name in ("clip_001", "clip_002", "clip_041"):
+        (root / f"other/{name}.wav").write_bytes(name.encode())
+    text = (root / "emo.toml").read_text().replace("f.emo", "g.emo")
+    (root / "emo.toml").write_text(text + '[data.other]\nroot = "other"\nkind = "folder"\n')
+    memory, old = fill()[0], Store.open(root / "f.emo")
+    store = Store.create(root / "g.emo")
+    with store.writer() as writer:
+        for i, name in enumerate(("clip_001", "clip_002", "clip_041")):
+            same = name == "clip_002"  # a copy of the first dataset's file
+            media = f"{2:032x}" if same else f"{900 + i:032x}"
+            writer.clip(name, media)
+            for feature in ("HL-UTT", "mae_340_UTT"):
+                writer.add(old.resolve(feature), media, memory.rows[feature]["clip_030" if not same else name])
+        writer.commit()
+    monkeypatch.chdir(root)
+    return load_workspace(root / "emo.toml")
+
+
+def test_a_run_names_its_dataset(workspace: Workspace) -> None:
+    assert load_run(workspace.root / "runs/first").info["dataset"] == "mine"
+
+
+def test_another_datasets_clip_of_the_same_name_does_not_get_the_stored_answer(two: Workspace) -> None:
+    predictor = open_predictor(two, "first", "cpu")
+    names = ("clip_001", "clip_002", "clip_041")
+    lines = (two.root / "runs/first/predictions.jsonl").read_text().splitlines()
+    stored = {row["name"]: row for row in map(json.loads, lines)}
+    said = predictor.predict([Clip(name, dataset="other") for name in names])
+    same = {name: said[name].probabilities == stored[name]["probabilities"] for name in names}
+    assert same == {"clip_001": False, "clip_002": True, "clip_041": False}
+    assert said["clip_001"].valence == pytest.approx(said["clip_041"].valence, abs=1e-6)  # features of one clip
+    assert predictor.seen([Clip(name, dataset="other") for name in names]) == {"clip_002": "clip_002"}
+
+
+def test_a_score_and_a_page_say_that_the_names_mean_other_clips(two: Workspace) -> None:
+    page = scored_page(ScoreArgs("theirs.csv", run="first"), lambda sentence: None)
+    assert "first has seen 1 of these 3 clips in training, each answered by folds" in page.verdict
+    assert "1 of these clips have names of clips of first, but are others: clip_001." in page.value["notes"]
+    predictor = open_predictor(two, "first", "cpu")
+    clips = [Clip("clip_001", dataset="other")]
+    assert "first has seen none of these clips in training." in predictor.page(clips, {}).value["notes"]
+
+
+def test_features_of_another_file_of_the_same_name_are_not_taken(two: Workspace) -> None:
+    store = Store.open(two.store_path)
+    (two.root / "a.wav").write_bytes(b"a")
+    with store.writer() as writer:
+        writer.clip("clip_009", "09" * 16, two.root / "a.wav")
+        for feature in ("HL-UTT", "mae_340_UTT"):
+            writer.add(store.resolve(feature), "09" * 16, store.get(feature, "clip_001").array)
+        writer.commit()
+    (two.root / "b.wav").write_bytes(b"b")
+    predictor = open_predictor(two, "first", "cpu")
+    here, there = (Clip("clip_009", two.root / f"{name}.wav", "other") for name in "ab")
+    assert list(predictor.predict([here])) == ["clip_009"]
+    assert predictor.needs([here]) is None
+    assert predictor.predict([there]) == {}
+    assert "another clip of this name" in predictor.page([there], {}).value["answers"][0]["why"]
+    assert not predictor.explain(there)["features"][0]["there"]
+    (two.root / "a.wav").unlink()  # the data lie elsewhere now
+    assert list(predictor.predict([there])) == ["clip_009"]
+
+
+def test_clips_without_an_answer_are_in_no_mixture(workspace: Workspace) -> None:
+    predictor = open_predictor(workspace, "first", "cpu")
+    clips = [Clip("clip_001"), Clip("nobody")]
+    notes = " ".join(predictor.page(clips, predictor.predict(clips)).value["notes"])
+    assert "mixed" not in notes
+    clips = [Clip("clip_001"), Clip(NEW)]
+    notes = " ".join(predictor.page(clips, predictor.predict(clips)).value["notes"])
+    assert "1 out-of-fold answers of training clips, and 1 answers of all folds" in notes
 
 
 def test_what_cannot_be_asked_is_refused(workspace: Workspace) -> None:

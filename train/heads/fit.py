@@ -31,7 +31,7 @@ from emo.train.heads.material import Material, Plan, load_material, make_measure
 from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, score, too_few
 from emo.train.recipe import head_class
-from emo.train.runs import Run, seal, split_counts, utc
+from emo.train.runs import Run, dataset_of, seal, split_counts, utc
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def fit_head(
     started = time.time()
     info: dict[str, Any] = {"schema": 1, "kind": "head", "name": run_dir.name, "status": "running"}
     info |= {"head": recipe.head, "started_at": utc(started), "store": str(store.path), "labels": list(labels)}
+    info |= {"dataset": dataset_of(clips)}
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "run.json", info)
     try:
@@ -117,8 +118,10 @@ def fit_head(
         result = _fit(material, recipe, run_dir, resolve_device(device), on_progress, info, search)
         clip_ids = [clip.id for clip in material.clips]
         trained = [clip_ids[i] for i in material.train]
+        media, own = media_of(store, clip_ids), set(trained)
         # Every one of them is trained on by all folds but the one that validates on it.
-        seen = {"train": trained, "validation": trained, "media": media_of(store, trained)}
+        seen = {"train": trained, "validation": trained, "media": {k: m for k, m in media.items() if k in own}}
+        seen["answered"] = {k: m for k, m in media.items() if k not in own}
         write_json(run_dir / "clips.json", seen)
         info |= {"splits": split_counts(clips, trained)}
     except BaseException as error:

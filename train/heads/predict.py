@@ -16,7 +16,7 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs
+from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs, media_of
 from emo.train.metrics.labels import POLICIES
 from emo.train.runs import Run, check
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class HeadAnswerer(Answerer):
-    """Answers with the mean of all folds; clips that the run has predicted keep that answer.
+    """Answers with the mean of all folds; clips that the run has predicted keep that answer, and no other clips get it.
 
     So training clips are never answered by a fold that saw them. Features are found by the fingerprints that the run
     was trained on.
@@ -88,8 +88,10 @@ class HeadAnswerer(Answerer):
         keep: bool = True,
         missing: Missing | None = None,
     ) -> dict[str, Prediction]:
-        answers = {clip.id: self.known[clip.id] for clip in clips if clip.id in self.known}
-        new = [clip.id for clip in clips if clip.id not in self.known]
+        named = [clip for clip in clips if clip.id in self.known]
+        media = media_of(store, [clip.id for clip in named])
+        answers = {c.id: self.known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
+        new = [clip.id for clip in clips if clip.id not in answers]
         features = self.run.info["features"]
         if missing == "skip" and new:
             ready = np.logical_and.reduce([store.has(feature["key"], new) for feature in features])

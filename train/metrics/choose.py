@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,8 +110,7 @@ def scored_page(args: ScoreArgs, say: Say) -> Page:
         page = _compared(args, metric, path, say)
     else:
         page = _scored(args, metric, path, say)
-    where = f"Truth: {path}."
-    return replace(page, value={**page.value, "truth": str(path)}, parts=[*page.parts, where])
+    return replace(page, value={**page.value, "truth": str(path)})
 
 
 def _check(args: ScoreArgs) -> None:
@@ -141,11 +141,11 @@ def _labels(args: ScoreArgs) -> Path:
 
 def _scored(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     truth = metric.truth(path)
-    asked = _asked(args, metric, list(truth), say)
+    asked = _asked(args, metric, path, list(truth), say)
     found = metric.score(truth, asked.said, allow_missing=not args.require_all, say=say)
     names = metric.scored(truth, asked.said)
     strange = _unknown(truth, names, asked, metric.policy) if metric.one_of else []
-    page = metric.page(found, args.labels, [*strange, *asked.beside(names)])
+    page = metric.page(found, args.labels, [*strange, *asked.beside(names), _where(path)])
     page = replace(page, verdict=page.verdict + asked.verdict(names))
     if args.report is not None:
         metric.write(found, page, args.report, f"{args.labels}, {asked.name}")
@@ -157,12 +157,12 @@ def _compared(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     from emo.train.metrics.document import write_page
 
     truth = read_labels(path)
-    a = _asked(args, metric, list(truth), say)
-    b = _predictions(str(args.against), metric, args.column, list(truth), say)
+    a = _asked(args, metric, path, list(truth), say)
+    b = _predictions(args, str(args.against), metric, path, list(truth), say)
     both = compare(truth, a.said, b.said, metric.policy)
     names = [name for name in metric.scored(truth, a.said) if name in b.said]
     notes = [note for each in (a, b) for note in (*_unknown(truth, names, each, metric.policy), *each.beside(names))]
-    page = comparison_page(both, (a.name, b.name), [*dict.fromkeys(notes)])
+    page = comparison_page(both, (a.name, b.name), [*dict.fromkeys(notes), _where(path)])
     page = replace(page, verdict=page.verdict + "".join(dict.fromkeys([a.verdict(names), b.verdict(names)])))
     if args.report is not None:
         write_page(page, args.report, args.labels)
@@ -175,7 +175,7 @@ def _by_folds(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
 
     protocol, policy = str(args.protocol), metric.policy
     folds, labels = read_folds(protocol, path)
-    asked = _asked(args, metric, [name for truth in folds.values() for name in truth], say)
+    asked = _asked(args, metric, path, [name for truth in folds.values() for name in truth], say)
     result = score_folds(protocol, folds, asked.said, labels, policy, args.fold, not args.require_all)
     truth = {name: label for fold, each in folds.items() if fold in result.folds for name, label in each.items()}
     said = plain_names(protocol, asked.said)
@@ -184,7 +184,8 @@ def _by_folds(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
         asked = replace(
             asked, trained=replace(asked.trained, clips=frozenset(plain_names(protocol, asked.trained.clips)))
         )
-    notes, verdict = [*_unknown(truth, names, asked, policy), *asked.beside(names)], asked.verdict(names)
+    notes = [*_unknown(truth, names, asked, policy), *asked.beside(names), _where(path)]
+    verdict = asked.verdict(names)
     if args.report is not None:
         write_folds(result, args.report, f"{args.labels}, {asked.name}", notes, verdict)
         say(f"report: {args.report}")
@@ -192,26 +193,38 @@ def _by_folds(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     return replace(page, verdict=page.verdict + verdict)
 
 
-def _asked(args: ScoreArgs, metric: Metric, names: list[str], say: Say) -> Asked:
+def _where(path: Path) -> str:
+    return f"Truth: {path}."
+
+
+def _asked(args: ScoreArgs, metric: Metric, path: Path, names: list[str], say: Say) -> Asked:
     source = args.run if args.predictions is None else args.predictions
-    return _predictions(source, metric, args.column, names, say)
+    return _predictions(args, source, metric, path, names, say)
 
 
-def _predictions(source: str | Path | None, metric: Metric, column: str | None, names: list[str], say: Say) -> Asked:
-    """Predictions of a file, or of a run (the newest one if `None`)."""
+def _predictions(
+    args: ScoreArgs, source: str | Path | None, metric: Metric, truth: Path, names: list[str], say: Say
+) -> Asked:
+    """Return the predictions of a file, or of a run (the newest one if `None`), about the clips that a truth names."""
     if isinstance(source, Path) or Path(source or "").suffix.lower() in FILES:
         path = Path(str(source))
-        found, run = metric.read(path, column), run_of(path)
+        found, run = metric.read(path, args.column), run_of(path)
         return Asked(path.name, found.said, found.told, None if run is None else trained_on(run), _words(run))
     workspace = load_workspace(find_workspace())
     predictor = open_predictor(workspace, None if source is None else str(source))
     predictor.check(metric.policy)
-    said = predictor.predict(named_clips(workspace, names), metric.policy)
+    holders = [
+        table.name for table in workspace.data.values() if Path(os.path.abspath(truth)).is_relative_to(table.root)
+    ]
+    meant = [args.dataset] if args.dataset else holders or own_datasets(workspace, predictor.run)
+    clips = named_clips(workspace, names, meant)
+    said = predictor.predict(clips, metric.policy)
     say(f"run {predictor.run.name}: answers for {len(said):,} of {len(names):,} clips")
     if told := predictor.tell_missing(names, said):
         say(told)
-    notes = tuple(predictor.notes(metric.policy, said))
-    return Asked(predictor.run.name, said, notes, predictor.trained, _words(predictor.run))
+    answered = [clip for clip in clips if clip.id in said]
+    notes, trained = tuple(predictor.notes(metric.policy, answered)), predictor.trained_among(answered)
+    return Asked(predictor.run.name, said, notes, trained, _words(predictor.run))
 
 
 def _words(run: Run | None) -> tuple[str, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import TrainError
 from emo.featstore.reading import parse_json
+from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 from emo.train.runs import Run, check_listed, load_run
 
@@ -26,6 +28,9 @@ class Trained:
         by_folds: Whether a training clip is answered by folds that did not train on it.
         media: Content hashes of the media that the run was trained on, with a clip's name each, as far as known.
         unknown: Why these may not be all; empty where they are.
+        dataset: Whose clips they are; empty where nobody says.
+        contents: Content hashes of the media of all clips that the run knows, by name, as far as known.
+        others: Names of trained clips that mean other clips where this is asked.
     """
 
     run: str
@@ -34,6 +39,19 @@ class Trained:
     by_folds: bool = False
     unknown: str = ""
     media: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    def knows(self, clip: Clip, media: str | None) -> bool:
+        """Whether a clip may be the one that the run knows by this name; `media` is its content as far as known."""
+        return same_clip(clip, media, self.dataset, self.contents.get(clip.id))
+
+    def among(self, clips: Iterable[Clip], media: Mapping[str, str]) -> Trained:
+        """Return the same without those names that mean other clips here; `media` has contents by name."""
+        named = [clip for clip in clips if clip.id in self.clips | self.chose]
+        others = tuple(clip.id for clip in named if not self.knows(clip, media.get(clip.id)))
+        return replace(self, clips=self.clips.difference(others), chose=self.chose.difference(others), others=others)
 
     def seen(self, names: Collection[str]) -> list[str]:
         """Return those of the clips that the run was trained on."""
@@ -64,6 +82,10 @@ class Trained:
             lines.append(f"The {len(seen)} clips that {self.run} was trained on say nothing about new clips.")
         if chose:
             lines.append(f"{chose} of these clips chose the checkpoint of {self.run}.")
+        if others := [name for name in names if name in self.others]:
+            lines.append(
+                f"{len(others)} of these clips have names of clips of {self.run}, but are others: {some_of(others, 3)}."
+            )
         return lines
 
 
@@ -82,12 +104,35 @@ def trained_on(run: Run) -> Trained:
         why = f"{run.name} started from {before}, and what that was trained on is not known."
         return Trained(run.name, known.clips, known.chose, unknown=why)
     first = trained_on(load_run(folder))
-    unknown, media = known.unknown or first.unknown, {**first.media, **known.media}
-    return Trained(run.name, known.clips | first.clips, known.chose, unknown=unknown, media=media)
+    return replace(
+        known,
+        clips=known.clips | first.clips,
+        unknown=known.unknown or first.unknown,
+        media={**first.media, **known.media},
+        dataset=known.dataset if known.dataset == first.dataset else "",
+        contents={**first.contents, **known.contents},
+    )
+
+
+def same_clip(clip: Clip, media: str | None, dataset_then: str, media_then: str | None) -> bool:
+    """Whether a clip may be one that was known by its name: of the same content, or else of the same dataset.
+
+    Args:
+        clip: The clip.
+        media: Its content hash, as far as known.
+        dataset_then: Dataset of the other; empty where nobody says.
+        media_then: Content hash of the other, as far as known.
+    """
+    if media and media_then:
+        return media == media_then
+    return not (clip.dataset and dataset_then) or clip.dataset == dataset_then
 
 
 def own_datasets(workspace: Workspace, run: Run) -> list[str]:
-    """Return the datasets that the run was trained on: the one that it names, or those that hold most of its clips."""
+    """Return the datasets that the run was trained on: the one that it names.
+
+    Those that hold most of its clips where it names none, as runs of earlier versions do.
+    """
     if isinstance(named := run.info.get("dataset"), str):
         return [named] if named in workspace.data else []
     clips = trained_on(run).clips
@@ -106,6 +151,7 @@ def _own(run: Run) -> Trained:
         why = f"{run.name} was trained elsewhere, on clips that nobody here knows."
         return Trained(run.name, frozenset(), unknown=why)
     folds = run.info.get("members") is not None  # a head: each clip is held out by some of its members
+    dataset = str(run.info.get("dataset") or "")
     if (run.path / "clips.json").exists():
         path = run.path / "clips.json"
         check_listed(run.path, "clips.json")
@@ -114,13 +160,17 @@ def _own(run: Run) -> Trained:
         if not all(isinstance(each, list) for each in lists):
             raise TrainError(f"{path} is damaged: it does not list the clips that were trained on.")
         train, chose = (frozenset(map(str, each)) for each in lists)
-        media = {str(media): name for name, media in _table(said.get("media", {}), path).items() if name in train}
-        return Trained(run.name, train, frozenset() if folds else chose - train, folds, media=media)
+        tables = [_table(said.get(key, {}), path) for key in ("media", "answered")]
+        contents = {name: str(content) for table in tables for name, content in table.items()}
+        media = {content: name for name, content in contents.items() if name in train}
+        chose = frozenset() if folds else chose - train
+        return Trained(run.name, train, chose, folds, media=media, dataset=dataset, contents=contents)
     path = run.path / "predictions.jsonl"
     if folds and path.exists():
         lines = enumerate(read_text(path).split("\n"), 1)
         rows = [_table(parse_json(line, str(path), line=number), path) for number, line in lines if line.strip()]
-        return Trained(run.name, frozenset(str(row.get("name")) for row in rows if row.get("folds")), by_folds=True)
+        train = frozenset(str(row.get("name")) for row in rows if row.get("folds"))
+        return Trained(run.name, train, by_folds=True, dataset=dataset)
     return Trained(run.name, frozenset(), unknown=f"{run.name} does not say which clips it was trained on.")
 
 

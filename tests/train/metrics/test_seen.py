@@ -64,6 +64,16 @@ def test_a_comparison_and_a_report_say_it_too(space: Path) -> None:
     assert "a has seen 1 of these 5 clips in training." in (space / "one/report.md").read_text().split("\n\n")[1]
 
 
+def test_a_report_names_the_file_of_the_truth(space: Path) -> None:
+    a, b = make_run(space, "a", "vwxyz", "v"), make_run(space, "b", "vwxy", "vwx")
+    scored(a, "second/labels.csv", report=space / "one")
+    scored(a, "second/labels.csv", report=space / "both", against=str(b.path / "predictions.jsonl"))
+    for report in ("one", "both"):
+        for name in ("report.md", "report.html", "metrics.json"):
+            text = (space / report / name).read_text().replace("\\", "")
+            assert "Truth: second/labels.csv." in text, (report, name)
+
+
 def test_out_of_fold_answers_are_told_from_those_about_other_clips(space: Path) -> None:
     run = make_run(space, "head", "vwxyz", "vwx", "vwx", kind="head", members=[{}])
     page = scored(run)
@@ -121,6 +131,20 @@ def test_a_name_that_two_datasets_have_is_refused_until_one_is_named(space: Path
         scored(run, "labels.csv", dataset="first")
     with pytest.raises(UsageError, match=r"no \[data\.third\]"):
         scored(run, "labels.csv", dataset="third")
+
+
+def test_every_command_that_looks_a_list_up_takes_the_name_of_a_dataset(space: Path, emo: Any) -> None:
+    make_run(space, "r", "vwxyz", "vw")
+    for words in (
+        ["predict", "labels.csv", "--run", "r", "--cached"],
+        ["data", "leaks", "--list", "labels.csv"],
+        ["score", "labels.csv", "--predictions", "runs/r/predictions.jsonl"],
+    ):
+        doubtful = emo(*words, cwd=space)
+        assert doubtful.returncode == 2, words
+        assert "is a file of several datasets" in doubtful.stderr
+        assert "--dataset NAME" in doubtful.stderr
+        assert "is a file of several datasets" not in emo(*words, "--dataset", "second", cwd=space).stderr
 
 
 def test_the_runs_own_dataset_comes_first(space: Path) -> None:
