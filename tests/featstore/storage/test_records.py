@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zarr
 
 from emo.featstore.errors import FeatureMissing, MediaError, StoreCorrupt, StoreError, UsageError
+from emo.featstore.storage import durable
 from emo.featstore.storage.records import MOST_BYTES, record_spec
 from emo.featstore.storage.store import Store
 
@@ -105,6 +109,95 @@ def test_a_flipped_byte_is_noticed_and_repaired(lab: Any, store: Store) -> None:
     store.repair()
     assert store.work([ASR], [(f"c{i}", lab.media(i)) for i in range(6)]) == {ASR.key: {lab.media(0)}}
     assert Store.open(store.path).record(ASR, "c4") == VALUES[4]
+
+
+def segments(store: Store) -> list[Path]:
+    """The folders of the segments that hold records."""
+    return sorted(file.parents[2] for file in (store.path / "features.zarr" / ASR.key).glob("*/c/0/0"))
+
+
+def cut(segment: Path) -> None:
+    data = segment / "c/0/0"
+    data.write_bytes(data.read_bytes()[:-1])
+
+
+def vanish(segment: Path) -> None:
+    shutil.rmtree(segment)
+
+
+def nonsense(segment: Path) -> None:
+    (segment / "c/0/0").write_bytes(b"x" * (segment / "c/0/0").stat().st_size)
+
+
+@pytest.mark.parametrize("damage", [cut, vanish, nonsense])
+def test_what_is_damaged_is_found_forgotten_and_made_again(
+    lab: Any, store: Store, damage: Callable[[Path], None]
+) -> None:
+    put(store, lab)
+    lost, *_ = segments(store)
+    damage(lost)
+    (problem,) = Store.open(store.path).verify()
+    assert problem.where == str(lost)
+    with pytest.raises(StoreCorrupt):
+        Store.open(store.path).records(ASR)
+    with pytest.raises(StoreCorrupt):
+        Store.open(store.path).compact()
+    mended = Store.open(store.path)
+    assert mended.repair() == [problem]
+    assert mended.verify() == []
+    work = mended.work([ASR, lab.utt], [(f"c{i}", lab.media(i)) for i in range(6)])
+    assert (work[ASR.key], work[lab.utt.key]) == ({lab.media(0)}, set()), "features are as they were"
+    with mended.writer() as writer:
+        for i in range(6):
+            if lab.media(i) in work[ASR.key]:
+                writer.add_record(ASR, lab.media(i), VALUES[i])
+    mended.compact()
+    mended.gc()
+    check(Store.open(store.path), lab)
+
+
+def test_a_damaged_group_document_is_written_anew(lab: Any, store: Store) -> None:
+    put(store, lab)
+    document = store.path / "features.zarr" / ASR.key / "zarr.json"
+    whole = document.read_bytes()
+    document.write_bytes(b"{}")
+    assert [problem.where for problem in store.verify()] == [str(document)]
+    store.repair()
+    assert document.read_bytes() == whole
+    check(Store.open(store.path), lab)
+
+
+def test_bytes_that_are_no_json_are_never_a_value(lab: Any, store: Store) -> None:
+    with store.writer() as writer:
+        writer.clip("c0", lab.media(0))
+        writer._append(ASR, lab.media(0), np.frombuffer(b'{"text":', np.uint8)[:, None], 0.0, None)
+    with pytest.raises(StoreCorrupt, match=rf"{ASR.key} of {lab.media(0)} is no JSON value"):
+        Store.open(store.path).record(ASR, "c0")
+
+
+@pytest.mark.parametrize("step", [step for step in durable.STEPS if not step.startswith("store-")])
+def test_killed_at_every_step_records_are_there_or_not_at_all(lab: Any, store: Store, step: str) -> None:
+    def run() -> None:
+        put(Store.open(store.path), lab)
+        Store.open(store.path).compact()
+        Store.open(store.path).gc()
+
+    assert lab.killed_at(step, run)
+    killed = Store.open(store.path)
+    clips = [(f"c{i}", lab.media(i)) for i in range(len(VALUES))]
+    work = killed.work([ASR, lab.utt], clips)
+    assert work[ASR.key] >= work[lab.utt.key], "what was added first is committed first"
+    assert killed.verify() == []
+    with killed.writer() as writer:
+        for i, (_, media) in enumerate(clips):
+            if media in work[lab.utt.key]:
+                lab.put(writer, i, [lab.utt])
+            if media in work[ASR.key]:
+                writer.add_record(ASR, media, VALUES[i])
+    killed.gc()
+    check(Store.open(store.path), lab)
+    named = {each.name for each in killed.index.segments}
+    assert {segment.name for segment in segments(store)} <= named, "gc leaves no record that no commit names"
 
 
 def test_everything_that_changes_the_value_changes_the_fingerprint() -> None:
