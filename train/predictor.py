@@ -27,7 +27,7 @@ from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"
 OTHER_CLIP = "the store has another clip of this name; use one store per dataset"
-ANSWERERS = {"head": "emo.train.heads.predict:HeadAnswerer", "tune": "emo.train.llm.predict:TunedAnswerer"}
+ANSWERERS = {"head": "emo.train.heads.predict:HeadAnswerer", "tune": "emo.train.llm.answer:TunedAnswerer"}
 
 
 @dataclass(frozen=True)

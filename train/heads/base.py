@@ -145,12 +145,14 @@ class Head(ABC):
         Recipe: Its keys; the default of `head` is the head's name.
         sequences: Whether it reads streams with several rows per clip.
         fixed: Whether every seed ends in the same place.
+        on_device: Whether it computes on a torch device.
         sample: Recipe keys with which it learns a small set in about a second; the contract test takes them.
     """
 
     Recipe: ClassVar[type[HeadRecipe]]
     sequences: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
+    on_device: ClassVar[bool] = True
     sample: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod

@@ -30,6 +30,7 @@ class Knn(Head):
 
     Recipe: ClassVar[type[HeadRecipe]] = KnnRecipe
     fixed = True
+    on_device = False
     sample: ClassVar[Mapping[str, Any]] = {"k": 5}
 
     def __init__(

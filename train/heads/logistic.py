@@ -30,6 +30,7 @@ class Logistic(Head):
 
     Recipe: ClassVar[type[HeadRecipe]] = LogisticRecipe
     fixed = True
+    on_device = False
 
     def __init__(
         self, recipe: Any, shapes: Sequence[StreamShape], classes: int, valence: bool, device: str, seed: int

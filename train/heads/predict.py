@@ -55,8 +55,8 @@ class HeadAnswerer(Answerer):
 
         from emo.train.recipe import head_class
 
-        info, device = self.run.info, resolve_device(self.device)
-        kind, shapes = head_class(self.recipe.head), [_shape(feature) for feature in info["features"]]
+        info, kind = self.run.info, head_class(self.recipe.head)
+        shapes, device = [_shape(feature) for feature in info["features"]], self._device(kind)
         check(self.run.path, *(member["weights"] for member in info["members"]))
         heads = []
         for member in info["members"]:
@@ -104,11 +104,15 @@ class HeadAnswerer(Answerer):
         inputs = load_inputs(store, keys, new, missing or self.recipe.missing)
         _check_fingerprints(self.run, inputs)
         labels, rows = self.run.info["labels"], np.arange(len(inputs.clip_ids))
-        mean = LogitMean(len(rows), len(labels))
-        data = type(self.heads[0]).prepare(inputs.streams, resolve_device(self.device))
+        mean, kind = LogitMean(len(rows), len(labels)), type(self.heads[0])
+        data = kind.prepare(inputs.streams, self._device(kind))
         for head in self.heads:
             mean.add(rows, head.predict(data, rows))
         return answers | {clip_id: Prediction(**mean.row(i, labels)) for i, clip_id in enumerate(inputs.clip_ids)}
+
+    def _device(self, kind: type[Head]) -> str:
+        """Return the device to compute on; a head that uses none does without importing torch to look for one."""
+        return resolve_device(self.device) if kind.on_device or self.device != "auto" else "cpu"
 
 
 def _shape(feature: dict[str, Any]) -> StreamShape:

@@ -16,11 +16,12 @@ from emo.featstore.page import Page
 from emo.featstore.storage.store import Store
 from emo.train.device import resolve_device
 from emo.train.llm import checkpoint
+from emo.train.llm.answer import load_tuned
 from emo.train.llm.checkpoint import ImportReport
 from emo.train.llm.data import Examples
 from emo.train.llm.family import Family
 from emo.train.llm.features import Features
-from emo.train.llm.predict import load_tuned, resolve_dtype, start_model
+from emo.train.llm.predict import resolve_dtype, start_model
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.resume import FOLDER
 from emo.train.llm.setup import describe, file_finder, find_source

@@ -19,7 +19,8 @@ from emo.train.features import media_of
 from emo.train.llm import checkpoint
 from emo.train.llm.distributed import World
 from emo.train.llm.identity import as_of_then
-from emo.train.llm.predict import predictions_path, resolve_dtype
+from emo.train.llm.predict import resolve_dtype
+from emo.train.llm.question import predictions_path
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.resume import FOLDER, Checkpoint, check_drift, load_moments, prune, save_checkpoint
 from emo.train.llm.setup import Training, init_model

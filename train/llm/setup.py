@@ -29,7 +29,7 @@ from emo.train.llm.predict import DRAWN, make_inputs, make_prompt, start_model
 from emo.train.llm.progress import Progress, summary_writer
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.recipe import family_named
-from emo.train.runs import load_run, split_counts
+from emo.train.runs import dataset_of, load_run, split_counts
 
 # Dense bf16 peak in FLOP/s by a part of the device's name, the longer names first; from NVIDIA's data sheets, whose
 # figures with sparsity are twice these.
@@ -348,6 +348,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Return what run.json says of sizes and machines."""
     return {
+        "dataset": dataset_of(clips),
         "splits": split_counts(clips, [e.name for e in examples.train], [e.name for e in examples.validation]),
         "parameters": {"llm": llm_parameters, "trained": sum(each.numel() for _, each in named)},
         "steps": steps,

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from emo.featstore.errors import UsageError
 from emo.train.answers import read_predictions
+from emo.train.llm.answer import load_tuned
 from emo.train.llm.checkpoint import merge
 from emo.train.llm.distributed import World
-from emo.train.llm.predict import load_tuned
 from emo.train.llm.resume import checkpoints
 from emo.train.llm.tune import tune
 from emo.train.runs import load_run

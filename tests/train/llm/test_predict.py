@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import write_json
 from emo.train.answers import Prediction, read_predictions
+from emo.train.llm.answer import TunedAnswerer, load_tuned
 from emo.train.llm.data import Example
-from emo.train.llm.predict import TunedAnswerer, load_tuned, predict, predictions_path
+from emo.train.llm.predict import predict
+from emo.train.llm.question import predictions_path
 from emo.train.llm.tune import tune
 from emo.train.metrics.labels import score
 from emo.train.runs import Run, load_run
@@ -101,6 +105,47 @@ def test_new_answers_are_added_to_the_run_and_asked_once(
 
     monkeypatch.setattr(module, "build", None)  # nothing is loaded where everything is known
     assert predict_run(made.store, run, made.clips, "nearest", "cpu") == both
+
+
+def test_another_clip_of_the_same_name_is_asked_anew(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    run = Run(run.path, run.info | {"dataset": "mine"})
+    mine, other = (replace(made.clips[0], dataset=name) for name in ("mine", "other"))
+    path = predictions_path(run, "official")
+
+    def row(clip: Any) -> dict[str, Any]:
+        predict_run(made.store, run, [clip], "official", "cpu", missing="zeros")
+        return {each["name"]: each for each in map(json.loads, path.read_text().splitlines())}[clip.id]
+
+    first = row(mine)
+    assert (first["dataset"], first["trained"]) == ("mine", True)
+    assert first["media"] == made.store.clip_row(mine.id)[0]
+    assert row(other) == first  # of the same content, so the same clip
+    text = path.read_text().replace(first["media"], "00" * 16)
+    path.write_text(text.replace('"answer": "', '"answer": "another '))
+    (run.path / "digests.json").unlink()
+    assert row(mine) == first  # what was kept was about other content
+
+
+def test_a_known_answer_imports_no_network(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    predict_run(made.store, run, made.clips[:2], "official", "cpu")
+    code = """
+import sys
+for name in ("torch", "transformers", "peft", "safetensors"):
+    sys.modules[name] = None
+from emo.featstore.clip import Clip
+from emo.featstore.storage.store import Store
+from emo.train.llm.answer import TunedAnswerer
+from emo.train.runs import load_run
+from pathlib import Path
+clip = Clip(sys.argv[3], transcripts={"english": sys.argv[4]})
+assert list(TunedAnswerer(load_run(Path(sys.argv[1]))).answer(Store.open(sys.argv[2]), [clip])) == [clip.id]
+"""
+    clip = made.clips[0]
+    words = [str(run.path), str(made.store.path), clip.id, clip.transcripts.get("english", "")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_likelihoods_and_other_layouts_have_files_of_their_own(tuned: tuple[Any, Run]) -> None:

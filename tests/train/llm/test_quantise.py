@@ -13,12 +13,12 @@ import torch
 
 from emo.featstore.errors import ModelError, UsageError
 from emo.featstore.install import install_command
+from emo.train.llm.answer import TunedAnswerer, load_tuned
 from emo.train.llm.checkpoint import load_adapter, merge, save_adapter
 from emo.train.llm.emotion_llama.build import build
 from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
 from emo.train.llm.model import Batch, LoraArgs
-from emo.train.llm.predict import TunedAnswerer, load_tuned
 from emo.train.llm.tokenizer import Tokenizer
 from emo.train.llm.tune import tune
 from emo.train.runs import load_run

@@ -553,8 +553,8 @@ def test_a_second_stage_starts_from_the_first(corpus: Make, recipe: Make, tmp_pa
 
 
 def test_an_official_checkpoint_is_taken_with_a_report(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    from emo.train.llm.answer import load_tuned
     from emo.train.llm.emotion_llama.checkpoint import export_official
-    from emo.train.llm.predict import load_tuned
 
     made, short = corpus(n=8), (*QUIET, "steps_per_epoch=1")
     train(made, recipe(*short), tmp_path / "first")

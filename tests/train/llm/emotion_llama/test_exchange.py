@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from emo.featstore.errors import FeatureMissing, ModelError, UsageError, WeightsMissing
+from emo.train.llm.answer import TunedAnswerer, load_tuned
 from emo.train.llm.emotion_llama.checkpoint import import_official, open_adapter
 from emo.train.llm.exchange import export_run, import_page, import_run
-from emo.train.llm.predict import TunedAnswerer, load_tuned
 from emo.train.llm.tune import tune
 from emo.train.runs import Run, load_run
 

@@ -1,0 +1,205 @@
+"""A finished run of a language model that is asked about clips.
+
+Networks are imported when a clip needs them: an answer that is known needs none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.base import transcript_csv
+from emo.featstore.errors import FeatureMissing, TrainError
+from emo.featstore.files import write_jsonl
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store
+from emo.train.answerer import Answerer
+from emo.train.answers import Prediction, read_predictions
+from emo.train.device import resolve_device
+from emo.train.features import Missing, media_of
+from emo.train.llm.data import Example, transcript_of
+from emo.train.llm.family import Wanted
+from emo.train.llm.features import Features
+from emo.train.llm.question import check_question, predictions_path, question
+from emo.train.llm.recipe import TuneRecipe
+from emo.train.metrics.seen import same_clip
+from emo.train.recipe import load_recipe
+from emo.train.runs import DIGESTS, Run, load_run, seal
+from emo.train.runs import check as check_files
+
+if TYPE_CHECKING:
+    from emo.train.llm.model import TunedModel
+
+OnAnswer = Callable[[int, int], None]  # answered, of how many
+
+
+class TunedAnswerer(Answerer):
+    """Answers of a tuned language model; new ones are added to the run folder."""
+
+    evidence: ClassVar[tuple[str, ...]] = ("official", "likelihood")
+    untrained_advice: ClassVar[str] = "Go on with it: --resume."
+
+    def __init__(self, run: Run, device: str = "auto") -> None:
+        run.require(TuneRecipe.makes, "a tuned language model")
+        super().__init__(run, device)
+        self._model: TunedModel | None = None
+
+    @cached_property
+    def recipe(self) -> TuneRecipe:
+        """The run's recipe."""
+        recipe: TuneRecipe = load_recipe(self.run.path / "recipe.yaml")
+        return recipe
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return _transcripts(self.run, self.recipe)
+
+    @property
+    def missing(self) -> Missing:
+        return "zeros" if self.recipe.missing == "zeros" else "skip"
+
+    def check(self, policy: str, task: str, transcript: str | None = None) -> None:
+        check_question(self.recipe, policy, task)
+
+    def features(self, store: Any, names: Sequence[str], missing: Missing | None = None) -> Features:
+        """Return the features of clips, found by the run's own fingerprints.
+
+        Raises:
+            FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+        """
+        specs = [(feature["role"], _spec(store, self.run, feature)) for feature in self.run.info["features"]]
+        wanted = [Wanted(role, spec.key, spec.level) for role, spec in specs]
+        return Features(store, wanted, names, missing or self.recipe.missing)
+
+    def model(self, features: Features) -> TunedModel:
+        """Return the tuned model, which is built at the first call; the features give its widths.
+
+        Raises:
+            ModelError: The language model or the adapter cannot be loaded.
+            TrainError: The adapter is damaged.
+        """
+        if self._model is None:
+            from emo.train.llm import checkpoint
+            from emo.train.llm.predict import start_model
+
+            folder = self.run.path / self.run.info["checkpoint"]
+            check_files(folder)
+            source = self.run.info["llm"]["source"]
+            model = start_model(source, features, self.recipe, resolve_device(self.device))
+            checkpoint.load_adapter(model, folder)
+            self._model = model
+        return self._model
+
+    def answer(
+        self,
+        store: Any,
+        clips: Sequence[Clip],
+        policy: str = "official",
+        task: str = "emotion",
+        keep: bool = True,
+        missing: Missing | None = None,
+        layout: str | None = None,
+        on_progress: OnAnswer | None = None,
+    ) -> dict[str, Prediction]:
+        """Answer about clips, as `Answerer.answer` says.
+
+        Args:
+            store: May be `None` for a text-only run.
+            clips: Names and transcripts are used.
+            policy: See `predict`. All but `likelihood` share the same generated text.
+            task: What is asked. `reason` means `reason_v2` to a run that was tuned on that and not on `reason`.
+            keep: Take answers that the run has given before, and add the new ones to them. Not for clips whose
+                transcript is another than their dataset's.
+            missing: What to do about clips without features.
+            layout: Of the prompt; default the run's own.
+            on_progress: Called after every batch.
+        """
+        recipe = self.recipe
+        task = check_question(recipe, policy, task, layout)
+        path = predictions_path(self.run, policy, layout, task)
+        said = {c.id: transcript_of(c, recipe.data.language) or self._texts.get(c.id, "") for c in clips}
+        kept = _rows(path) if keep else {}
+        media = media_of(store, said)
+        asked = {name: question(recipe, task, words, layout or recipe.layout) for name, words in said.items()}
+        known = {c.id for c in clips if self._is_known(c, media.get(c.id), kept.get(c.id), asked[c.id])}
+        if new := [clip.id for clip in clips if clip.id not in known]:
+            features = self.features(store, new, missing)
+            readable = set(features.names)
+            if examples := [Example(name, said[name]) for name in new if name in readable]:
+                from emo.train.llm.predict import predict
+
+                model = self.model(features)
+                rows = predict(model, features, examples, recipe, policy, task, layout, on_progress)
+                trained, zeroed = self.trained.among(clips, media).clips, set(features.zeroed)
+                whose = {clip.id: clip.dataset for clip in clips}
+                for row in rows:
+                    name = row["name"]
+                    kept[name] = row | {"trained": name in trained, "dataset": whose[name], "media": media.get(name)}
+                    kept[name] |= {"zeros": True} if name in zeroed else {}
+                if keep:
+                    write_jsonl(path, list(kept.values()))
+                    if (self.run.path / DIGESTS).exists():
+                        seal(self.run.path, path.name)
+                known |= readable
+        found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
+        return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
+
+    def _is_known(self, clip: Clip, media: str | None, row: Mapping[str, Any] | None, asked: str) -> bool:
+        """Whether a kept row answers this very question about this very clip.
+
+        One that was given with zeros does not: features may be there by now.
+        """
+        if row is None or row.get("asked") != asked or row.get("zeros"):
+            return False
+        then = row.get("media") or self.trained.contents.get(clip.id)
+        return same_clip(clip, media, row.get("dataset") or self.trained.dataset, then)
+
+    def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
+        rows = _rows(predictions_path(self.run, policy))
+        return [name for name in clip_ids if rows.get(name, {}).get("zeros")]
+
+
+def load_tuned(
+    store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto", missing: Missing | None = None
+) -> tuple[TunedModel, Features, TuneRecipe]:
+    """A finished run's model, and the features of the clips to ask about, found by the run's own fingerprints.
+
+    Raises:
+        UsageError: The run is not finished, or is no tuned language model.
+        FeatureMissing: The store lacks the features, or clips lack them and the policy is `error`.
+        ModelError: The language model or the adapter cannot be loaded.
+    """
+    answerer = TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device)
+    features = answerer.features(store, names, missing)
+    return answerer.model(features), features, answerer.recipe
+
+
+def _rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a predictions file as they are, by name; nothing where there is none."""
+    if not path.exists():
+        return {}
+    read_predictions(path)  # says what is wrong with it
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return {row["name"]: row for row in map(json.loads, filter(None, lines))}
+
+
+def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderSpec:
+    if store is None:
+        raise FeatureMissing(f"Run {run.name} needs {feature['key']}, and there is no store.", "Run emo extract.")
+    spec = store.resolve(feature["key"])
+    if spec.fingerprint != feature["fingerprint"]:
+        raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")
+    return spec
+
+
+def _transcripts(run: Run, recipe: TuneRecipe) -> dict[str, str]:
+    """Transcripts of the files that the recipe names, where they still are."""
+    found: dict[str, str] = {}
+    for file in set(recipe.data.transcripts) & set(run.info["files"]):  # an imported run may do without
+        for name, said in transcript_csv(Path(run.info["files"][file])).items():
+            found[name] = said.get(recipe.data.language) or said.get("text") or ""
+    return found
