@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 HEADS = {
     "attention": "emo.train.heads.attention:Attention",
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
+    "attention_topn": "emo.train.heads.attention_topn:AttentionTopn",
+    "lf_dnn": "emo.train.heads.lf_dnn:LfDnn",
+    "lmf": "emo.train.heads.lmf:Lmf",
+    "tfn": "emo.train.heads.tfn:Tfn",
     "logistic": "emo.train.heads.logistic:Logistic",
     "knn": "emo.train.heads.knn:Knn",
 }

@@ -21,7 +21,7 @@ from emo.train.features import Stream, StreamShape
 from emo.train.heads import stack
 from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Outputs, Targets
 from emo.train.heads.fit import Progress, fit_head
-from emo.train.heads.noise import Drop, draw_noise
+from emo.train.heads.noise import Drop, WideDrop, draw_noise
 from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
 from emo.train.metrics.labels import score
 from emo.train.recipe import head_class, load_recipe, make_recipe
@@ -40,6 +40,22 @@ SETTINGS: dict[str, Sequence[dict[str, Any]]] = {
         {"layers": (5, 3), "dropout": 0.3, "lr": 0.01},
         {"layers": (5, 3), "dropout": 0.1, "lr": 0.001},
         {"layers": (6,), "dropout": 0.3, "lr": 0.01, "weight_decay": 0.1},
+    ),
+    "attention_topn": ({"hidden": 4, "lr": 0.01}, {"hidden": 4, "dropout": 0.5, "lr": 0.001}),
+    "lf_dnn": (
+        {"hidden": 4, "dropout": 0.2, "lr": 0.01},
+        {"hidden": 4, "dropout": 0.5, "lr": 0.001},
+        {"hidden": 6, "grad_clip": 0.01},
+    ),
+    "lmf": (
+        {"hidden": 4, "rank": 3, "lr": 0.01},
+        {"hidden": 4, "rank": 3, "dropout": 0.5, "weight_decay": 0.1},
+        {"hidden": 6, "rank": 1, "lr": 0.01, "grad_clip": 0.01},
+    ),
+    "tfn": (
+        {"hidden": 3, "dropout": 0.2, "lr": 0.01},
+        {"hidden": 3, "dropout": 0.5, "lr": 0.001},
+        {"hidden": 4, "grad_clip": 0.01},
     ),
 }
 
@@ -111,6 +127,23 @@ def test_together_with_other_masks_is_something_else(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stack, "draw_noise", lambda seed, *rest: draw_noise(seed + 1, *rest))
     _, others = material.train(material.heads("attention", settings), together=True)
     assert others[0][-1].loss != pytest.approx(told[0][-1].loss, rel=1e-2)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5])
+def test_a_wide_mask_is_a_mask_too(p: float) -> None:
+    """Each row has its own numbers, as many zeros as it should, and the same ones again for the same two numbers."""
+    drop = WideDrop(p)
+    drop.noise = torch.randint(-(2**15), 2**15, (64, 2), generator=torch.Generator().manual_seed(0)).short()
+    out = drop(torch.ones(64, 5000))
+    kept = out > 0
+    assert torch.equal(out, drop(torch.ones(64, 5000)))
+    assert kept.double().mean().item() == pytest.approx(1 - p, abs=5e-3)
+    assert out.max().item() == pytest.approx(1 / (1 - p), rel=1e-6)
+    if p:
+        likeness = np.corrcoef(kept.numpy())  # of rows
+        assert np.abs(likeness - np.eye(64)).max() < 0.08
+        assert np.abs(np.corrcoef(kept.numpy()[:, :64].T) - np.eye(64)).max() < 0.65  # of columns, over 64 rows
+    assert torch.equal(drop.eval()(torch.ones(2, 8)), torch.ones(2, 8))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.999])

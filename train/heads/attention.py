@@ -92,7 +92,7 @@ def mer2023_attention(
 
 
 def load_official(net: AttentionFusion, state: Mapping[str, Tensor], streams: Sequence[str] = OFFICIAL_STREAMS) -> None:
-    """Load a state dict in the official naming: `audio_encoder.*` (MERBench) or `audio_mlp.*` (MER2023).
+    """Load a state dict in the official naming: `audio_encoder.*`, `encoder0.*` (MERBench), `audio_mlp.*` (MER2023).
 
     Args:
         net: Head with as many encoders as `streams`.
@@ -102,7 +102,8 @@ def load_official(net: AttentionFusion, state: Mapping[str, Tensor], streams: Se
     Raises:
         ModelError: A tensor is missing, left over or of another shape; all are named.
     """
-    places = {f"{name}_{kind}.": f"encoders.{i}." for i, name in enumerate(streams) for kind in ("encoder", "mlp")}
+    kinds = ("_encoder.", "_mlp.", ".")
+    places = {f"{name}{kind}": f"encoders.{i}." for i, name in enumerate(streams) for kind in kinds}
     renamed = {}
     for key, tensor in state.items():
         if not tensor.numel():

@@ -19,6 +19,16 @@ class Linear(nn.Linear):
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
+def matrix(weight: Tensor) -> Tensor:
+    """Return a parameter of two axes as `(rows, columns)`, of stacked models `(M, rows, columns)`."""
+    return weight if weight.dim() == 2 else weight.mT  # stacked ones are kept transposed
+
+
+def with_one(x: Tensor) -> Tensor:
+    """Put a column of ones in front: `(..., D) -> (..., 1 + D)`."""
+    return F.pad(x, (1, 0), value=1.0)
+
+
 class MlpEncoder(nn.Module):
     """Dropout on the input, then three times linear and ReLU: `(B, D) -> (B, hidden)`."""
 

@@ -65,6 +65,21 @@ class Drop(nn.Dropout):
         return x * ((self.noise >= self.threshold) * self.scale)
 
 
+class WideDrop(Drop):
+    """Dropout of inputs so wide that their random numbers are made out of two that are given per row."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__(2, p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.noise is None:
+            return nn.Dropout.forward(self, x)
+        two = self.noise.to(torch.int32)
+        columns = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+        z = _mixed(_mixed(columns) ^ two[..., :1] << 16 ^ two[..., 1:])
+        return x * ((z >> 16 >= self.threshold) * self.scale)
+
+
 def drops_of(net: nn.Module) -> list[Drop]:
     """The places of a network where inputs are dropped."""
     return [module for module in net.modules() if isinstance(module, Drop)]
@@ -74,6 +89,13 @@ def give_noise(drops: list[Drop], noise: Tensor) -> None:
     """Hand each place its columns of `(..., sum of widths)`."""
     for drop, columns in zip(drops, noise.split([drop.width for drop in drops], dim=-1), strict=True):
         drop.noise = columns
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """MurmurHash3's final mix of whole numbers of 32 bits, which wrap around."""
+    for factor in (-2048144789, -1028477387):
+        z = (z ^ (z >> 16 & 0xFFFF)) * factor
+    return z ^ (z >> 16 & 0xFFFF)
 
 
 def _key(*numbers: int) -> int:

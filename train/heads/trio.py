@@ -1,0 +1,165 @@
+"""Heads that fuse three inputs, audio, text and video: MERBench's, all but `attention`.
+
+Such a head is a network of three inputs in its own file. What is common to all of them is here: which streams are which
+input, frames and their alignment, and the keys of the recipe.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from emo.featstore.errors import UsageError
+from emo.train.features import Stream, StreamShape
+from emo.train.heads.align import SCALES, Align, Frames, pad_front
+from emo.train.heads.base import HeadRecipe, Measure, OnEpoch, Targets
+from emo.train.heads.gradient import GradientHead, GradientRecipe
+from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
+from emo.train.heads.objective import Fused, Inner
+
+ROLES = ("audio", "text", "video")
+ROLE_OF = {"audio": "audio", "text": "text", "face": "video", "frame": "video", "image": "video", "video": "video"}
+# Where a modality is absent MERBench gives another one twice: A,V,V; A,T,T; T,T,V; one alone three times.
+INSTEAD = {"audio": ("text", "video"), "text": ("video", "audio"), "video": ("text", "audio")}
+
+Roles = tuple[tuple[int, ...], ...]  # numbers of the streams that are audio, text and video
+
+
+class TrioRecipe(GradientRecipe):
+    """Keys of all heads with three inputs."""
+
+    hidden: int = Field(default=128, ge=1)
+    align: Align = "frm_unalign"
+    feat_scale: int | None = Field(default=None, ge=1)
+
+
+class AlignedRecipe(TrioRecipe):
+    """Keys of the heads that step through frames of all inputs at once."""
+
+    align: Literal["frm_align"] = "frm_align"
+
+
+def roles_of(shapes: Sequence[StreamShape]) -> Roles:
+    """Return which streams are audio, text and video; several of one kind are read side by side.
+
+    Raises:
+        UsageError: It is unknown what streams are made from, and there are more than three.
+    """
+    kinds = [ROLE_OF.get(shape.modality, "") for shape in shapes]
+    if not all(kinds):
+        if len(shapes) > len(ROLES):
+            raise UsageError(
+                f"Of {len(shapes)} features it is not known which are audio, text and video.", "Name three at most."
+            )
+        kinds = list(ROLES[: len(shapes)])  # in MERBench's own order
+    of = {role: tuple(i for i, kind in enumerate(kinds) if kind == role) for role in ROLES}
+    return tuple(next(of[each] for each in (role, *INSTEAD[role]) if of[each]) for role in ROLES)
+
+
+class Trio(nn.Module):
+    """Gives a network its three inputs out of any number of streams.
+
+    Attributes:
+        lengths: Frames to which each stream is brought, of a head that reads frames.
+    """
+
+    def __init__(self, net: nn.Module, of: Roles, streams: int, frames: bool) -> None:
+        super().__init__()
+        self.net, self.of = net, of
+        if frames:
+            self.register_buffer("lengths", torch.zeros(streams, dtype=torch.int64))
+
+    def forward(self, streams: Sequence[Tensor]) -> Fused:
+        inputs = [torch.cat([streams[i] for i in each], dim=-1) for each in self.of]
+        out: Fused = self.net(*inputs)
+        return out
+
+
+class TrioNet(nn.Module):
+    """Base of the networks: `forward(audio, text, video)` gives `Fused`, of rows `(B, D)` or frames `(B, L, D)`."""
+
+    def outputs(self, width: int, classes: int, valence: bool) -> None:
+        """Make the two output layers, over features of that width."""
+        self.fc_out_1 = Linear(width, classes)
+        self.fc_out_2 = Linear(width, 1) if valence else None
+
+    def encoders(self, dims: Sequence[int], hidden: int, dropout: float, frames: bool) -> None:
+        """Make an encoder per input, of widths `dims`: an MLP of rows, an LSTM of frames."""
+        kind = LstmEncoder if frames else MlpEncoder
+        self.audio_encoder, self.text_encoder, self.video_encoder = (kind(dim, hidden, dropout) for dim in dims)
+
+    def answer(self, features: Tensor, inner: Inner | None = None) -> Fused:
+        """Return emotion and valence of the fused features."""
+        valence = None if self.fc_out_2 is None else self.fc_out_2(features)
+        return Fused(features, self.fc_out_1(features), valence, inner)
+
+
+class TrioHead(GradientHead):
+    """A head with three inputs; a subclass makes its network."""
+
+    Recipe: ClassVar[type[HeadRecipe]] = TrioRecipe
+    sequences = True
+
+    @abstractmethod
+    def network(self, dims: Sequence[int], frames: bool, classes: int, valence: bool) -> TrioNet:
+        """Make the network for audio, text and video of widths `dims`, of rows or of frames."""
+
+    def build(self, shapes: Sequence[StreamShape], classes: int, valence: bool) -> Trio:
+        of = roles_of(shapes)
+        frames = any(shape.sequence for shape in shapes)
+        dims = [sum(shapes[i].dim for i in each) for each in of]
+        return Trio(self.network(dims, frames, classes, valence), of, len(shapes), frames)
+
+    def least_frames(self) -> int:
+        """Return how many frames an input must have."""
+        return 1
+
+    @classmethod
+    def prepare(cls, streams: Sequence[Stream], device: str) -> Any:
+        if all(stream.offsets is None for stream in streams):
+            return super().prepare(streams, device)
+        one_each = np.arange(len(next(stream.offsets for stream in streams if stream.offsets is not None)))
+        offsets = [one_each if stream.offsets is None else stream.offsets for stream in streams]
+        return Frames(tuple(stream.rows for stream in streams), tuple(offsets), device)
+
+    def inputs(self, data: Any) -> Any:
+        if not isinstance(data, Frames):
+            return data
+        align: Align = self.recipe.align
+        return data.aligned(align, self.recipe.feat_scale or SCALES[align], self.net.of[1][0])
+
+    def batch(self, data: Any, rows: np.ndarray, at: Tensor) -> list[Any]:
+        if not isinstance(data, Frames):
+            return super().batch(data, rows, at)
+        streams = []
+        for i, (tensor, offsets) in enumerate(self.inputs(data)):
+            if self.scaling is not None:
+                mean, std = self.scaling[i]
+                tensor = (tensor - mean) / std
+            streams.append(pad_front(tensor, offsets, rows, int(self.net.lengths[i])))
+        return streams
+
+    def fit(
+        self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
+    ) -> int:
+        if isinstance(data, Frames):
+            self._set_lengths(data, np.concatenate([train, val]))
+        return super().fit(data, targets, train, val, measure, on_epoch)
+
+    def _set_lengths(self, data: Frames, clips: np.ndarray) -> None:
+        """Take the longest clip's frames, so that an answer does not depend on which clips are asked about."""
+        longest = [int((o[clips + 1] - o[clips]).max()) for _, o in self.inputs(data)]
+        for each in self.net.of:
+            for i in each:
+                self.net.lengths[i] = max(longest[k] for k in each)
+        if (most := int(self.net.lengths.min())) < self.least_frames():
+            raise UsageError(
+                f"A feature has {most} frames at most, and head {self.name()} needs {self.least_frames()}.",
+                "Set feat_scale lower, or choose features with more frames.",
+            )
