@@ -2,8 +2,9 @@
 
 `FaceTracker` looks for faces in every k-th frame of a shot and in its first and last one, links what it finds by
 overlap with where each face should be by now, and interpolates boxes and landmarks in between. Where a link breaks (a
-face is lost, or a new one is there) it looks into every frame of that gap. A link that could as well be another is not
-made. It keeps at most k full frames, or a few times as many where results come later (`Detector.ahead`).
+face is lost, a new one is there, or one has moved far) it looks into every frame of that gap. A link that could as well
+be another is not made. It keeps at most k full frames, or a few times as many where results come later
+(`Detector.ahead`).
 
 Tracks end at a camera cut: after one, the same place may show somebody else. `join` puts tracks of one person together.
 """
@@ -21,8 +22,14 @@ from emo.extract.media.align import align_faces
 from emo.extract.media.container import Frame
 from emo.extract.media.detect import Detection, Detections, Detector, iou
 from emo.extract.media.faces import FaceConfig, FaceTrack, FaceTracks
-from emo.extract.media.join import join
+from emo.extract.media.join import FACE, Part, dress, join
 
+SAME_SHOT = (
+    0.6  # least correlation of neighbouring glances of one shot; real clips: 0.86 and more, 0.5 and less at cuts
+)
+PLAIN = 0.02  # standard deviation of a glance that shows nothing
+CHANGED = 0.1  # a face whose colour changes by more is another; real ones change by 0.05 from search to search
+STRAIGHT = 0.5  # least overlap of two boxes between which the motion is taken to be straight
 CLEAR = 0.7  # a link is clear if no other of the same face or track overlaps more than so many times as much
 
 
@@ -33,10 +40,12 @@ class _Track:
     Attributes:
         shot: Number of its shot.
         seen: Frame and box of the last two detections; what is interpolated does not count.
+        dress: Colours where the face was detected, `(3, 3)` each; see `join.dress`.
     """
 
     shot: int
     seen: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    dress: list[np.ndarray] = field(default_factory=list)
     index: list[int] = field(default_factory=list)
     time_s: list[float] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
@@ -65,17 +74,26 @@ class _Track:
 
 
 @dataclass(frozen=True, eq=False)
+class _Face:
+    """A detection with its colours."""
+
+    detection: Detection
+    dress: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class _Search:
-    """A frame that is being looked at, and those before it."""
+    """A frame that is being looked at, and those before it that are not."""
 
     between: list[Frame]
     frame: Frame
     begun: Detections
 
     @cached_property
-    def found(self) -> list[Detection]:
-        """Its faces, waiting for them."""
-        return self.begun()
+    def found(self) -> list[_Face]:
+        """Its faces, waiting for them; the largest first."""
+        faces = sorted(self.begun(), key=lambda each: -float(np.prod(each.box[2:] - each.box[:2])))
+        return [_Face(each, dress(self.frame.rgb, each.box)) for each in faces]
 
 
 class FaceTracker:
@@ -100,7 +118,7 @@ class FaceTracker:
     def feed(self, frame: Frame) -> None:
         """Take the next frame of the clip."""
         glance = _glance(frame.rgb)
-        changed = self._glance is None or np.abs(glance - self._glance).mean() > self._config.cut_level
+        changed = self._glance is None or _is_cut(self._glance, glance, self._config.cut_level)
         if changed:
             self._end_shot()
         self._glance = glance
@@ -114,7 +132,7 @@ class FaceTracker:
         """Search the last frame and hand out what was found."""
         self._end_shot()
         self._settle(0)
-        people = join([track.freeze() for track in self._tracks], [track.shot for track in self._tracks])
+        people = join([Part(track.freeze(), track.shot, np.stack(track.dress)) for track in self._tracks])
         least = min(self._config.min_frames, self._n_frames)
         tracks = tuple(track for track in people if len(track.index) >= least)
         glimpses = tuple(track for track in people if len(track.index) < least)
@@ -144,59 +162,78 @@ class FaceTracker:
                 self._follow(search)
 
     def _follow(self, search: _Search) -> None:
-        """Extend the tracks to a frame; through every frame before it where one is lost or a new face is there."""
-        frames = [*search.between, search.frame]
-        links = self._links(search.frame.index, search.found)
+        """Extend the tracks to a frame; through every frame before it where a face is lost, new or swift."""
+        links = self._links(search)
         linked = {j for _, j in links}
-        lost = len(links) < len(self._growing) or any(j not in linked for j in self._new(search.found))
-        if lost and search.between:
+        far = any(_far(self._growing[i], search.found[j].detection) for i, j in links)
+        lost = len(links) < len(self._growing) or any(j not in linked for j in self._new(search))
+        if search.between and (far or lost):
             for other in self._begun:  # answers come in the order of the questions
                 _ = other and other.found
-            begun = [self._detector.begin(frame.rgb) for frame in search.between]
-            for number, found in enumerate([each() for each in begun], start=1):
-                self._step(frames[:number], found)
-        self._step(frames, search.found)
-        self._growing = [track for track in self._growing if track.index[-1] == search.frame.index]
+            for each in [_Search([], frame, self._detector.begin(frame.rgb)) for frame in search.between]:
+                self._step(each)
+            search.between.clear()
+        self._step(search)
 
-    def _step(self, frames: list[Frame], found: list[Detection]) -> None:
-        """Link the faces of the last of these frames to the tracks, and fill in those before it that a track lacks."""
-        frame = frames[-1]
-        links = self._links(frame.index, found)
-        for track, detection in [(self._growing[i], found[j]) for i, j in links]:
-            last, last_index = track.detections[-1], track.index[-1]
-            missing = [each for each in frames if each.index > last_index]
-            shares = [(each.index - last_index) / (frame.index - last_index) for each in missing[:-1]]
-            self._add(track, missing, [*(_between(last, detection, share) for share in shares), detection])
+    def _step(self, search: _Search) -> None:
+        """Link the faces of a frame to the tracks, and fill in the frames before it."""
+        links = self._links(search)
+        frames = [*search.between, search.frame]
+        growing = []
+        for track, face in [(self._growing[i], search.found[j]) for i, j in links]:
+            shares = [number / len(frames) for number in range(1, len(frames))]
+            between = [_between(track.detections[-1], face.detection, share) for share in shares]
+            self._add(track, frames, between, face)
+            growing.append(track)
         linked = {j for _, j in links}
-        for number in self._new(found):
+        for number in self._new(search):
             if number not in linked:
-                track = _Track(self._shot)
-                self._add(track, [frame], [found[number]])
-                self._tracks.append(track)
-                self._growing.append(track)
+                growing.append(_Track(self._shot))
+                self._add(growing[-1], [search.frame], [], search.found[number])
+                self._tracks.append(growing[-1])
+        self._growing = growing
 
-    def _links(self, index: int, found: list[Detection]) -> list[tuple[int, int]]:
+    def _links(self, search: _Search) -> list[tuple[int, int]]:
         """Pairs of a growing track and a face in this frame that are the same person beyond doubt."""
-        if not self._growing or not found:
+        if not self._growing or not search.found:
             return []
-        boxes = np.stack([face.box for face in found])
-        expected = np.stack([track.expected(index) for track in self._growing])
-        return _link(iou(expected, boxes), self._config.min_iou)
+        expected = np.stack([track.expected(search.frame.index) for track in self._growing])
+        overlap = iou(expected, np.stack([face.detection.box for face in search.found]))
+        colours = [
+            np.stack([each[FACE] for each in ends])
+            for ends in ([track.dress[-1] for track in self._growing], [face.dress for face in search.found])
+        ]
+        overlap[np.abs(colours[0][:, None] - colours[1]).max(axis=2) > CHANGED] = 0
+        return _link(overlap, self._config.min_iou)
 
-    def _new(self, found: list[Detection]) -> list[int]:
+    def _new(self, search: _Search) -> list[int]:
         """The faces that may start a track: the largest, where the detector is sure enough."""
-        largest = np.argsort([-float(np.prod(face.box[2:] - face.box[:2])) for face in found], kind="stable")
-        return [int(i) for i in largest[: self._config.max_faces] if found[i].score >= self._config.min_score]
+        largest = enumerate(search.found[: self._config.max_faces])
+        return [number for number, face in largest if face.detection.score >= self._config.min_score]
 
-    def _add(self, track: _Track, frames: Sequence[Frame], detections: Sequence[Detection]) -> None:
-        config = self._config
-        track.seen = [*track.seen[-1:], (frames[-1].index, detections[-1].box)]
+    def _add(self, track: _Track, frames: Sequence[Frame], between: Sequence[Detection], face: _Face) -> None:
+        config, detections = self._config, [*between, face.detection]
+        track.seen = [*track.seen[-1:], (frames[-1].index, face.detection.box)]
+        track.dress.append(face.dress)
         track.index += [frame.index for frame in frames]
         track.time_s += [frame.time_s for frame in frames]
         track.detections += detections
         landmarks = np.stack([detection.landmarks for detection in detections])
         shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
         track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
+
+
+def _far(track: _Track, face: Detection) -> bool:
+    """Whether a face is so far from where it was that it need not have moved straight."""
+    return bool(iou(track.detections[-1].box[None], face.box[None])[0, 0] < STRAIGHT)
+
+
+def _is_cut(before: np.ndarray, now: np.ndarray, level: float) -> bool:
+    """Whether two glances are of two shots: of other brightness, or of another pattern."""
+    if np.abs(now - before).mean() > level:
+        return True
+    a, b = before - before.mean(), now - now.mean()
+    return bool(min(a.std(), b.std()) > PLAIN and (a * b).mean() < SAME_SHOT * a.std() * b.std())
 
 
 def _glance(rgb: np.ndarray) -> np.ndarray:
