@@ -67,9 +67,25 @@ def harm(folder: Path, dice: random.Random) -> str:
         case 3 if path != other:
             shutil.copyfile(other, path)
             return f"{other.name} in place of {name}"
+        case 4 | 5:
+            path.write_bytes(other_word(path.read_bytes(), dice))
+            return f"another word in {name}"
         case _:
             path.write_bytes(changed(path.read_bytes(), dice))
             return f"changed {name}"
+
+
+def other_word(data: bytes, dice: random.Random) -> bytes:
+    """A digit or a letter becomes another, so that a text stays readable; or a line goes."""
+    found = bytearray(data)
+    if places := [i for i, each in enumerate(data) if chr(each).isalnum()]:
+        at = dice.choice(places)
+        if dice.randrange(4) == 0:
+            lines = data.split(b"\n")
+            del lines[dice.randrange(len(lines))]
+            return b"\n".join(lines)
+        found[at] = ord(dice.choice("0123456789" if chr(data[at]).isdigit() else "abcdefghijklmnopqrstuvwxyz"))
+    return bytes(found)
 
 
 def try_all(trials: int, damaged: Callable[[int], str], read: Callable[[int], str]) -> None:

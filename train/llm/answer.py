@@ -28,7 +28,7 @@ from emo.train.llm.question import check_question, predictions_path, question
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.metrics.seen import same_clip
 from emo.train.recipe import load_recipe
-from emo.train.runs import DIGESTS, Run, load_run, seal
+from emo.train.runs import Run, check_listed, load_run, seal
 from emo.train.runs import check as check_files
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class TunedAnswerer(Answerer):
     @cached_property
     def recipe(self) -> TuneRecipe:
         """The run's recipe."""
+        check_listed(self.run.path, "recipe.yaml")
         recipe: TuneRecipe = load_recipe(self.run.path / "recipe.yaml")
         return recipe
 
@@ -142,8 +143,7 @@ class TunedAnswerer(Answerer):
                     kept[name] |= {"zeros": True} if name in zeroed else {}
                 if keep:
                     write_jsonl(path, list(kept.values()))
-                    if (self.run.path / DIGESTS).exists():
-                        seal(self.run.path, path.name)
+                    seal(self.run.path, path.name)
                 known |= readable
         found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
@@ -180,8 +180,9 @@ def load_tuned(
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a predictions file as they are, by name; nothing where there is none."""
-    if not path.exists():
+    if not path.exists():  # also where somebody removed them to be asked anew
         return {}
+    check_listed(path.parent, path.name)
     read_predictions(path)  # says what is wrong with it
     lines = path.read_text(encoding="utf-8").split("\n")
     return {row["name"]: row for row in map(json.loads, filter(None, lines))}

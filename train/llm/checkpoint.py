@@ -108,12 +108,11 @@ def load_adapter(model: TunedModel, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    form = manifest["kind"]
-    if form != "adapter":
+    if manifest.get("kind") == "merged":
         raise ModelError(f"{folder} is a merged model, not an adapter.", "Load it as a language model.")
     check(folder, ADAPTER, PROJECTIONS, MANIFEST)
     here = _build_of(model)
-    differences = [f"{key} {manifest[key]} instead of {here[key]}" for key in here if manifest[key] != here[key]]
+    differences = [f"{k} {manifest.get(k)} instead of {here[k]}" for k in here if manifest.get(k) != here[k]]
     if differences:
         raise ModelError(f"{folder} was made for another model: {'; '.join(differences)}.")
     prefix = "base_model.model."

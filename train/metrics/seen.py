@@ -152,9 +152,9 @@ def _own(run: Run) -> Trained:
         return Trained(run.name, frozenset(), unknown=why)
     folds = run.info.get("members") is not None  # a head: each clip is held out by some of its members
     dataset = str(run.info.get("dataset") or "")
+    check_listed(run.path, "clips.json")
     if (run.path / "clips.json").exists():
         path = run.path / "clips.json"
-        check_listed(run.path, "clips.json")
         said = _table(parse_json(read_text(path), str(path)), path)
         lists = [said.get("train"), said.get("validation", [])]
         if not all(isinstance(each, list) for each in lists):
