@@ -54,7 +54,7 @@ def answers(workspace: Any, clips: list[Any], policies: tuple[str, ...], folder:
         predictor = open_predictor(workspace, folder.name, "cpu")
         found = predictor.predict(clips, policy)
         rows = [(name, each.answer, each.valence, each.probabilities) for name, each in sorted(found.items())]
-        said.append((rows, sorted(predictor.seen([clip.id for clip in clips]).items())))
+        said.append((rows, sorted(predictor.seen(clips).items())))
     return said
 
 
