@@ -5,12 +5,19 @@ Datasets are imported by the pages that need them: looking at a store does not w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
+
+import numpy as np
 
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, size_text
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
+
+READ_MOST = 2000  # clips whose faces the card of a store reads; more are sampled evenly
 
 # ---- the store ------------------------------------------------------------------------------------------------------
 
@@ -32,13 +39,73 @@ def store_card(store: Store) -> Page:
     tables = [Table(title, columns, rows, columns[2:])]
     tables += [Table("Records", columns_beside, beside, columns_beside[2:])] if beside else []
     words = {each["profile"]: each["meaning"] for each in found["features"]}
-    return Page(found, [*tables, *(f"{profile}: {text}" for profile, text in words.items())])
+    lines = [f"{profile}: {text}" for profile, text in words.items()]
+    found["faces"] = {}
+    for spec in _face_tables(store):
+        clips = store.clips()
+        clips = clips[:: max(1, -(-len(clips) // READ_MOST))]
+        kept = _kept_frames(store, spec, clips)
+        if kept:
+            share = float(np.mean([each.share for each in kept]))
+            found["faces"][spec.key] = {"clips": len(kept), "kept_share": share}
+            whose = f"of the frames with a face show the person that was taken (mean of {len(kept):,} clips)"
+            lines.append(f"{spec.key}: {share:.1%} {whose}; worst first: emo store ls --faces")
+    return Page(found, [*tables, *lines])
+
+
+@dataclass(frozen=True)
+class KeptFrames:
+    """How many of the frames of a clip that show a face show the person whose features the store has."""
+
+    clip: str
+    kept: int
+    seen: int
+    people: int
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self.kept / self.seen
+
+
+def _face_tables(store: Store) -> list[EncoderSpec]:
+    return [each.spec for each in store.features() if each.spec.encoder == "faces" and each.ok]
+
+
+def _kept_frames(store: Store, spec: EncoderSpec, clips: Sequence[str]) -> list[KeptFrames]:
+    frame, track, chosen = (spec.recipe["columns"].index(name) for name in ("frame", "track", "chosen"))
+    found = []
+    for clip in np.array(clips)[store.has(spec, clips)].tolist():
+        table = store.get(spec, clip).array
+        frames, tracks = (len(np.unique(table[:, column])) for column in (frame, track))
+        found.append(KeptFrames(clip, int(table[:, chosen].sum()), frames, tracks))
+    return found
+
+
+def _worst_faces(store: Store) -> Page:
+    """Clips of which frames with a face were left out, most of them first."""
+    value, parts = [], []
+    for spec in _face_tables(store):
+        kept = _kept_frames(store, spec, store.clips())
+        worst = sorted((each for each in kept if each.share < 1), key=lambda each: (each.share, each.clip))
+        rows = [[each.clip, each.kept, each.seen, each.people, f"{each.share:.1%}"] for each in worst]
+        columns = ("clip", "kept frames", "frames with a face", "people", "share")
+        title = f"{spec.key}: frames with a face were left out in {len(worst):,} of {len(kept):,} clips"
+        parts.append(Table(title, columns, rows, columns[1:]) if rows else title)
+        value += [{"feature": spec.key, **vars(each), "share": each.share} for each in worst]
+    return Page(value, parts or ["The store has no tables of faces."])
 
 
 def store_list(
-    store: Store, feature: Annotated[str | None, Arg("Only clips that have this feature or record.")] = None
+    store: Store,
+    feature: Annotated[str | None, Arg("Only clips that have this feature or record.")] = None,
+    faces: Annotated[bool, Flag("Clips of which frames with a face were left out, the worst first.")] = False,
 ) -> Page:
     """List clips, and which features and records they have."""
+    if faces and feature:
+        raise UsageError("--faces lists clips by their faces and takes no feature.", "Run: emo store ls --faces")
+    if faces:
+        return _worst_faces(store)
     beside = store.features(records=True)
     if feature:
         record = feature.partition("@")[0] in [each.spec.name for each in beside]
