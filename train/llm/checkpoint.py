@@ -108,7 +108,8 @@ def load_adapter(model: TunedModel, folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    if manifest.get("kind") == "merged":
+    form = manifest.get("kind")
+    if form != "adapter":
         raise ModelError(f"{folder} is a merged model, not an adapter.", "Load it as a language model.")
     check(folder, ADAPTER, PROJECTIONS, MANIFEST)
     here = _build_of(model)
