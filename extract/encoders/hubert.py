@@ -8,23 +8,18 @@ specs.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, Variant, check_audio
-from emo.extract.media.preprocess import normalise_audio
-from emo.extract.run.batching import alike
+from emo.extract.encoders.base import Variant
+from emo.extract.encoders.waves import CHUNK, RATE, Waves, framed
 from emo.extract.weights import State, rename
 from emo.featstore.errors import ModelError
 from emo.featstore.sources.hub import Source
 
-RATE = 16_000
-CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
 # config.json of TencentGameMate/chinese-hubert-large; whatever else such a file holds does not change the features.
 LARGE: dict[str, Any] = {
     "hidden_size": 1024,
@@ -56,41 +51,17 @@ TINY = {
     "num_conv_pos_embedding_groups": 4,
 }
 UNUSED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
-PADDING = 1.25  # clips share a forward when the longest is at most this much longer than the shortest
-PASSES = 4  # a batch is worth so many forward passes, so that sorting its segments by length leaves little padding
 
 
-class _FramedConv1d(nn.Conv1d):
-    """A convolution as one matrix product of its frames. cuDNN plans anew for every length, and every clip has its own:
-    on a GPU that costs more than all the arithmetic of the clip."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2).unfold(1, self.kernel_size[0], self.stride[0])  # (B, T, C, kernel)
-        return nn.functional.linear(frames.flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
-
-
-def _framed(conv: nn.Conv1d) -> _FramedConv1d:
-    """Return a framed convolution with the parameters of an ordinary one."""
-    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
-    framed = _FramedConv1d(*sizes, bias=conv.bias is not None, device="meta")  # nothing is drawn
-    framed.weight, framed.bias = conv.weight, conv.bias
-    return framed
-
-
-class _Hubert(Encoder):
+class _Hubert(Waves):
     family = "hubert"
-    modality = "audio"
-    needs = "audio"
     source = Source(
         "HuBERT large on Chinese speech (24 layers, width 1024)", hub="TencentGameMate/chinese-hubert-large"
     )
-    budget: ClassVar[Mapping[str, float]] = {"cpu": 120 * RATE, "cuda": 2400 * RATE}  # samples
     ignore = (
         (r"masked_spec_embed", "used in pre-training only"),
         (r"(lm_head|classifier|projector|final_proj|label_embs_concat).*", "a head of another task"),
     )
-    do_normalize: bool = True
-    chunk: ClassVar[int | None] = None  # samples of the parts that a clip is folded into
 
     def configure(self, config: Any) -> dict[str, Any]:
         if self.weights is not None:
@@ -114,23 +85,8 @@ class _Hubert(Encoder):
         return self.config["hidden_size"]
 
     @property
-    def hop_samples(self) -> int:
-        """Samples between frames: 320 (0.02 s)."""
-        return math.prod(self.config["conv_stride"])
-
-    def frames(self, samples: int) -> int:
-        """Frames that the convolutions give for a number of samples; below one where it is too short."""
-        for kernel, stride in zip(self.config["conv_kernel"], self.config["conv_stride"], strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
-
-    @property
-    def shortest(self) -> int:
-        """Fewest samples that give a frame: 400 (25 ms)."""
-        need = 1
-        for kernel, stride in zip(self.config["conv_kernel"][::-1], self.config["conv_stride"][::-1], strict=True):
-            need = (need - 1) * stride + kernel
-        return need
+    def convolutions(self) -> Mapping[str, Any]:
+        return self.config
 
     def recipe(self, level: str) -> dict[str, Any]:
         normalise = {"scope": "clip", "eps": 1e-7} if self.do_normalize else None
@@ -143,7 +99,7 @@ class _Hubert(Encoder):
 
         model = HubertModel(HubertConfig(**self.config, **UNUSED))
         for layer in model.feature_extractor.conv_layers:
-            layer.conv = _framed(layer.conv)
+            layer.conv = framed(layer.conv)
         return model
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
@@ -154,48 +110,6 @@ class _Hubert(Encoder):
             (rf"^{stem}{a}$", stem + b) if stem + b in expected else (rf"^{stem}{b}$", stem + a) for a, b in pairs
         ]  # torch changed the names of a weight norm's parts; both kinds of file and of model exist
         return rename(state, rules, self.weights.source), {}, []
-
-    def prepare(self, inputs: ClipInputs) -> Prepared:
-        audio = check_audio(inputs.audio, self.shortest, "HuBERT")
-        samples = normalise_audio(audio) if self.do_normalize else audio.astype(np.float32)
-        payload = self.fold(torch.from_numpy(samples))
-        return Prepared(payload, float(payload.numel()), inputs.audio_t0_s, self.hop_samples / RATE)
-
-    def fold(self, samples: Tensor) -> Tensor:
-        """(N,) samples to (n, length) segments that are run one by one."""
-        if self.chunk is None or len(samples) <= self.chunk:
-            return samples[None]
-        return nn.functional.pad(samples, (0, -len(samples) % self.chunk)).view(-1, self.chunk)
-
-    def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
-        """Samples (B, N) of each group of segments, padded with zeros to the right, and their lengths (B,)."""
-        return self.pad([segment for item in batch for segment in item.payload], self.groups(batch))
-
-    def groups(self, batch: Sequence[Prepared]) -> list[list[int]]:
-        """Which segments share a forward pass: numbers of the batch's segments, short ones first."""
-        lengths = [len(segment) for item in batch for segment in item.payload]
-        slack = PADDING if self.config["feat_extract_norm"] == "layer" else 1.0
-        return alike(lengths, slack, self.max_cost / PASSES)
-
-    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> list[Tensor]:
-        """Frames (T, D) of each clip, float32 on the device; segments of like length share a forward pass.
-
-        Padding to the right changes nothing where the convolutions normalise each frame by itself (`layer`): padded
-        frames are set to zero before the positional convolution, which is what its own padding does, and are masked in
-        the attention. Where they normalise over time (`group`), only segments of one length go together.
-        """
-        sizes = [len(segment) for item in batch for segment in item.payload]
-        results: list[Tensor] = [torch.empty(0)] * len(sizes)
-        with self.computing() as model:
-            for group, samples, lengths in zip(self.groups(batch), tensors[::2], tensors[1::2], strict=True):
-                mask = None
-                if len({sizes[i] for i in group}) > 1:
-                    mask = (torch.arange(samples.shape[1], device=lengths.device) < lengths[:, None]).long()
-                rows = self.layers(model, samples, mask).float()  # (B, T, D)
-                for row, i in zip(rows, group, strict=True):
-                    results[i] = row[: self.frames(sizes[i])]
-        ordered = iter(results)
-        return [torch.cat([next(ordered) for _ in item.payload]) for item in batch]
 
     def layers(self, model: nn.Module, samples: Tensor, mask: Tensor | None) -> Tensor:
         """The layers that the recipe takes, (B, T, D): the last one, after the encoder's final LayerNorm.

@@ -15,6 +15,7 @@ import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from emo.extract.encoders.catalog import Member, catalog
 from emo.featstore.errors import UsageError
 from emo.featstore.names import meanings
 from emo.featstore.text import did_you_mean
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from emo.extract.encoders.base import Encoder
 
 GROUP = "emo.encoders"
-Place = str | metadata.EntryPoint | type["Encoder"]
+Place = str | metadata.EntryPoint | Member | type["Encoder"]
 _lines: dict[str, Place] = {
     "HL-UTT hubert HL chinese-hubert-large-UTT": "emo.extract.encoders.hubert:HubertLast",
     "HL-MERBench-UTT chinese-hubert-large-UTT": "emo.extract.encoders.hubert:HubertMerbench",
@@ -37,15 +38,19 @@ _lines: dict[str, Place] = {
 
 
 def lines() -> dict[str, Place]:
-    """Every line and its place: emo's own encoders, then those that installed packages add."""
-    own = {line.split()[0] for line in _lines}
+    """Every line and its place: emo's own encoders, those that installed packages add, then the catalog's."""
+    return _lines_but_catalog() | catalog().lines()
+
+
+def _lines_but_catalog() -> dict[str, Place]:
+    own = {line.split()[0] for line in [*_lines, *catalog().lines()]}
     plugins = {point.name: point for point in sorted(metadata.entry_points(group=GROUP), key=lambda each: each.name)}
     return _lines | {line: point for line, point in plugins.items() if line.split()[0] not in own}
 
 
 def encoder_names() -> list[str]:
-    """Names of all encoders, without aliases."""
-    return [line.split()[0] for line in lines()]
+    """Names of all encoders that do not come of the catalog, without aliases."""
+    return [line.split()[0] for line in _lines_but_catalog()]
 
 
 def register(name: str, encoder: str | type[Encoder], *aliases: str) -> None:
@@ -54,7 +59,7 @@ def register(name: str, encoder: str | type[Encoder], *aliases: str) -> None:
     Raises:
         UsageError: The name is taken.
     """
-    if name in encoder_names():
+    if name in (line.split()[0] for line in lines()):
         raise UsageError(f"An encoder named {name} exists already.")
     _lines[" ".join([name, *aliases])] = encoder
 
@@ -72,7 +77,8 @@ def find_encoder(name: str) -> type[Encoder]:
         raise UsageError(f"The name {name} is used for several recipes.", f"Ask for {' or '.join(meant)}.")
     if meant[0] not in known:
         words = [word for line in lines() for word in line.split()]
-        hint = did_you_mean(name, words, 0.4) or f"There are {', '.join(known)}."
+        there = f"There are {', '.join(encoder_names())}, and those of `emo weights list --catalog`."
+        hint = catalog().absence(name) or did_you_mean(name, words, 0.4) or there
         raise UsageError(f"There is no encoder {name!r}.", hint)
     return _load(meant[0], known[meant[0]])
 
@@ -80,6 +86,10 @@ def find_encoder(name: str) -> type[Encoder]:
 def _load(name: str, place: Place) -> type[Encoder]:
     from emo.extract.encoders.base import Encoder  # brings torch
 
+    if isinstance(place, Member):
+        from emo.extract.encoders.pretrained import member
+
+        return member(_load(name, place.entry.place), place.entry, place.recipe)
     if isinstance(place, str):
         module, attribute = place.split(":")
         return getattr(importlib.import_module(module), attribute)

@@ -47,6 +47,7 @@ AUTHOR = ViTConfig(
     tubelet=2,
 )
 MERBENCH = replace(AUTHOR, eps=1e-12, norm="norm")  # config.json of MCG-NJU/videomae-large
+BASE = replace(MERBENCH, dim=768, depth=12, heads=12, mlp=3072)  # config.json of MCG-NJU/videomae-base
 SMALL = {"img": 64, "dim": 64, "depth": 2, "heads": 4, "mlp": 256}
 PIL_NAMES = {2: "bilinear", 3: "bicubic"}
 SEGMENTS, STEPS = "8 segments of 2 frames (maeV_399_UTT)", "equal steps from the first frame (MERBench)"
@@ -223,7 +224,8 @@ class VideoMaeMerbench(_VideoMae):
 
         full = VideoMAEConfig(**found).to_dict()  # with the library's defaults for what the file leaves out
         norm = None if full["use_mean_pooling"] else "norm"
-        sizes = replace(MERBENCH, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
+        paper = self.paper
+        sizes = replace(paper, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
         steps = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
         crop, short = processor.get("crop_size", sizes.img), processor.get("size", sizes.img)
         crop = crop.get("height") if isinstance(crop, dict) else crop
@@ -231,9 +233,9 @@ class VideoMaeMerbench(_VideoMae):
         if {crop, short} != {sizes.img} or not all(processor.get(step, True) for step in steps):
             message = f"{self.weights.source}/preprocessor_config.json asks for other steps than {self.name} has."
             raise ModelError(message, f"It resizes to {sizes.img} px, crops, rescales and normalises, as published.")
-        if self.profile == "paper" and replace(sizes, norm=MERBENCH.norm) != MERBENCH:
-            got = f"{sizes.depth} layers of width {sizes.dim} at {sizes.img} px"
-            message = f"{self.name} has 24 layers of width 1024 at 224 px, {self.weights.source} has {got}."
+        if self.profile == "paper" and replace(sizes, norm=paper.norm) != paper:
+            want, got = (f"{each.depth} layers of width {each.dim} at {each.img} px" for each in (paper, sizes))
+            message = f"{self.name} has {want}, {self.weights.source} has {got}."
             raise ModelError(message, "Is it another model?")
         return sizes
 
@@ -263,3 +265,12 @@ class VideoMaeMerbench(_VideoMae):
     def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
         tokens = self.tokens(tensors, batch)
         return tokens.view(len(batch), self.config.grid[0], -1, self.dim).mean(2)  # (B, tubelets, D)
+
+
+class VideoMaeBase(VideoMaeMerbench):
+    """`videomae-base-UTT`: MERBench's recipe with the small model."""
+
+    name = "videomae-base-UTT"
+    names: ClassVar[Mapping[str, str]] = {"utt": "videomae-base-UTT", "frame": "videomae-base-FRA"}
+    paper = BASE
+    source = Source("VideoMAE base as published, for MERBench's recipe", hub="MCG-NJU/videomae-base")

@@ -27,15 +27,27 @@ def resize_square(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[n
     return np.array(_resize(Image.fromarray(rgb), size, size, resample))
 
 
-def resize_crop(rgb: NDArray[np.uint8], size: int, resample: str) -> NDArray[np.uint8]:
-    """Resize the short side to `size`, the long one to `int(size * long / short)`, and cut the centre square out."""
+def resize_crop(
+    rgb: NDArray[np.uint8], size: int, resample: str, crop: int | None = None, rounds: bool = False
+) -> NDArray[np.uint8]:
+    """Resize the short side to `size`, the long one to `int(size * long / short)`, and cut the centre square out.
+
+    Args:
+        rgb: (H, W, 3).
+        size: The short side.
+        resample: `bilinear` or `bicubic`.
+        crop: Side of the square; `size` by default.
+        rounds: Whether half a pixel of margin is rounded to even, as torchvision does; transformers cuts it off.
+    """
     height, width = rgb.shape[:2]
     short, long = min(height, width), max(height, width)
     other = int(size * long / short)
     new_width, new_height = (size, other) if width <= height else (other, size)
     resized = np.asarray(_resize(Image.fromarray(rgb), new_width, new_height, resample))
-    top, left = (new_height - size) // 2, (new_width - size) // 2
-    return resized[top : top + size, left : left + size]
+    side = crop or size
+    margins = ((new_height - side) / 2, (new_width - side) / 2)
+    top, left = (round(each) if rounds else int(each) for each in margins)
+    return resized[top : top + side, left : left + side]
 
 
 def _resize(image: Image.Image, width: int, height: int, resample: str) -> Image.Image:

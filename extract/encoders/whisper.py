@@ -1,0 +1,117 @@
+"""Whisper: MERBench's state of the decoder, and the encoder's frames.
+
+Recipe `merbench`: the log-mel spectrum of the first 30 s (padded with zeros, the rest is dropped), two start tokens,
+the decoder's last hidden state (2, D). Recipe `modern`: the encoder's last hidden state over all windows of 30 s,
+without the frames of the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emo.extract.encoders.base import ClipInputs, Prepared, check_audio
+from emo.extract.encoders.pretrained import Pretrained
+from emo.extract.encoders.waves import RATE
+from emo.featstore.errors import ModelError
+
+WINDOW = 480_000  # samples: 30 s
+HOP = 320  # samples between frames of the encoder
+SHORTEST = 400
+MEL = {"sampling_rate": RATE, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
+
+
+class Whisper(Pretrained):
+    """A Whisper model of the catalog."""
+
+    family = "whisper"
+    modality = "audio"
+    needs = "audio"
+    budget: ClassVar[Mapping[str, float]] = {"cpu": 2, "cuda": 32}  # windows of 30 s
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "merbench": {"side": "decoder", "tokens": 2, "suffixes": {"utt": "UTT", "tokens": "FRA"}},
+        "modern": {"side": "encoder", "tokens": 0, "suffixes": {"utt": "UTT", "frame": "FRA"}},
+    }
+    small: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "whisper": {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "vocab_size": 60,
+            "pad_token_id": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 4,
+            "decoder_start_token_id": 50,
+            "max_target_positions": 8,
+        }
+    }
+    ignore = ((r"proj_out\..*", "the matrix that makes words"),)
+    side: str = "encoder"
+    tokens: int = 0  # start tokens that the decoder reads
+
+    @property
+    def dim(self) -> int:
+        return self.full.d_model
+
+    def configure(self, config: Any) -> dict[str, Any]:
+        from transformers import WhisperFeatureExtractor
+
+        sizes = super().configure(config)
+        stated = (self.weights.config("preprocessor_config.json") or {}) if self.weights is not None else {}
+        bins = self.full.num_mel_bins
+        found = {"feature_size": bins, **MEL} | {k: stated[k] for k in ("feature_size", *MEL) if k in stated}
+        if found != {"feature_size": bins, **MEL}:
+            message = f"{self.weights.source}/preprocessor_config.json is not Whisper's: {found}."
+            raise ModelError(message, f"It has {bins} bins, hops of 160 samples and windows of 30 s, as published.")
+        self._mel = WhisperFeatureExtractor(feature_size=bins, **MEL)
+        return sizes
+
+    def rows(self, level: str) -> int | None:
+        return self.tokens or None
+
+    def recipe(self, level: str) -> dict[str, Any]:
+        takes = "the first 30 s" if self.side == "decoder" else "all windows of 30 s, frames of the padding left out"
+        pool = "mean over rows" if level == "utt" else None
+        mine = {"side": self.side, "tokens": self.tokens, "takes": takes, "pool": pool, "mel": MEL}
+        return {**super().recipe(level), **mine}
+
+    def prepare(self, inputs: ClipInputs) -> Prepared:
+        audio = check_audio(inputs.audio, SHORTEST, self.name).astype(np.float32)
+        parts = [audio[:WINDOW]] if self.side == "decoder" else np.split(audio, range(WINDOW, len(audio), WINDOW))
+        mels = [self._mel(part, sampling_rate=RATE, return_tensors="np").input_features[0] for part in parts]
+        payload = torch.from_numpy(np.stack(mels))  # (n, bins, 3000)
+        # how many samples there were, behind the windows: what is not the model's input travels with it
+        count = torch.full((len(mels), payload.shape[1], 1), float(len(audio)), dtype=payload.dtype)
+        hop = HOP / RATE if self.side == "encoder" else None
+        return Prepared(torch.cat([payload, count], 2), float(len(mels)), inputs.audio_t0_s, hop)
+
+    def collate(self, batch: Sequence[Prepared]) -> list[Tensor]:
+        """Log-mel windows (sum of n, bins, 3000)."""
+        return [self.join([item.payload[:, :, :-1] for item in batch])]
+
+    def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> list[Tensor]:
+        with self.computing() as model:
+            rows = self.states(model, tensors[0]).float()  # (sum of n, T, D)
+        parts = rows.split([len(item.payload) for item in batch])
+        if self.side == "decoder":
+            return [part[0] for part in parts]
+        return [part.flatten(0, 1)[: self.frames(item)] for part, item in zip(parts, batch, strict=True)]
+
+    def frames(self, item: Prepared) -> int:
+        """Frames of a clip that are sound and not padding."""
+        return -(-int(item.payload[0, 0, -1]) // HOP)
+
+    def states(self, model: nn.Module, mel: Tensor) -> Tensor:
+        """What the recipe takes of the model: (B, 2, D) of the decoder or (B, 1500, D) of the encoder."""
+        if self.side == "encoder":
+            return model.encoder(mel).last_hidden_state
+        start = torch.full((len(mel), self.tokens), self.full.decoder_start_token_id, device=mel.device)
+        return model(mel, decoder_input_ids=start).last_hidden_state
