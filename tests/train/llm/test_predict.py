@@ -14,13 +14,20 @@ import pytest
 
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import write_json
+from emo.featstore.storage import journal
+from emo.featstore.storage.store import Store
+from emo.featstore.workspace import load_workspace
 from emo.train.answers import Prediction, read_predictions
+from emo.train.llm import answer as answer_module
+from emo.train.llm import predict as predict_module
 from emo.train.llm.answer import TunedAnswerer, load_tuned
 from emo.train.llm.data import Example
 from emo.train.llm.predict import predict
 from emo.train.llm.question import predictions_path
 from emo.train.llm.tune import tune
+from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.metrics.labels import score
+from emo.train.predictor import open_predictor
 from emo.train.runs import Run, load_run
 
 
@@ -213,3 +220,40 @@ def test_the_answers_are_those_of_the_best_checkpoint(corpus: Make, recipe: Make
     again = predict_run(made.store, load_run(run.path), clips, "likelihood", "cpu")
     for name, row in known.items():
         assert again[name].probabilities == pytest.approx(row.probabilities, abs=1e-6)
+
+
+def test_store_recipe_and_model_are_opened_once_however_many_questions(
+    tuned: tuple[Any, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run = tuned
+    (tmp_path / "data").mkdir(exist_ok=True)
+    text = f'[store]\npath = "{made.store.path}"\n[data.mine]\nroot = "data"\nkind = "folder"\n'
+    (tmp_path / "emo.toml").write_text(text)
+    rows = [f"{clip.id},{clip.label.emotion}" for clip in made.clips if clip.label and clip.label.emotion]
+    (tmp_path / "truth.csv").write_text("name,label\n" + "\n".join(rows) + "\n")
+    count = dict.fromkeys(("store", "replays", "recipes", "models"), 0)
+
+    def counting(what: str, owner: Any, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            count[what] += when(*args)
+            return real(*args, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counting("store", Store, "open")
+    counting("replays", journal, "read", lambda *args: args[1] == 1)
+    counting("recipes", answer_module, "load_recipe")
+    counting("models", predict_module, "build")
+    predictor = open_predictor(load_workspace(tmp_path / "emo.toml"), run.name, "cpu")
+    for some in (made.clips[:2], made.clips[2:4]):
+        predictor.page(some, predictor.predict(some))
+        predictor.predict(some, "likelihood")
+        predictor.explain(some[0])
+    assert count == {"store": 1, "replays": 1, "recipes": 1, "models": 1}
+
+    count.update(dict.fromkeys(count, 0))
+    monkeypatch.chdir(tmp_path)
+    assert scored_page(ScoreArgs("truth.csv", run=run.name), lambda sentence: None).value["n"] == len(rows)
+    assert count == {"store": 1, "replays": 1, "recipes": 1, "models": 1}
