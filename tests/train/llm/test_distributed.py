@@ -77,17 +77,18 @@ def test_two_processes_learn_what_one_does(
 
 
 SHARDED = """
-from emo.train.llm import shard
+from torch.distributed.tensor import DTensor
+from emo.train.llm import setup
 
 layers = []
-real = shard.shard
+real = setup.shard
 
 def watched(model, device):
     real(model, device)
     decoder = model.llm.model
     for name, each in model.named_parameters():
         frozen_layer = ".layers." in name and ".lora_" not in name
-        assert isinstance(each, shard.DTensor) == frozen_layer, name
+        assert isinstance(each, DTensor) == frozen_layer, name
         if frozen_layer:
             assert each.to_local().numel() * 2 == each.numel(), name
             layers.append(each.numel())
@@ -100,7 +101,7 @@ def stop(progress):
     if progress.step == 3:
         raise Stop
 
-tune.shard = watched
+setup.shard = watched
 assert together(lambda rank: train("whole")) == [0, 0]
 together(lambda rank: train("handed", on_progress=stop))
 first, second = together(lambda rank: train("parts", on_progress=stop))  # only the first process reports
@@ -135,8 +136,7 @@ from torch.nn.functional import one_hot
 from emo.train.llm.emotion_llama.build import build
 from emo.train.llm.emotion_llama.model import Widths
 from emo.train.llm.emotion_llama.prompt import Prompt
-from emo.train.llm.distributed import shard
-from emo.train.llm.distributed import World
+from emo.train.llm.distributed import World, shard
 
 def job(rank):
     with World.join("cpu") as world:
@@ -145,7 +145,7 @@ def job(rank):
         shard(model, "cpu")
         if rank:  # would end its answers at once
             model.llm.lm_head.register_forward_hook(lambda *_: one_hot(torch.tensor([[end]]), ids)[0].float())
-        answers = model.generate([Prompt("train_consistent", ((1, 5, 6),))], None, (), 5)
+        answers = model.generate([Prompt("train_consistent", ((1, 5, 6),))], (), 5)
         said = world.gather([{"ids": answers[0]}])
         assert said[0] == said[1], said
         assert len(answers[0]) == 5
