@@ -47,6 +47,15 @@ PROFILE_WORDS = {
 }
 
 
+def named(name: str, specs: Iterable[EncoderSpec]) -> list[EncoderSpec]:
+    """Recipes of that name; where there is none, those that it is an alias of (only then are aliases looked up)."""
+    specs = list(specs)
+    if any(spec.name == name for spec in specs):
+        return [spec for spec in specs if spec.name == name]
+    meant = meaning(name)
+    return [spec for spec in specs if spec.name == meant]
+
+
 def describe(spec: EncoderSpec) -> str:
     """One line that tells two recipes apart: key, profile and weights."""
     return f"{spec.key} (profile {spec.profile}: {PROFILE_WORDS[spec.profile]}; weights {spec.weights[:16]})"

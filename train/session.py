@@ -13,7 +13,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import UsageError
-from emo.featstore.names import describe, meaning
+from emo.featstore.names import describe, named
 from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
@@ -98,7 +98,7 @@ def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
     chosen: dict[str, str] = {}
     open_: dict[str, list[EncoderSpec]] = {}
     for name in recipe.feature_names():
-        same = [each.spec for each in store.features() if each.spec.name == meaning(name)]
+        same = named(name, (each.spec for each in store.features()))
         usual = [spec for spec in same if spec.profile == profile]
         if len(same) > 1 and len(usual) == 1:
             chosen[name] = usual[0].key
