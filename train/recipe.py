@@ -29,6 +29,8 @@ HEADS = {
     "attention_topn": "emo.train.heads.attention_topn:AttentionTopn",
     "lf_dnn": "emo.train.heads.lf_dnn:LfDnn",
     "lmf": "emo.train.heads.lmf:Lmf",
+    "misa": "emo.train.heads.misa:Misa",
+    "mmim": "emo.train.heads.mmim:Mmim",
     "tfn": "emo.train.heads.tfn:Tfn",
     "logistic": "emo.train.heads.logistic:Logistic",
     "knn": "emo.train.heads.knn:Knn",

@@ -178,7 +178,7 @@ def test_outputs_losses_and_gradients_in_training(run: Run) -> None:
     norms = run.info["grad_norms"]
     assert set(gradients) == {key for key in norms if norms[key] is not None}
     for key, gradient in gradients.items():
-        assert gradient.norm().item() == pytest.approx(norms[key], abs=run.tolerance["grad_norms"]), key
+        assert gradient.double().norm().item() == pytest.approx(norms[key], abs=run.tolerance["grad_norms"]), key
 
 
 def official_gradients(run: Run, head: Any) -> dict[str, Tensor]:

@@ -52,6 +52,15 @@ SETTINGS: dict[str, Sequence[dict[str, Any]]] = {
         {"hidden": 4, "rank": 3, "dropout": 0.5, "weight_decay": 0.1},
         {"hidden": 6, "rank": 1, "lr": 0.01, "grad_clip": 0.01},
     ),
+    "misa": (  # with encodings that are not all zero: of equal clips, what they have in common is rounding noise
+        {"hidden": 16, "lr": 0.0003, "safe": True, "sim_weight": 0.2, "epochs": 2},
+        {"hidden": 16, "lr": 0.0001, "safe": True, "dropout": 0.5, "recon_weight": 0.2, "grad_clip": 0.01, "epochs": 2},
+    ),
+    "mmim": (
+        {"hidden": 8, "lr": 0.003, "safe": True, "alpha": 0.2},
+        {"hidden": 8, "lr": 0.001, "safe": True, "dropout": 0.5, "beta": 0.0},
+        {"hidden": 8, "lr": 0.003, "cpc_layers": 3, "safe": True},
+    ),
     "tfn": (
         {"hidden": 3, "dropout": 0.2, "lr": 0.01},
         {"hidden": 3, "dropout": 0.5, "lr": 0.001},
@@ -118,7 +127,11 @@ def test_together_is_one_by_one(name: str, standardise: bool, monkeypatch: pytes
         wanted, got = one.state(), other.state()
         assert wanted.keys() == got.keys()
         for key in wanted:
-            assert np.abs(wanted[key] - got[key]).max() < 1e-4, key
+            difference = np.abs(wanted[key] - got[key])
+            if key.endswith("self_attn.in_proj_bias"):
+                # A bias of all keys changes no attention: its gradient is rounding noise, which Adam takes for steps.
+                difference = np.delete(difference, np.s_[len(difference) // 3 : 2 * len(difference) // 3])
+            assert difference.max() < 1e-4, key
 
 
 def test_together_with_other_masks_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +199,25 @@ def test_a_head_that_diverges_takes_no_other_with_it(threads: int) -> None:
             material.train(material.heads("attention", settings), together=True)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("name", ["misa", "mmim"])
+def test_what_is_not_finite_in_the_reference_is_caught_and_safe_is_finite(name: str, together: bool) -> None:
+    """misa: a batch of one clip; mmim: an encoding of zeros. One epoch shows it, though its loss may be finite."""
+    material, found = Material(33), []
+    for safe in (False, True):
+        heads = material.heads(name, [{"hidden": 4, "safe": safe, "epochs": 1, "batch_size": 21}])
+        if name == "mmim":
+            for head in heads:
+                torch.nn.init.constant_(head.net.net.text_encoder.linear_3.bias, -1e3)
+        best, told = material.train(heads, together, keep=False)
+        found.append(best)
+        assert all(math.isfinite(epochs[-1].metric) == safe for epochs in told)
+        if not safe:
+            with pytest.raises(TrainError, match="diverged at epoch 1"):
+                material.train(heads, together)
+    assert found == [[0, 0, 0], [1, 1, 1]]
 
 
 # ---- what is drawn ---------------------------------------------------------------------------------------------------

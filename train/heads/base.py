@@ -144,6 +144,7 @@ class Head(ABC):
     Attributes:
         Recipe: Its keys; the default of `head` is the head's name.
         sequences: Whether it reads streams with several rows per clip.
+        frames_only: Whether it needs one such stream at least.
         fixed: Whether every seed ends in the same place.
         on_device: Whether it computes on a torch device.
         sample: Recipe keys with which it learns a small set in about a second; the contract test takes them.
@@ -151,6 +152,7 @@ class Head(ABC):
 
     Recipe: ClassVar[type[HeadRecipe]]
     sequences: ClassVar[bool] = False
+    frames_only: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
     on_device: ClassVar[bool] = True
     sample: ClassVar[Mapping[str, Any]] = {}
@@ -170,11 +172,16 @@ class Head(ABC):
         """Refuse streams that the head cannot read.
 
         Raises:
-            UsageError: It takes one row per clip, and a stream has several.
+            UsageError: It takes one row per clip, and a stream has several; or it needs several, and none has them.
         """
         if not cls.sequences and any(shape.sequence for shape in shapes):
             raise UsageError(
                 f"Head {cls.name()} takes one row per clip.", "Pool the sequences: {name: ..., pool: mean}."
+            )
+        if cls.frames_only and not any(shape.sequence for shape in shapes):
+            raise UsageError(
+                f"Head {cls.name()} reads frames, and all features have one row per clip.",
+                "Name frame features, such as HL-FRA: emo extract --level frame.",
             )
 
     @classmethod

@@ -21,7 +21,7 @@ from emo.featstore.sources.strict import fit_names
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise, seeded
-from emo.train.heads.objective import check_finite, head_loss, one_thread, scaling_of
+from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
 
 EVAL_ROWS = 2048
 SEARCHABLE = ("hidden", "layers", "dropout", "lr", "weight_decay", "grad_clip")
@@ -127,6 +127,10 @@ class GradientHead(Head):
             streams.append(parts[0] if offsets is None else pack_sequence(parts, enforce_sorted=False))
         return streams
 
+    def eval_rows(self) -> int:
+        """Return how many clips are answered at once."""
+        return EVAL_ROWS
+
     @one_thread()
     def fit(
         self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
@@ -160,7 +164,7 @@ class GradientHead(Head):
                     optimizer.step()
                     total += loss.detach() * len(rows)
             mean_loss = total.item() / len(order)
-            metric = measure(self.predict(data, val))
+            metric = measured(measure, self.predict(data, val))
             check_finite(epoch, mean_loss, metric)
             if better := metric > best_metric:
                 best, best_metric = epoch, metric
@@ -185,8 +189,8 @@ class GradientHead(Head):
         self.net.eval()
         logits, valence = [np.zeros((0, self.classes))], []
         with seeded(self.seed, self.device):
-            for start in range(0, len(rows), EVAL_ROWS):
-                some = rows[start : start + EVAL_ROWS]
+            for start in range(0, len(rows), self.eval_rows()):
+                some = rows[start : start + self.eval_rows()]
                 out = self.net(self.batch(data, some, torch.from_numpy(some).to(self.device)))
                 logits.append(out.logits.double().cpu().numpy())
                 if out.valence is not None:

@@ -24,6 +24,23 @@ def matrix(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 2 else weight.mT  # stacked ones are kept transposed
 
 
+def row(vector: Tensor) -> Tensor:
+    """Return a parameter of one axis so that it goes with `(B, D)`, of stacked models `(M, B, D)`."""
+    return vector if vector.dim() == 1 else vector.unsqueeze(1)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation of rows, of one model or of many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, eps=self.eps) * row(self.weight) + row(self.bias)
+
+
+def batch_mean(x: Tensor, real: Tensor) -> Tensor:
+    """Mean of rows `(..., B, D)` over the clips that count `(..., B)`: `(..., 1, D)`."""
+    return (x * real.unsqueeze(-1)).sum(dim=-2, keepdim=True) / real.sum(dim=-1)[..., None, None]
+
+
 def with_one(x: Tensor) -> Tensor:
     """Put a column of ones in front: `(..., D) -> (..., 1 + D)`."""
     return F.pad(x, (1, 0), value=1.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emo.featstore.errors import TrainError
+from emo.train.heads.base import Measure, Outputs
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def measured(measure: Measure, out: Outputs) -> float:
+    """Return how good outputs are; NaN where they are not finite, which no metric of answers shows."""
+    finite = np.isfinite(out.logits).all() and (out.valence is None or np.isfinite(out.valence).all())
+    return measure(out) if finite else math.nan
 
 
 def check_finite(epoch: int, loss: float, metric: float) -> None:

@@ -24,7 +24,7 @@ from torch.optim.adam import adam
 
 from emo.train.heads.base import Epoch, Fold, Outputs, Targets
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise
-from emo.train.heads.objective import check_finite, head_loss, one_thread, scaling_of
+from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
 
 ARRAYS = 4  # weights, gradients and Adam's two moments
 CPU_BYTES = 64 * 2**20  # of these arrays in one stack, about what a cache holds
@@ -204,7 +204,7 @@ class Stack:
         best, alive, gone = np.full(count, -math.inf), np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
 
         def judge(epoch: int, losses: np.ndarray, outs: list[Outputs]) -> Iterator[Event]:
-            metrics = np.array([fold.measure(out) for fold, out in zip(self.folds, outs, strict=True)])
+            metrics = np.array([measured(fold.measure, out) for fold, out in zip(self.folds, outs, strict=True)])
             alive[:] &= np.isfinite(losses) & np.isfinite(metrics)
             better = alive & (metrics > best)
             best[better] = metrics[better]

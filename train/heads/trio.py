@@ -28,6 +28,8 @@ ROLE_OF = {"audio": "audio", "text": "text", "face": "video", "frame": "video", 
 # Where a modality is absent MERBench gives another one twice: A,V,V; A,T,T; T,T,V; one alone three times.
 INSTEAD = {"audio": ("text", "video"), "text": ("video", "audio"), "video": ("text", "audio")}
 
+FRAME_ROWS = 256  # clips answered at once, where each has frames
+
 Roles = tuple[tuple[int, ...], ...]  # numbers of the streams that are audio, text and video
 
 
@@ -115,6 +117,9 @@ class TrioHead(GradientHead):
         frames = any(shape.sequence for shape in shapes)
         dims = [sum(shapes[i].dim for i in each) for each in of]
         return Trio(self.network(dims, frames, classes, valence), of, len(shapes), frames)
+
+    def eval_rows(self) -> int:
+        return FRAME_ROWS if hasattr(self.net, "lengths") else super().eval_rows()
 
     def least_frames(self) -> int:
         """Return how many frames an input must have."""
