@@ -221,7 +221,7 @@ def doctor(json: Json = False) -> None:
 def extract(
     dataset: Annotated[str | None, typer.Option(help="A [data.NAME] table of emo.toml.")] = None,
     split: Annotated[str | None, typer.Option(help="Only clips of this split.")] = None,
-    encoders: Annotated[str | None, typer.Option(help="Features, separated by commas.")] = None,
+    encoders: Annotated[str | None, typer.Option(help="Features, or @sets of them, separated by commas.")] = None,
     level: Annotated[str | None, typer.Option(help="utt, frame or tokens. Default: the encoder's own.")] = None,
     profile: Annotated[str | None, typer.Option(help="paper or tiny (random: true sizes, for timing).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0,cuda:1.")] = None,

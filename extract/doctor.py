@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
@@ -184,7 +185,8 @@ def _memory(workspace: Workspace | None) -> Iterator[Finding]:
     if workspace is None or workspace.extract.profile != "paper":
         yield Finding("memory", "ok", what)
         return
-    made = {name: encoder for name in workspace.extract.encoders if (encoder := _made(workspace, name)) is not None}
+    names = catalog().spread(workspace.extract.encoders)
+    made = {name: encoder for name in names if (encoder := _made(workspace, name)) is not None}
     counted = [name for name, encoder in made.items() if encoder.learned]
     need = sum(made[name].parameters() for name in counted) * 4
     what += f"; the weights of {', '.join(counted) or 'no known encoder'} take {gb(need)} in float32"
@@ -293,7 +295,7 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
             continue  # said under data
     need = clips * clip_bytes(workspace)
     what = f"{gb(free)} free at {folder}; {clips:,} clips x {clip_bytes(workspace):,} bytes take {gb(need)}"
-    unknown = [name for name in workspace.extract.encoders if _record_bytes(workspace, name) is None]
+    unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
     if unknown:
         what += f", not counting {', '.join(unknown)}"
     if need > free:
@@ -307,7 +309,7 @@ def clip_bytes(workspace: Workspace) -> int:
 
     For the published four: 3 x 1024 x 4 + 1025 x 1408 x 2 = 2,898,688. The tiny profile takes less.
     """
-    return sum(_record_bytes(workspace, name) or 0 for name in workspace.extract.encoders)
+    return sum(_record_bytes(workspace, name) or 0 for name in catalog().spread(workspace.extract.encoders))
 
 
 def _record_bytes(workspace: Workspace, name: str) -> int | None:

@@ -6,13 +6,14 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media.reading import FRAMES, Reading
@@ -44,7 +45,7 @@ class ExtractArgs:
     Attributes:
         dataset: Name of a `[data.NAME]` table; may be `None` where there is just one.
         split: Only clips of this split.
-        encoders: Names or aliases.
+        encoders: Names or aliases; `@name` is a set of the catalog.
         level: `utt`, `frame` or `tokens`; encoders without that level are refused. Default: each encoder's first.
         profile: `paper`, `tiny` or `random`.
         device: `auto`, `cpu`, `cuda`, or several such as `cuda:0,cuda:1`.
@@ -213,6 +214,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         WeightsMissing: Configured weights are not there.
         StoreError: The store cannot be opened.
     """
+    args = replace(args, encoders=catalog().spread(args.encoders or workspace.extract.encoders))
     name, clips, openface = _clips(workspace, args)
     frame = _frame_choice(workspace.extract.frame)
     faces = None if openface is not None else _face_config(workspace, args)
@@ -228,7 +230,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     devices = _devices(args.device or workspace.extract.device)
     dtypes = [args.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
     per_device = [_encoders(workspace, args, *each, recipes) for each in zip(devices, dtypes, strict=True)]
-    levels = _levels(per_device[0], args, workspace)
+    levels = _levels(per_device[0], args)
     needs_detector = faces is not None and any(encoder.needs == "faces" for encoder in per_device[0])
     workers = args.workers or _cores()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
@@ -325,7 +327,7 @@ def _encoders(
     profile = args.profile or workspace.extract.profile
     made: list[Encoder] = []
     missing: list[WeightsMissing] = []
-    for name in args.encoders or workspace.extract.encoders:
+    for name in args.encoders or ():
         kind = find_encoder(name)
         weights = workspace.weights_at(kind.name) if profile in _profiles_of_weights(workspace) else None
         try:
@@ -362,12 +364,12 @@ def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:
     return ("paper", "tiny") if workspace.extract.profile == "tiny" else ("paper",)
 
 
-def _levels(encoders: Sequence[Encoder], args: ExtractArgs, workspace: Workspace) -> dict[str, str]:
+def _levels(encoders: Sequence[Encoder], args: ExtractArgs) -> dict[str, str]:
     """Level of each encoder: the one asked for, else the one that its name implies (`HL-FRA`), else its first."""
     if args.level is not None and args.level not in LEVELS:
         raise UsageError(f"There is no level {args.level!r}.", f"Levels: {', '.join(LEVELS)}.")
     levels = {}
-    for name, encoder in zip(args.encoders or workspace.extract.encoders, encoders, strict=True):
+    for name, encoder in zip(args.encoders or (), encoders, strict=True):
         levels[encoder.name] = args.level or encoder.level_of(name)
         encoder.spec(levels[encoder.name])  # refuses a level that it does not have
     return levels

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.catalog import SET, catalog
 from emo.extract.encoders.registry import encoder_names, find_encoder
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
@@ -77,12 +78,63 @@ def check_weights(workspace: Workspace, others: Others = NO_OTHERS) -> list[tupl
     return checks
 
 
-def weights_page(workspace: Workspace, others: Others = NO_OTHERS) -> Page:
+def weights_page(
+    workspace: Workspace,
+    others: Others = NO_OTHERS,
+    field: Annotated[bool, Flag("The models of the field instead: licence, width, on disk.", "--catalog")] = False,
+) -> Page:
     """List the weights that are known or configured, and how to get them."""
+    if field:
+        return catalog_page(workspace)
     rows = list_weights(workspace, others)
     cells = [[each.name, each.status, size_text(each.size_bytes), each.value, each.how or each.about] for each in rows]
     columns = ("name", "status", "size", "configured", "what it is, or how to get it")
     return Page(rows, [Table("Weights", columns, cells, ("size",))])
+
+
+def catalog_page(workspace: Workspace) -> Page:
+    """List the models of the catalog, what of them is on disk, its sets, and what is not here, with the reason."""
+    found = catalog()
+    rows = []
+    for entry in found.entries.values():
+        path = next((path for name in entry.names if (path := local_path(workspace, name))), None)
+        rows.append(
+            {
+                "name": entry.stem,
+                "features": entry.names,
+                "status": "present" if path else "absent",
+                "path": None if path is None else str(path),
+                "size_bytes": _size(path),
+                "width": entry.width,
+                "licence": entry.licence,
+                "languages": [each for each in entry.languages if each != "text"],
+                "gflop": entry.gflop,
+                "unit": entry.unit,
+                "from": entry.hub or f"by hand {entry.ask}",
+            }
+        )
+    cells = [
+        [
+            row["name"],
+            row["status"],
+            size_text(row["size_bytes"]),
+            row["width"],
+            row["licence"],
+            row["gflop"],
+            row["unit"],
+        ]
+        for row in rows
+    ]
+    columns = ("name", "on disk", "size", "width", "licence", "GFLOP", "per")
+    value = {"models": rows, "sets": found.sets, "absent": found.absent}
+    sets = [[SET + name, ", ".join(names)] for name, names in found.sets.items()]
+    parts = [
+        Table("Catalog", columns, cells, ("size", "width", "GFLOP")),
+        "A model gives NAME-UTT by MERBench's recipe, NAME-modern-UTT by a plain one, and images NAME-frame-UTT.",
+        Table("Sets", ("name", "features"), sets),
+        Table("Not here", ("name", "why"), [list(each) for each in found.absent.items()]),
+    ]
+    return Page(value, parts)
 
 
 def weights_check_page(workspace: Workspace, others: Others = NO_OTHERS) -> Page:
@@ -161,7 +213,7 @@ def pull(
 
 def wanted(workspace: Workspace) -> list[str]:
     """Keys under `[weights]` of the encoders that `[extract]` names, which may be aliases."""
-    names = workspace.extract.encoders
+    names = catalog().spread(workspace.extract.encoders)
     return list(dict.fromkeys(encoder.name if (encoder := _encoder(name)) else name for name in names))
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
-from emo.extract.encoders.base import Encoder
+from emo.extract.encoders.pretrained import HEADS
 from emo.extract.encoders.text import Text
-from emo.extract.weights import LoadReport, State, rename
+from emo.extract.weights import LoadReport, State, fit, rename
 from emo.featstore.errors import ModelError
 
 FUSED = "self_attn.W_pack.weight"
@@ -52,11 +53,15 @@ class Causal(Text):
     def kind_and_width(self) -> tuple[str, int]:
         return ("llama" if self.entry.type == "baichuan" else self.entry.type), self.entry.width
 
-    def load(self) -> LoadReport:
-        if self.weights is None or not getattr(self.full, "fused", False) or self._model is not None:
-            return super().load()
-        with torch.random.fork_rng(devices=[]):
-            return Encoder.load(self)
+    def read(self) -> tuple[nn.Module, LoadReport]:
+        if not getattr(self.full, "fused", False):
+            return super().read()
+        model = self.build()
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        found, _, _ = self.adapt(self.weights.tensors(), expected)
+        state, report = fit(expected, found, (*self.ignore, HEADS), self.weights.source)
+        model.load_state_dict(state, strict=True, assign=True)
+        return model, report
 
     def adapt(self, state: State, expected: Mapping[str, torch.Size]) -> tuple[State, dict[str, str], list[str]]:
         state = rename(state, [(r"^model\.", "")], self.weights.source)

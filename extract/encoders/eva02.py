@@ -118,7 +118,8 @@ class Eva02(Image):
     rounds: bool = True  # half a pixel of margin to even
 
     def configure(self, config: Any) -> dict[str, Any]:
-        sizes = dict(config or (TINY if self.profile == "tiny" else BASE))
+        published = BASE | self.entry.sizes
+        sizes = dict(config or (TINY if self.profile == "tiny" else published))
         if self.weights is not None and config is None:
             stated = self.weights.config()
             if stated is None or "eva02" not in str(stated.get("architecture")):
@@ -126,8 +127,8 @@ class Eva02(Image):
                 raise ModelError(message, f"{self.name} needs the whole folder of {self.source.where}.")
             sizes = BASE | {key: value for key, value in (stated.get("model_args") or {}).items() if key in BASE}
             hidden = self.weights.tensors().get("blocks.0.mlp.fc2.weight")
-            sizes["mlp_hidden"] = BASE["mlp_hidden"] if hidden is None else hidden.shape[1]
-            if self.profile == "paper" and sizes != BASE:
+            sizes["mlp_hidden"] = sizes["mlp_hidden"] if hidden is None else hidden.shape[1]
+            if self.profile == "paper" and sizes != published:
                 raise ModelError(f"{self.weights.source} is an EVA-02 of other sizes: {sizes}.", "Is it another model?")
         self.full = SimpleNamespace(
             model_type="eva02",

@@ -167,15 +167,16 @@ class Pretrained(Encoder):
         folder = self.weights.path
         self.check_tensors()
         try:
-            model, info = self.network().from_pretrained(
-                folder,
-                config=self.full,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are in the report, with the rest
-                local_files_only=True,
-                **self.options,
-            )
+            with _quiet():  # what its report says is said below, as a sentence
+                model, info = self.network().from_pretrained(
+                    folder,
+                    config=self.full,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # they are in the report, with the rest
+                    local_files_only=True,
+                    **self.options,
+                )
         except Exception as error:  # files may be damaged in many ways, and the library says each in its own
             message = f"{folder} cannot be loaded: {type(error).__name__}: {error}."
             raise ModelError(message, "Fetch the model folder again.") from error
@@ -237,6 +238,21 @@ class Pretrained(Encoder):
 
 def _reason(name: str, reasons: Iterable[tuple[str, str]]) -> str:
     return next((why for pattern, why in reasons if re.fullmatch(pattern, name)), "")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 _members: dict[tuple[type[Pretrained], str, str], type[Pretrained]] = {}
