@@ -272,6 +272,25 @@ def test_another_store_or_code_version_is_refused(
     train(made, None, tmp_path / "run", resume=True, force=["version"])
 
 
+def test_every_feature_is_in_the_identity(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    made = corpus(n=8)
+    stopped(made, recipe(*QUIET, "checkpoint.every_steps=1"), tmp_path / "run")
+    then = checkpoints(tmp_path / "run")[-1].state["identity"]
+    assert then["feature"] == {each.spec.name: each.spec.fingerprint for each in made.store.features()}
+    now = {**then, "feature": then["feature"] | {"HL-UTT": "0" * 32}}
+    with pytest.raises(TrainError, match=r"feature.HL-UTT"):
+        check_drift(then, now, [], "Run x")
+
+
+def test_every_batch_of_every_step_has_a_dropout_of_its_own(
+    corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", drawn.append)
+    train(corpus(n=8), recipe(*QUIET, "steps_per_epoch=3", "accumulate=2"), tmp_path / "run")
+    assert len(set(drawn[-6:])) == 6  # three steps of two batches
+
+
 def test_differences_name_nested_keys_and_what_is_absent() -> None:
     found = differences({"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 1}, "d": "x"})
     assert [(each.name, each.then, each.now) for each in found] == [("a.c", "2", "(absent)"), ("d", "null", '"x"')]

@@ -111,8 +111,9 @@ def test_wrong_prompts_are_refused() -> None:
         build_prompt("official", "Which?", BYTES)
     with pytest.raises(UsageError, match="only one of"):
         build_prompt("train_consistent", "<video><VideoHere></video> Which?", BYTES)
-    with pytest.raises(UsageError, match=r"the place \{\} once"):
-        build_prompt("train_consistent", "Which?", BYTES, template="[INST]")
+    for template in ("[INST]", "{} {}"):
+        with pytest.raises(UsageError, match=r"the place \{\} once"):
+            build_prompt("train_consistent", "Which?", BYTES, template=template)
 
 
 @pytest.mark.parametrize(
