@@ -320,7 +320,7 @@ def _watch(session: Any) -> Any:
 
 @command(app, example="emo train --head attention --cached")
 def train(
-    head: Annotated[str | None, typer.Option(help="attention, attention-mer2023, logistic or knn.")] = None,
+    head: Annotated[str | None, typer.Option(help="MERBench's (attention, lf_dnn, misa ...), logistic or knn.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a YAML file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A [data.NAME] table of emo.toml.")] = None,
     cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,

@@ -85,12 +85,17 @@ def expect_refusal(error: type[EmoError], says: str, ask: Callable[[], object]) 
     assert says in message, f"the message {message!r} lacks {says!r}"
 
 
+def streams_for(head: str | type[Head], dims: Sequence[int] = (6, 5)) -> tuple[list[Stream], Targets]:
+    """Make sample streams that a head takes: frames where it reads nothing else."""
+    return sample_streams(dims, sequence=_class(head).frames_only)
+
+
 # ---- heads ----------------------------------------------------------------------------------------------------------
 
 
 def learns_what_can_be_learned(name: str | type[Head]) -> None:
     """It tells the classes of clips that it has not seen, and its best epoch is the one that it keeps."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     head = build_head(name, streams)
     epochs = train_head(head, streams, targets)
     out = head.predict(head.prepare(streams, "cpu"), np.arange(60))
@@ -105,7 +110,7 @@ def learns_what_can_be_learned(name: str | type[Head]) -> None:
 def takes_any_number_of_streams(name: str | type[Head]) -> None:
     """One stream, two or four."""
     for dims in ((4,), (4, 3), (2, 3, 4, 5)):
-        streams, targets = sample_streams(dims)
+        streams, targets = streams_for(name, dims)
         head = build_head(name, streams)
         train_head(head, streams, targets)
         assert head.predict(head.prepare(streams, "cpu"), np.arange(3)).logits.shape == (3, CLASSES)
@@ -115,7 +120,7 @@ def answers_alike_alone_and_in_a_batch(name: str | type[Head]) -> None:
     """An answer does not depend on the other clips that are asked about; no clip is an answer too."""
     for sequence in (False, True):
         streams, targets = sample_streams(sequence=sequence)
-        if sequence and not _class(name).sequences:
+        if not (_class(name).sequences if sequence else not _class(name).frames_only):
             continue
         head = build_head(name, streams)
         train_head(head, streams, targets)
@@ -127,7 +132,7 @@ def answers_alike_alone_and_in_a_batch(name: str | type[Head]) -> None:
 
 def is_a_function_of_its_seed(name: str | type[Head]) -> None:
     """The same seed gives the same bits, and another seed does not, unless the head says that it is fixed."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     heads = [build_head(name, streams, seed) for seed in (1, 1, 2)]
     for head in heads:
         train_head(head, streams, targets)
@@ -138,7 +143,7 @@ def is_a_function_of_its_seed(name: str | type[Head]) -> None:
 
 def leaves_the_callers_random_state_alone(name: str | type[Head]) -> None:
     """Neither training nor answering draws from torch's or numpy's own generators."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     torch.manual_seed(5)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     head = build_head(name, streams)
@@ -150,7 +155,7 @@ def leaves_the_callers_random_state_alone(name: str | type[Head]) -> None:
 
 def answers_finitely_without_a_class(name: str | type[Head]) -> None:
     """A fold without one class, or with a single one, still gives finite logits."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     for seen in ({0, 1}, {2}):
         rows = np.array([i for i in TRAIN if targets.emotion[i] in seen])
         head = build_head(name, streams)
@@ -163,7 +168,7 @@ def answers_finitely_without_a_class(name: str | type[Head]) -> None:
 
 def saves_and_loads_strictly(name: str | type[Head]) -> None:
     """`load` takes what `state` gives, bit by bit, and refuses anything that lacks a tensor or has one more."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     head, fresh = build_head(name, streams), build_head(name, streams, seed=9)
     train_head(head, streams, targets)
     fresh.load(head.state())
@@ -182,11 +187,14 @@ def says_whether_it_takes_sequences(name: str | type[Head]) -> None:
         train_head(build_head(name, streams), streams, targets)
     else:
         expect_refusal(UsageError, "one row per clip", lambda: build_head(name, streams))
+    if _class(name).frames_only:
+        rows, _ = sample_streams()
+        expect_refusal(UsageError, "reads frames", lambda: build_head(name, rows))
 
 
 def searches_what_it_declares(name: str | type[Head]) -> None:
     """`searchable` names keys of its recipe, and a search can train it; or it says why there is none."""
-    streams, targets = sample_streams()
+    streams, targets = streams_for(name)
     kind = _class(name)
     strange = [key for key in getattr(kind.Recipe(), "search", {}) if key not in kind.Recipe.searchable]
     assert not strange, f"search names {strange}, which searchable does not"

@@ -30,9 +30,8 @@ RENAMED = {"hidden_dim": "hidden", "grad_clip": "grad_clip"}
 
 def cases(config: pytest.Config) -> Iterator[tuple[Path, str]]:
     for file in sorted(config.getoption("--goldens").glob("case8_*/case.json")):
-        for run, how in json.loads(file.read_text())["runs"].items():
-            if how["head"] in HEADS:
-                yield file.parent, run
+        for run in json.loads(file.read_text())["runs"]:
+            yield file.parent, run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -130,6 +129,8 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     aliases |= {f"decoder{i}.attention.": f"attn{i}." for i in (1, 2)}
     found: dict[str, Tensor] = {}
     for key, tensor in weights.items():
+        if key.endswith(".version"):
+            continue  # mult's encoders: a constant
         name = key.replace("UNREGISTERED.", "nodes.")
         for old, new in aliases.items():
             name = new + name.removeprefix(old) if name.startswith(old) else name
@@ -232,10 +233,13 @@ def test_where_dropout_acts(run: Run) -> None:
     for name, module in head.net.train().named_modules():
         if isinstance(module, nn.Dropout) and not name.endswith("attention_drop"):
             module.register_forward_hook(lambda m, given, out: calls.append((given[0].numel(), m.p)))
-    run.forward(head, "train")
+    out = run.forward(head, "train")
+    if out.inner is not None:
+        out.inner.terms(run.real)
     said = run.info["dropout_calls"]
     if isinstance(said, dict):
-        assert len(calls) == said["number_of_calls"]
+        idle = [key for key in run.info["parameters_without_gradient"] if key.endswith("out_fc1.weight")]
+        assert len(calls) == said["number_of_calls"] - len(idle)  # mfm: layers whose outputs it throws away
         assert set(calls) == {(int(np.prod(shape)), p) for shape, p in said["distinct"]}
     else:
         assert sorted(calls) == sorted((int(np.prod(shape)), p) for shape, p, times in said for _ in range(times))
@@ -291,8 +295,7 @@ def test_alignment_of_frames(golden: Any) -> None:
 def test_the_search_is_the_references_grid(golden: Any) -> None:
     """Keys with one value are the default instead; one that has no effect in the reference is left out."""
     for head, grid in golden.info["hyper_parameter_grid"].items():
-        if head not in HEADS:
-            continue
+        assert head in HEADS
         recipe = head_class(head).Recipe()
         wanted = {RENAMED.get(key, key): [None if v == -1 else v for v in values] for key, values in grid.items()}
         single = {key: values[0] for key, values in wanted.items() if len(values) == 1 and hasattr(recipe, key)}

@@ -33,6 +33,9 @@ def _choice(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+FeatureChoices = tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...]
+
+
 class HeadRecipe(Recipe):
     """Keys that every head has; the commented files in `recipes/` say what each means.
 
@@ -43,7 +46,7 @@ class HeadRecipe(Recipe):
     makes: ClassVar[str] = "head"
     searchable: ClassVar[tuple[str, ...]] = ()
     head: str
-    features: tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...] = Field(
+    features: FeatureChoices = Field(
         default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True
     )
     missing: Missing = "error"

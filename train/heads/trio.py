@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from emo.featstore.errors import UsageError
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.align import SCALES, Align, Frames, pad_front
-from emo.train.heads.base import HeadRecipe, Measure, OnEpoch, Targets
+from emo.train.heads.base import FeatureChoices, HeadRecipe, Measure, OnEpoch, Targets
 from emo.train.heads.gradient import GradientHead, GradientRecipe
 from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
 from emo.train.heads.objective import Fused, Inner
@@ -28,6 +28,7 @@ ROLE_OF = {"audio": "audio", "text": "text", "face": "video", "frame": "video", 
 # Where a modality is absent MERBench gives another one twice: A,V,V; A,T,T; T,T,V; one alone three times.
 INSTEAD = {"audio": ("text", "video"), "text": ("video", "audio"), "video": ("text", "audio")}
 
+FRAME_FEATURES: Any = Field(default=("HL-FRA", "mae_340_FRA"), min_length=1, validate_default=True)
 FRAME_ROWS = 256  # clips answered at once, where each has frames
 
 Roles = tuple[tuple[int, ...], ...]  # numbers of the streams that are audio, text and video
@@ -44,6 +45,7 @@ class TrioRecipe(GradientRecipe):
 class AlignedRecipe(TrioRecipe):
     """Keys of the heads that step through frames of all inputs at once."""
 
+    features: FeatureChoices = FRAME_FEATURES
     align: Literal["frm_align"] = "frm_align"
 
 
