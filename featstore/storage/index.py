@@ -236,7 +236,8 @@ class Index:
             block[name] = columns[name]
         hop = columns["hop"]
         block["hop"] = np.array(hop, "f8")  # None becomes NaN
-        block["start"] = columns["start"] if "start" in columns else np.cumsum(block["rows"]) - block["rows"]
+        ends = np.cumsum(block["rows"])
+        block["start"] = columns["start"] if "start" in columns else ends - block["rows"]
         segment = Segment(*(line[each] for each in ("segment", "feature", "dtype", "dim", "rows", "size")))
         _of_type((segment.rows, segment.size_bytes), int)
         if not SEGMENT_NAME.fullmatch(segment.name):
@@ -244,8 +245,11 @@ class Index:
         kinds = DTYPES[2:] if table.spec.level == RECORD_LEVEL else DTYPES[:2]
         if segment.dtype not in kinds or segment.dim != table.spec.dim:
             raise ValueError(f"segment {segment.name} of {table.spec.key} holds {segment.dtype} ({segment.dim})")
-        start, rows = block["start"], block["rows"]
-        if rows.min() < 1 or start.min() < 0 or (start > segment.rows - rows).any():
+        if "start" in columns:
+            inside = block["start"].min() >= 0 and (block["start"] <= segment.rows - block["rows"]).all()
+        else:
+            inside = ends[-1] <= segment.rows
+        if not inside or block["rows"].min() < 1:
             raise ValueError(f"records of segment {segment.name} lie beyond its ends")
         self.segments.append(segment)
         table.add(block)
