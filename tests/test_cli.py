@@ -94,6 +94,7 @@ def test_extracting_again_does_nothing_and_is_quick(emo: Emo, demo: Demo) -> Non
         "seconds": 0,
         "interrupted": False,
         "failures": [],
+        "notes": {},
     }
 
 
@@ -190,7 +191,7 @@ def test_predict_says_what_is_wrong_with_what_it_is_given(emo: Emo, demo: Demo, 
     result = emo("predict", str(tmp_path / "text.mp4"), "demo_0000", "--run", "head", cwd=folder)
     assert result.returncode == 3
     assert "no answer about text@" in result.stdout
-    assert "is no audio or video file" in result.stdout
+    assert "is in no audio or video format" in result.stdout
     assert "demo_0000" in result.stdout  # the other clip keeps its answer
     result = emo("predict", "demo_9999", cwd=folder)
     assert (result.returncode, result.stdout) == (2, "")
@@ -318,7 +319,12 @@ def test_the_same_seed_gives_the_same_run(emo: Emo, demo: Demo) -> None:
     for run in ("one", "two"):
         words = ("train", "--head", "attention", "--cached", "--set", "epochs=3", "--run", run)
         assert emo(*words, cwd=folder).returncode == 0
-    files = sorted(path.name for path in (folder / "runs/one").iterdir() if path.name != "run.json")
+    digests = [json.loads((folder / "runs" / run / "digests.json").read_text()) for run in ("one", "two")]
+    for each in digests:
+        each.pop("run.json")  # name and time of the run
+    assert digests[0] == digests[1]
+    named = {"run.json", "digests.json"}
+    files = sorted(path.name for path in (folder / "runs/one").iterdir() if path.name not in named)
     assert any(name.endswith(".safetensors") for name in files)
     for name in files:
         assert (folder / "runs/one" / name).read_bytes() == (folder / "runs/two" / name).read_bytes(), name
