@@ -191,7 +191,7 @@ def test_predict_says_what_is_wrong_with_what_it_is_given(emo: Emo, demo: Demo, 
     result = emo("predict", str(tmp_path / "text.mp4"), "demo_0000", "--run", "head", cwd=folder)
     assert result.returncode == 3
     assert "no answer about text@" in result.stdout
-    assert "is in no audio or video format" in result.stdout
+    assert "is a text, not a clip" in result.stdout
     assert "demo_0000" in result.stdout  # the other clip keeps its answer
     result = emo("predict", "demo_9999", cwd=folder)
     assert (result.returncode, result.stdout) == (2, "")
