@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test hard lint clean
+.PHONY: install demo test hard mutants lint clean
 .PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import
 
 install: $(STAMP)
@@ -29,6 +29,11 @@ test: install lint
 # The tests under tests/hard in their long form; `make test` runs the short one.
 hard: install
 	EMO_HARD=1 $(BIN)/python -m pytest tests/hard
+
+# A sample of small changes to the code, which the tests should notice.
+mutants: install
+	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(BIN)/python tests/hard/mutants.py
 
 lint: install
 	$(BIN)/ruff check .

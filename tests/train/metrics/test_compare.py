@@ -61,9 +61,10 @@ def test_the_bootstrap_draws_both_from_the_same_clips() -> None:
     triples = np.array([[index[word] for word in each] for each in zip(words, a, b, strict=True)])
     _, first, count = np.unique(triples, axis=0, return_index=True, return_counts=True)  # kinds of clips
     times = np.random.default_rng(9).multinomial(40, count / 40, size=300)
-    drawn = []
+    drawn, right = [], []
     for row in times:
         pick = np.repeat(first, row)
+        right.append(np.mean([(b[i] == words[i]) - (a[i] == words[i]) for i in pick]))
         f1 = [
             f1_score(
                 [words[i] for i in pick], [each[i] for i in pick], labels=LABELS, average="weighted", zero_division=0
@@ -73,6 +74,8 @@ def test_the_bootstrap_draws_both_from_the_same_clips() -> None:
         drawn.append(f1[1] - f1[0])
     low, high = np.percentile(drawn, [2.5, 97.5])
     assert found.f1_difference.low == pytest.approx(low, abs=1e-12)
+    ends = (found.accuracy_difference.low, found.accuracy_difference.high)
+    assert ends == pytest.approx(np.percentile(right, [2.5, 97.5]), abs=1e-12)
     assert found.f1_difference.high == pytest.approx(high, abs=1e-12)
     assert found.f1_difference.low < found.f1_difference.value < found.f1_difference.high
 
