@@ -69,9 +69,7 @@ def sample(name: str, group: Group, count: int, folder: Path) -> None:
     with sqlite3.connect(database) as table:
         order = "module_path, start_pos_row, start_pos_col, operator_name, occurrence"
         found = table.execute(f"select job_id, operator_name from mutation_specs order by {order}").fetchall()
-        jobs = [
-            job for job, operator in found if "BitOr" not in operator
-        ]  # `|` is of annotations
+        jobs = [job for job, operator in found if "BitOr" not in operator]  # `|` is of annotations
         kept = set(random.Random(name).sample(jobs, min(count, len(jobs))))
         for job in {job for job, _ in found} - kept:
             table.execute("delete from mutation_specs where job_id = ?", (job,))
