@@ -6,19 +6,22 @@ from emo.train.testing import HEAD_CHECKS
 @pytest.mark.parametrize("check", HEAD_CHECKS, ids=lambda check: check.__name__)
 def test_my_head(check):
     check("my-head")  # its name in the entry-point group `emo.heads`, or its class
+
+`check_metric` and `check_family` do the same for a metric and for a family of language models.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from emo.featstore.errors import EmoError, ModelError, UsageError
+from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
 from emo.train.features import Stream
@@ -26,6 +29,13 @@ from emo.train.heads.base import Epoch, Fold, Head, Outputs, Targets
 from emo.train.metrics.base import Metric
 from emo.train.metrics.registry import make_metric, metric_class
 from emo.train.recipe import head_class
+
+if TYPE_CHECKING:
+    from emo.featstore.spec import EncoderSpec
+    from emo.train.llm.family import Family
+    from emo.train.llm.features import Features
+    from emo.train.llm.model import TunedModel
+    from emo.train.llm.tokenizer import Tokenizer
 
 CLASSES = 3
 TRAIN, VAL = np.arange(40), np.arange(40, 60)
@@ -312,3 +322,185 @@ def _refuses(call: Callable[[], object], otherwise: str) -> None:
     except UsageError:
         return
     raise AssertionError(otherwise)
+
+
+# ---- families of language models ------------------------------------------------------------------------------------
+
+WORDS, SAID, ANSWER = "Which emotion is this?", "I am fine.", "He smiles, and he is happy"
+TURNS = "{% for turn in messages %}<s>{{ turn.content }}{% endfor %}"  # a chat template, for layouts that ask for one
+
+
+def check_family(family: str | Family, folder: Path, rows: int = 9) -> None:
+    """Check that a family of language models keeps its contract, on a tiny language model and a small store.
+
+    Args:
+        family: Its name in the registry or of its entry point, or the family.
+        folder: An empty folder for the store and checkpoints.
+        rows: Rows of the sample features of several rows; a number that the family can take.
+
+    Raises:
+        AssertionError: It does not.
+    """
+    from emo.train.recipe import family_named
+
+    chosen = family_named(family) if isinstance(family, str) else family
+    asked = {"prompts": {"emotion": [WORDS]}, "data": {"emotion": ["clips"]}}
+    recipe = chosen.Recipe.model_validate({"family": chosen.name, **asked})
+    features = _family_features(chosen, recipe, folder, rows)
+    model = _family_model(chosen, features.specs)
+    tensors = tuple(torch.from_numpy(np.asarray(each)) for each in features.batch(features.names))
+    _check_trainable(chosen, features.specs, tensors, model)
+    for layout in chosen.layouts:
+        _check_prompts(chosen, recipe, layout, model)
+        _check_answers(chosen, recipe, layout, model, tensors)
+    expect_refusal(UsageError, "no-layout", lambda: chosen.prompt(recipe, WORDS, model.tokenizer, "no-layout"))
+    _check_official(chosen, recipe, features.specs, folder)
+
+
+def _family_features(family: Family, recipe: Any, folder: Path, rows: int) -> Features:
+    """Check what the family declares, and return what it wants, from a store of two clips."""
+    from emo.featstore.sources.hub import Source
+    from emo.featstore.spec import EncoderSpec
+    from emo.featstore.storage.store import open_store
+    from emo.train.llm.features import Features
+
+    assert recipe.layout in family.layouts, f"the usual layout {recipe.layout} is not among the layouts"
+    assert family.official_layout in family.layouts, f"the official layout {family.official_layout} is unknown"
+    assert all(isinstance(each, Source) and (each.where or each.ask) for each in family.weights.values()), (
+        "weights are no Sources that say where they are"
+    )
+    strange = sorted(set(family.settings.values()) - set(family.Recipe.model_fields))
+    assert not strange, f"settings name {strange}, which are no keys of the recipe"
+    wanted = family.wanted(recipe)
+    assert wanted == family.wanted(recipe), "wanted() names other features when asked again"
+    assert all(each.role and each.name for each in wanted), "a wanted feature has no role or name"
+    assert all(each.level in ("utt", "frame", "tokens") for each in wanted), "a wanted feature has no level"
+    rng = np.random.default_rng(0)
+    with open_store(folder / "features.emo", create=True).writer() as writer:
+        clips = {"a": "0" * 32, "b": "1" * 32}
+        for clip, media in clips.items():
+            writer.clip(clip, media)
+        for i, each in enumerate(wanted):
+            high = 1 if each.level == "utt" else rows
+            spec = EncoderSpec(each.name, "any", "face", each.level, 6 + i, high, "tiny", "seed:0")
+            for media in clips.values():
+                writer.add(spec, media, rng.normal(size=(high, spec.dim)).astype(np.float32))
+    return Features(open_store(folder / "features.emo"), wanted, list(clips), "error")
+
+
+def _family_model(family: Family, specs: Sequence[EncoderSpec], seed: int = 0) -> TunedModel:
+    """Make the family's model on a tiny language model, and check that all of the latter is frozen."""
+    from emo.train.llm.build import build
+    from emo.train.llm.model import LoraArgs
+
+    given: list[torch.nn.Parameter] = []
+
+    def make(llm: Any, tokenizer: Tokenizer, source: str) -> TunedModel:
+        given.extend(llm.parameters())
+        tokenizer.chat_template = TURNS
+        return family.assemble(llm, tokenizer, specs, LoraArgs(r=4, alpha=8, dropout=0.0), source, seed)
+
+    model = build(make, None, profile="tiny", seed=seed)
+    assert not any(each.requires_grad for each in given), "the language model is not frozen"
+    return model
+
+
+def _check_trainable(
+    family: Family, specs: Sequence[EncoderSpec], tensors: tuple[torch.Tensor, ...], model: TunedModel
+) -> None:
+    """Adapters and projections learn, from every feature, as the seed says; sizes that cannot be are refused."""
+    learned = dict(model.named_parameters())
+    learned = {name: each for name, each in learned.items() if each.requires_grad}
+    strange = [name for name in learned if name.startswith("llama_model.") and "lora_" not in name]
+    assert not strange, f"{strange} of the language model are no adapters and trainable"
+    assert any("lora_" in name for name in learned), "no adapter is trainable"
+    assert all(each.dtype == torch.float32 for each in learned.values()), "something trainable is not float32"
+    json.dumps(model.build(), allow_nan=False)
+    again, other = (dict(_family_model(family, specs, seed).named_parameters()) for seed in (0, 1))
+    assert all(torch.equal(each, again[name]) for name, each in learned.items()), "one seed gives two models"
+    assert not all(torch.equal(each, other[name]) for name, each in learned.items()), "the seed draws nothing"
+    if not specs:
+        return
+    with torch.no_grad():
+        before = model.condition(tensors)
+        assert before.shape[:2] == (2, model.rows), "the conditioning has not the rows that the model says"
+        for i, spec in enumerate(specs):
+            moved = (*tensors[:i], tensors[i] + 1, *tensors[i + 1 :])
+            assert not torch.equal(before, model.condition(moved)), f"{spec.name} is wanted and not read"
+            varying = [*specs[:i], replace(spec, level="frame", rows=None), *specs[i + 1 :]]
+            expect_refusal(ModelError, "", lambda varying=varying: _family_model(family, varying))
+            wide = (*tensors[:i], torch.cat([tensors[i]] * 2, -1), *tensors[i + 1 :])
+            expect_refusal(ModelError, "", lambda wide=wide: model.check(2, wide))
+
+
+def _check_prompts(family: Family, recipe: Any, layout: str, model: TunedModel) -> None:
+    """A prompt has the words, and every row of the conditioning once and in order."""
+    from emo.train.llm.recipe import TASKS
+
+    for task in TASKS:
+        words = family.instruction(recipe, task, WORDS, SAID)
+        prompt = family.prompt(recipe, words, model.tokenizer, layout)
+        where = f"layout {layout}, task {task}"
+        assert prompt == family.prompt(recipe, words, model.tokenizer, layout), f"{where}: two prompts of one text"
+        assert prompt.layout == layout, f"{where}: the prompt says {prompt.layout}"
+        ids = [each for part in prompt.segments if not isinstance(part, str) for each in part]
+        assert all(0 <= each < model.tokenizer.vocab_size for each in ids), f"{where}: ids that the tokenizer has not"
+        text = model.tokenizer.decode(ids)
+        assert WORDS in text, f"{where}: the prompt drops the instruction"
+        assert SAID in text, f"{where}: the prompt drops what is said"
+        rows = [row for slot in prompt.slots for row in model.slot(slot)]
+        expected = list(range(model.rows)) if family.wanted(recipe) else []
+        assert rows == expected, f"{where}: the slots {prompt.slots} do not take every feature once and in order"
+
+
+def _check_answers(
+    family: Family, recipe: Any, layout: str, model: TunedModel, tensors: tuple[torch.Tensor, ...]
+) -> None:
+    """An answer ends, alone is learned, comes back as the text that it was, and reaches all that is trainable."""
+    from emo.train.llm.recipe import TASKS
+
+    prompt = family.prompt(recipe, family.instruction(recipe, TASKS[0], WORDS, SAID), model.tokenizer, layout)
+    state = torch.get_rng_state()
+    answer = family.clean_answer(ANSWER)
+    ids = family.answer_ids(recipe, answer, model.tokenizer)
+    kept = list(ids)
+    text = family.answer_text(ids, model.tokenizer)
+    assert answer == family.clean_answer(ANSWER), "clean_answer gives two answers for one"
+    assert ids == kept, "answer_text changes the ids that it is given"
+    assert text == family.answer_text(ids, model.tokenizer), "answer_text gives two texts for one answer"
+    assert torch.equal(state, torch.get_rng_state()), "an answer draws random numbers"
+    assert text == answer, f"the answer {answer!r} comes back as {text!r}"
+    assert any(tuple(ids[-len(stop) :]) == stop for stop in model.stops), "answer_ids has no end of the answer"
+    batch = model.collate([prompt] * 2, [ids] * 2, tensors)
+    for labels in batch.labels:
+        where = torch.nonzero(labels != -100).flatten()
+        assert labels[where].tolist() == ids, f"layout {layout}: something else than the answer is supervised"
+        assert where[-1] - where[0] + 1 == len(ids), f"layout {layout}: what is supervised is not in one piece"
+    model.zero_grad()
+    loss, supervised = model.loss(batch)
+    assert supervised == 2 * len(ids), "the loss is not over the answers"
+    loss.backward()
+    dead = [name for name, each in model.trainable() if each.grad is None]
+    assert not dead, f"layout {layout}: the loss does not reach {dead}"
+
+
+def _check_official(family: Family, recipe: Any, specs: Sequence[EncoderSpec], folder: Path) -> None:
+    """An official checkpoint gives equal tensors back; one that is damaged, foreign or absent changes nothing."""
+    model, fresh = _family_model(family, specs), _family_model(family, specs, seed=9)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, each in model.trainable():
+            each.copy_(torch.randn(each.shape, generator=generator))
+    whole, cut, foreign = (folder / f"{name}.pth" for name in ("whole", "cut", "foreign"))
+    family.export_official(model, recipe, whole)
+    cut.write_bytes(whole.read_bytes()[:-200])
+    torch.save({"model": {"stranger": torch.zeros(2)}}, foreign)
+    before = {name: each.detach().clone() for name, each in fresh.trainable()}
+    for error, path in ((ModelError, cut), (ModelError, foreign), (WeightsMissing, folder / "absent.pth")):
+        expect_refusal(error, path.name, lambda path=path: family.import_official(path, fresh))
+    assert all(torch.equal(before[name], each) for name, each in fresh.trainable()), "a refused file is loaded in part"
+    report = family.import_official(whole, fresh)
+    assert not report.missing, f"its own export lacks {report.missing}"
+    there = dict(model.trainable())
+    lost = [name for name, each in fresh.trainable() if not torch.equal(each, there[name])]
+    assert not lost, f"official checkpoints lose {lost}"
