@@ -10,8 +10,8 @@ import pytest
 
 from emo.extract.demo import EMOTIONS, generate_clip, generate_dataset
 from emo.extract.media.container import open_media
-from emo.extract.media.reading import Reading
 from emo.extract.media.detect import CenterFace
+from emo.extract.media.reading import Reading
 from emo.featstore.errors import UsageError
 
 
