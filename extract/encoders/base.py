@@ -217,8 +217,6 @@ class Encoder(ABC):
         elif profile == "paper" and (weights := weights or self.installed()) is None:
             named = f"[weights] in emo.toml ({self.source.where})"
             hint = f'Add "{self.name}" = "..." under {named}, or use --profile tiny.'
-                f'Add "{self.name}" = "..." under [weights] in emo.toml ({self.source.where}), or use --profile tiny.'
-            )
             hint = f"Install them: {install_command(self.extra)}. Or: {hint}" if self.extra else hint
             raise WeightsMissing(f"{self.name} has no weights.", hint)
         if profile == "random" and weights is not None:
