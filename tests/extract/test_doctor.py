@@ -15,6 +15,7 @@ from emo.extract import doctor
 from emo.extract.doctor import Finding, clip_bytes, diagnose
 from emo.extract.encoders.minilm import MiniLM
 from emo.featstore.errors import UsageError
+from emo.featstore.storage.journal import SCHEMA
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 from emo.train.llm.emotion_llama.sources import WEIGHTS
@@ -207,7 +208,7 @@ def test_a_store_of_a_newer_schema_is_a_problem(tmp_path: Path) -> None:
     place = workspace(tmp_path, "")
     Store.create(place.store_path)
     meta = place.store_path / "emo.json"
-    meta.write_text(meta.read_text().replace('"schema": 1', '"schema": 99'))
+    meta.write_text(meta.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
     finding = only(diagnose(place), "store")
     assert finding.status == "problem"
     assert "99" in finding.what

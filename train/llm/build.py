@@ -18,6 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.install import install_command
+from emo.featstore.sources.hub import cached, weight_files
 from emo.featstore.workspace import HUB_ID
 from emo.train.llm.tokenizer import Tokenizer
 
@@ -102,42 +103,37 @@ def build(
 
 
 def find_llm(source: str) -> Path:
-    """Folder or .gguf file of a language model: a local path, the local Hugging Face cache, or the hub, in this order.
+    """Folder or .gguf file of a language model: a local path, the local Hugging Face cache if whole, else the hub.
 
     Raises:
         WeightsMissing: It is not there, the hub does not know it, or it is gated.
-        ModelError: The hub cannot be reached.
+        ModelError: The hub cannot be reached, or gave no whole model.
     """
     path = Path(source).expanduser()
     if path.exists():
         return path
     if path.suffix or not HUB_ID.fullmatch(source):
         raise WeightsMissing(f"There is no language model at {source}.", LOCAL)
+    if folder := cached(source):
+        return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    def fetch(local: bool, *patterns: str) -> Path:
-        return Path(snapshot_download(source, allow_patterns=list(patterns), local_files_only=local))
-
-    for local in (True, False):
-        try:
-            folder = fetch(local, *WANTED)
-            if not any(folder.glob("*.safetensors")):
-                folder = fetch(local, "*.bin")
-            if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
-                return folder
-        except GatedRepoError as error:
-            hint = f"Accept its licence at https://huggingface.co/{source}, then run: hf auth login. Or: {LOCAL}"
-            raise WeightsMissing(f"The language model {source} is gated.", hint) from error
-        except RepositoryNotFoundError as error:
-            raise WeightsMissing(f"The hub has no language model {source}, or not for you.", LOCAL) from error
-        except LocalEntryNotFoundError as error:
-            if not local:
-                raise ModelError(
-                    f"{source} is not in the local cache, and the hub cannot be reached.", LOCAL
-                ) from error
-        except (HfHubHTTPError, OSError) as error:
-            raise ModelError(f"The hub cannot be reached for {source}: {error}.", LOCAL) from error
+    try:
+        folder = Path(snapshot_download(source, allow_patterns=list(WANTED)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(source, allow_patterns=["*.bin"]))
+    except GatedRepoError as error:
+        hint = f"Accept its licence at https://huggingface.co/{source}, then run: hf auth login. Or: {LOCAL}"
+        raise WeightsMissing(f"The language model {source} is gated.", hint) from error
+    except RepositoryNotFoundError as error:
+        raise WeightsMissing(f"The hub has no language model {source}, or not for you.", LOCAL) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"{source} is not whole in the local cache, and the hub cannot be reached.", LOCAL) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"The hub cannot be reached for {source}: {error}.", LOCAL) from error
+    if weight_files(folder):  # without the hub, what is there of it comes back
+        return folder
     raise WeightsMissing(f"{source} holds no weights (*.safetensors, *.bin).", LOCAL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -508,20 +509,35 @@ def test_hub_ids_local_first_and_one_message_where_they_fail(folder: Path, monke
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     response: Any = SimpleNamespace(headers={}, request=None)
-    cached: list[bool] = []
+    asked: list[str] = []
 
     def hub(online: Exception | None) -> None:
-        def download(repo: str, allow_patterns: list[str], local_files_only: bool) -> str:
-            cached.append(local_files_only)
+        def download(repo: str, allow_patterns: list[str]) -> str:
+            asked.append(repo)
             if online is None:
                 return str(folder)
-            raise LocalEntryNotFoundError("not here") if local_files_only else online
+            raise online
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
+    repo = folder.parent / "hub/models--meta-llama--Llama-2-7b-chat-hf"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repo.parent))
+    snapshot = repo / "snapshots" / ("0" * 40)
+    shutil.copytree(folder, snapshot)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("0" * 40)
     hub(None)
-    assert find_llm("meta-llama/Llama-2-7b-chat-hf") == folder
-    assert cached == [True], "nothing is asked of the hub where the cache has it"
+    assert find_llm("meta-llama/Llama-2-7b-chat-hf") == snapshot
+    assert asked == [], "nothing is asked of the hub where the cache has it"
+    (snapshot / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / "model-1.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert find_llm("meta-llama/Llama-2-7b-chat-hf") == folder, "half of it is not there"
+    assert asked == ["meta-llama/Llama-2-7b-chat-hf"]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))  # as without a network
+    with pytest.raises(ModelError, match=r"lacks shard model-2\.safetensors"):
+        find_llm("meta-llama/Llama-2-7b-chat-hf")
     for error, kind, words in (
         (GatedRepoError("no", response=response), WeightsMissing, "is gated.*Accept its licence.*hf auth login"),
         (RepositoryNotFoundError("no", response=response), WeightsMissing, "hub has no language model"),
