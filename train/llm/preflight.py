@@ -7,6 +7,7 @@ import torch
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.text import some_of
 from emo.train.llm.predict import predict
+from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.setup import Training
 from emo.train.llm.validate import Validation
 
@@ -29,16 +30,24 @@ def check_settings(training: Training, validation: Validation, step: int) -> Non
     """
     if step >= training.steps:
         return
-    if len(validation.examples) == 1:
-        raise UsageError(
-            f"The validation has one clip, {validation.examples[0].name}, which cannot choose a checkpoint.",
-            "Hold more out (validation.holdout), name a split (validation.split), or train without: "
-            "validation.holdout=0.",
-        )
+    _check_validation(training.recipe, validation, step)
     devices = [training.device] if training.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         _try_batch(training)
         _try_answers(training, validation)
+
+
+def _check_validation(recipe: TuneRecipe, validation: Validation, step: int) -> None:
+    """Refuse one clip; and none where the recipe asks for some, unless the run has begun that way long ago."""
+    keys, count = recipe.validation, len(validation.examples)
+    asked = keys.split is not None or keys.holdout > 0
+    if count > 1 or (count == 0 and (step > 0 or not asked)):
+        return
+    what = f"one clip, {validation.examples[0].name}, which" if count else "no clip to score, and"
+    raise UsageError(
+        f"The validation has {what} cannot choose a checkpoint.",
+        "Hold more out (validation.holdout), name a split (validation.split), or train without: validation.holdout=0.",
+    )
 
 
 def _try_batch(training: Training) -> None:

@@ -55,3 +55,15 @@ def test_a_validation_of_one_clip_is_refused(corpus: Make, recipe: Make, tmp_pat
     made = corpus()
     with pytest.raises(UsageError, match="validation has one clip"):
         tune(made.store, made.clips, recipe("validation.limit=1"), tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize("keys", [(), ("validation.holdout=0.01",)])
+def test_an_empty_hold_out_is_refused_where_one_is_asked_for(
+    corpus: Make, recipe: Make, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    made = corpus(n=4)
+    with pytest.raises(UsageError, match="validation has no clip to score") as caught:
+        tune(made.store, made.clips, recipe(*keys), tmp_path / "run", "cpu")
+    assert "validation.holdout=0." in caught.value.hint
+    without = recipe("validation.holdout=0", "steps_per_epoch=1")
+    assert tune(made.store, made.clips, without, tmp_path / "other", "cpu").run.finished
