@@ -334,9 +334,17 @@ def train(
         int | None, typer.Option(min=1, help="Of a head: draw N settings, train all, run the best six times.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    help_recipe: Annotated[
+        str | None, typer.Option(help="Print this recipe with what every key means, and train nothing.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a head, or tune a language model, on cached features."""
+    if help_recipe:
+        from emo.train.recipe_text import explain
+
+        print(explain(help_recipe), end="")
+        return
     from emo.train.session import TrainArgs, features_to_extract, run_page
     from emo.train.session import train as train_it
 

@@ -10,9 +10,16 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Keys(BaseModel):
-    """A table of recipe keys that knows all of them."""
+    """A table of recipe keys that knows all of them; the docstring behind a key is its help text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def text_of(cls, key: str) -> str:
+        """Return what a key means: the docstring at it, in this class or the nearest base that has one."""
+        fields = (base.model_fields.get(key) for base in cls.__mro__ if issubclass(base, Keys))
+        text = next((field.description for field in fields if field and field.description), "")
+        return " ".join(text.split())
 
 
 class Recipe(Keys):

@@ -93,7 +93,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
         UsageError: All that is wrong with it, at once, each key with its nearest known one.
     """
     name = str(source)
-    table = _yaml(_text(name), name)
+    table = _yaml(recipe_source(name), name)
     if not isinstance(table, dict):
         raise UsageError(f"Recipe {name} is not a table of key: value.")
     for pair in overrides:
@@ -107,7 +107,7 @@ def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
     Raises:
         UsageError: All problems at once.
     """
-    recipe = _recipe_class(table, where)
+    recipe = recipe_class(table, where)
     try:
         return recipe.model_validate(table)
     except ValidationError as error:
@@ -126,7 +126,8 @@ def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
 # ---- which class a table of keys belongs to --------------------------------------------------------------------------
 
 
-def _recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
+def recipe_class(table: Mapping[str, Any], where: str) -> type[Recipe]:
+    """Return the class of the keys of a recipe: by its kind, or by its head."""
     if "kind" in table:
         if str(table["kind"]) not in KINDS:
             kind = f"{where} is of kind {table['kind']!r}."
@@ -159,7 +160,12 @@ def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
 # ---- text -> table ---------------------------------------------------------------------------------------------------
 
 
-def _text(name: str) -> str:
+def recipe_source(name: str) -> str:
+    """Return the YAML text of a shipped recipe, of a file, or of a head that has no file.
+
+    Raises:
+        UsageError: There is none of this name, or it cannot be read.
+    """
     if name.endswith((".yaml", ".yml")):
         try:
             return Path(name).read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from emo.train.features import StreamShape
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import GradientHead, GradientRecipe, load_strict
+from emo.train.heads.gradient import GradientHead, GradientRecipe, Share, load_strict
 from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
 from emo.train.heads.noise import Drop
 from emo.train.heads.objective import Fused
@@ -29,7 +29,12 @@ class AttentionRecipe(GradientRecipe):
     """MERBench `attention`."""
 
     head: Literal["attention"] = "attention"
+    dropout: Share = 0.3
+    """On the input of every encoder (after the LSTM for sequences). Type: number from 0 to 1. Default: ...
+    (MERBench).
+    """
     hidden: int = Field(default=128, ge=1)
+    """Width of every layer. Type: whole number. Default: ... (MERBench; search says what it draws from)."""
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (64, 128, 256),
         "dropout": (0.2, 0.3, 0.4, 0.5),
@@ -41,7 +46,10 @@ class AttentionMer2023Recipe(GradientRecipe):
     """MER2023 baseline `attention`."""
 
     head: Literal["attention-mer2023"] = "attention-mer2023"
+    dropout: Share = 0.3
+    """After every layer. Type: number from 0 to 1. Default: ... (always, in the reference)."""
     layers: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+    """Widths of each MLP's layers. Type: list of whole numbers. Default: ... (MER2023)."""
     search: dict[str, tuple[Any, ...]] = {"lr": (0.001, 0.0001, 0.00001)}  # noqa: RUF012
 
 

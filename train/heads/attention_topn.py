@@ -12,6 +12,7 @@ from emo.featstore.errors import UsageError
 from emo.train.features import StreamShape
 from emo.train.heads.attention import Attention, AttentionRecipe
 from emo.train.heads.base import HeadRecipe
+from emo.train.heads.gradient import Share
 
 MOST = 18  # six features of each of three modalities
 
@@ -20,6 +21,8 @@ class AttentionTopnRecipe(AttentionRecipe):
     """MERBench `attention_topn`; the features are in the order of their ranks."""
 
     head: Literal["attention_topn"] = "attention_topn"  # type: ignore[assignment]
+    dropout: Share = 0.3
+    """On the input of every encoder. Type: number from 0 to 1. Default: ... (MERBench)."""
 
 
 class AttentionTopn(Attention):

@@ -26,7 +26,9 @@ class FeatureChoice(Keys):
     """One feature of a recipe: `NAME`, or `{name: NAME, pool: mean}`."""
 
     name: str = Field(min_length=1)
+    """Name in the store. Type: text."""
     pool: Pool = "none"
+    """mean averages a clip's rows into one. Type: none | mean."""
 
 
 def _choice(value: Any) -> Any:
@@ -34,10 +36,11 @@ def _choice(value: Any) -> Any:
 
 
 FeatureChoices = tuple[Annotated[FeatureChoice, BeforeValidator(_choice)], ...]
+USUAL_FEATURES: Any = Field(default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True)
 
 
 class HeadRecipe(Recipe):
-    """Keys that every head has; the commented files in `recipes/` say what each means.
+    """Keys that every head has.
 
     Attributes:
         searchable: Keys whose values `--search` may draw; empty where a head has nothing to search.
@@ -46,16 +49,42 @@ class HeadRecipe(Recipe):
     makes: ClassVar[str] = "head"
     searchable: ClassVar[tuple[str, ...]] = ()
     head: str
-    features: FeatureChoices = Field(
-        default=("HL-UTT", "mae_340_UTT", "maeV_399_UTT"), min_length=1, validate_default=True
-    )
+    """Which head these keys are for. Type: name of a head."""
+    features: FeatureChoices = USUAL_FEATURES
+    """Feature streams, by their names in the store. Written NAME, or {name: NAME, pool: mean}, as in {name:
+    eva_g_448, pool: mean}. A feature with one row per frame is read whole by the heads that read sequences; the
+    others ask for pool: mean. Type: list.
+    """
     missing: Missing = "error"
+    """Clips that lack one of the features. error: stop and list them; skip: leave them out; zeros: put zero rows in
+    their place. skip and zeros are recorded in the run with the clips' names. Type: error | skip | zeros.
+    """
     train_splits: tuple[str, ...] | None = None
+    """Splits to train on, such as [train]. null: every labelled clip but those of splits named test, val, dev,
+    eval, held-out or the like; the run says which it took. Type: list of names, or null.
+    """
     folds: int = Field(default=5, ge=2)
+    """Parts of the cross-validation; each part is held out once. Fewer where there are fewer clips, and the run
+    says so. Type: whole number from 2. Default: ... (MERBench).
+    """
     stratify: bool = True
+    """Spread every emotion evenly over the folds. false: random folds as in MERBench, seeded all the same. Type:
+    true | false.
+    """
     fold_by: FoldBy = "speaker"
+    """speaker: clips of one speaker, dialogue or session, as far as these are known, are all in one fold, so that
+    validation says what unknown people would get. random: folds as in MERBench. Type: speaker | random.
+    """
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """The whole cross-validation is repeated once per seed, and logits are averaged over all of them. A seed fixes
+    folds, initial weights, dropout and the order of clips. Type: list of whole numbers.
+    """
     select_by: Metric = "auto"
+    """The metric of a fold's validation clips; it decides the best epoch of the heads that have epochs. combined, of
+    heads that learn valence: f1_weighted - 0.25 * valence MSE ("emoval"); auto: combined where the head learns valence
+    and the clips have one, else f1_weighted. Type: auto | combined | f1_weighted | accuracy. Default: ... (MERBench's
+    choice for MER2023).
+    """
 
     @field_validator("seeds")
     @classmethod

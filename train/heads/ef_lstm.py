@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.objective import Fused
 from emo.train.heads.trio import AlignedRecipe, TrioHead, TrioNet
@@ -25,7 +25,10 @@ class EfLstmRecipe(AlignedRecipe):
 
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, "num_layers")
     head: Literal["ef_lstm"] = "ef_lstm"
+    dropout: Share = 0.3
+    """Between layers of the LSTM, and after it. Type: number from 0 to 1. Default: ... (MERBench)."""
     num_layers: int = Field(default=2, ge=1)
+    """Layers of the LSTM. Type: whole number. Default: ... (MERBench draws from 2, 3 and 4)."""
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "dropout": (0.2, 0.3, 0.4, 0.5),
         "num_layers": (2, 3, 4),

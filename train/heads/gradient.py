@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from emo.train.heads.objective import check_finite, head_loss, measured, one_thr
 
 EVAL_ROWS = 2048
 SEARCHABLE = ("hidden", "layers", "dropout", "lr", "weight_decay", "grad_clip")
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GradientRecipe(HeadRecipe):
@@ -32,14 +33,33 @@ class GradientRecipe(HeadRecipe):
 
     searchable: ClassVar[tuple[str, ...]] = SEARCHABLE
     epochs: int = Field(default=100, ge=1)
+    """Passes over a fold's training clips; all are run and the best is kept. Type: whole number. Default: ...
+    (MERBench).
+    """
     batch_size: int = Field(default=32, ge=1)
+    """Clips per step. Type: whole number. Default: ... (MERBench)."""
     lr: float = Field(default=1e-3, gt=0)
+    """Learning rate of Adam, constant. Type: number. Default: ... (MERBench draws from 0.001 and 0.0001)."""
     weight_decay: float = Field(default=1e-5, ge=0)
+    """L2 term of Adam. Type: number. Default: ... (MERBench)."""
     grad_clip: float | None = Field(default=None, gt=0)
-    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Clip every gradient value to this size. Type: number, or null for none. Default: ... (MERBench)."""
+    dropout: Share = 0.3
+    """Share of values that training drops. Type: number from 0 to 1. Default: ... (MERBench)."""
     valence: Literal["auto", "off"] = "auto"
+    """Learn valence too, from the clips that have one; a clip without it adds nothing to that part of the loss.
+    Type: auto | off.
+    """
     standardise: bool = False
+    """Bring every column of the inputs to mean 0 and deviation 1 over a fold's training clips; helps where features
+    differ in scale. Type: true | false. Default: ... (as in the reference).
+    """
     search: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - pydantic copies it
+    """What emo train --search N draws from: values of hidden or layers, dropout, lr, weight_decay, grad_clip, and
+    of numbers that only this head has (a key that cannot be drawn is refused with the list of those that can). No
+    settings are drawn twice before all have been; the next pass takes the next seed. Type: table of key: list of
+    values. Default: the reference's (model-tune.yaml of MERBench, run_release.sh of MER2023).
+    """
 
     @property
     def predicts_valence(self) -> bool:

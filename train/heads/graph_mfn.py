@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import HeadRecipe
+from emo.train.heads.gradient import Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.mfn import MemoryNet, MemoryRecipe, States
 from emo.train.heads.trio import TrioHead
@@ -28,7 +29,12 @@ class GraphMfnRecipe(MemoryRecipe):
     """MERBench `graph_mfn`."""
 
     head: Literal["graph_mfn"] = "graph_mfn"
+    dropout: Share = 0.3
+    """In the networks of the memory. Type: number from 0 to 1. Default: ... (MERBench)."""
     safe: bool = False
+    """true: the networks that join two or three modalities are trained; in MERBench they keep their first, random
+    values. Type: true | false. Default: ... (MERBench).
+    """
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (128, 256),
         "dropout": (0.0, 0.3, 0.5, 0.7),

@@ -18,7 +18,9 @@ class KnnRecipe(HeadRecipe):
 
     head: Literal["knn"] = "knn"
     k: int = Field(default=20, ge=1)
+    """Neighbours that vote. Type: whole number."""
     temperature: float = Field(default=0.07, gt=0)
+    """A neighbour's vote weighs exp(cosine / temperature). Type: number. Default: ... (Wu et al. 2018)."""
 
 
 class Knn(Head):

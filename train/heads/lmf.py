@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import matrix, with_one
 from emo.train.heads.objective import Fused
 from emo.train.heads.trio import TrioHead, TrioNet, TrioRecipe
@@ -21,7 +21,10 @@ class LmfRecipe(TrioRecipe):
 
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, "rank")
     head: Literal["lmf"] = "lmf"
+    dropout: Share = 0.3
+    """On the input of every encoder (after the LSTM for frames). Type: number from 0 to 1. Default: ... (MERBench)."""
     rank: int = Field(default=4, ge=1)
+    """Ranks of the product. Type: whole number. Default: ... (MERBench draws from 3 to 6)."""
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (32, 64, 128, 256),
         "dropout": (0.2, 0.3, 0.4, 0.5),

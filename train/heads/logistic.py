@@ -18,7 +18,9 @@ class LogisticRecipe(HeadRecipe):
 
     head: Literal["logistic"] = "logistic"
     c: float = Field(default=1.0, gt=0)
+    """Inverse strength of the L2 penalty. Type: number. Default: ... (scikit-learn)."""
     max_iter: int = Field(default=1000, ge=1)
+    """Most steps of the solver. Type: whole number."""
 
 
 class Logistic(Head):

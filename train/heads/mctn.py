@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear, LstmEncoder
 from emo.train.heads.objective import Fused, Inner
 from emo.train.heads.trio import AlignedRecipe, TrioHead, TrioNet
@@ -26,10 +26,17 @@ class MctnRecipe(AlignedRecipe):
 
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, "loss_weight")
     head: Literal["mctn"] = "mctn"
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: Share = 0.1
     grad_clip: float | None = Field(default=0.8, gt=0)
     loss_weight: float = Field(default=0.3, ge=0)
+    """Weight of the three translation errors. Type: number. Default: ... (MERBench draws from 0.1, 0.3, 0.5, 0.8
+    and 1).
+    """
     safe: bool = False
+    """false: MERBench mixes up clips and frames, so that an answer depends on the other clips of its batch (of
+    batch_size, in the order that is asked for). true: translation runs along the frames of each clip. Type: true |
+    false. Default: ... (MERBench).
+    """
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (64, 128, 256),
         "dropout": (0.0, 0.1, 0.2, 0.3),

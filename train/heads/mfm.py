@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.mfn import MemoryRecipe, MfnNet
 from emo.train.heads.objective import Fused, Inner
@@ -25,11 +25,19 @@ class MfmRecipe(MemoryRecipe):
 
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, *WEIGHTS)
     head: Literal["mfm"] = "mfm"
+    dropout: Share = 0.3
+    """In every network but the LSTMs. Type: number from 0 to 1. Default: ... (MERBench)."""
     hidden: int = Field(default=128, ge=2, multiple_of=2)
     lda_xl: float = Field(default=0.1, ge=0)
+    """Weight of the text's reconstruction. Type: number. Default: ... (MERBench draws from 0.01, 0.1, 0.5 and 1)."""
     lda_xa: float = Field(default=0.1, ge=0)
+    """Weight of the audio's reconstruction. Type: number. Default: ... (MERBench draws from 0.01, 0.1, 0.5 and 1)."""
     lda_xv: float = Field(default=0.1, ge=0)
+    """Weight of the video's reconstruction. Type: number. Default: ... (MERBench draws from 0.01, 0.1, 0.5 and 1)."""
     lda_mmd: float = Field(default=10.0, ge=0)
+    """Weight of the four factors' distance from a normal distribution (MMD). Type: number. Default: ... (MERBench
+    draws from 10, 50 and 100).
+    """
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (128, 256),
         "dropout": (0.0, 0.3, 0.5, 0.7),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import HeadRecipe
+from emo.train.heads.gradient import Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.objective import Fused
 from emo.train.heads.trio import AlignedRecipe, TrioHead, TrioNet
@@ -21,6 +22,7 @@ class MemoryRecipe(AlignedRecipe):
     """Keys of the heads that have a memory."""
 
     mem_dim: int = Field(default=128, ge=1)
+    """Width of the memory. Type: whole number. Default: ... (MERBench)."""
     hidden: int = Field(default=128, ge=2)
 
 
@@ -28,6 +30,8 @@ class MfnRecipe(MemoryRecipe):
     """MERBench `mfn`; its window is of two frames, and no other works there."""
 
     head: Literal["mfn"] = "mfn"
+    dropout: Share = 0.3
+    """In every network between the cells and the memory. Type: number from 0 to 1. Default: ... (MERBench)."""
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (128, 256),
         "dropout": (0.0, 0.3, 0.5, 0.7),

@@ -36,9 +36,19 @@ class MisaRecipe(TrioRecipe):
     head: Literal["misa"] = "misa"
     hidden: int = Field(default=128, ge=2, multiple_of=HEADS)
     sim_weight: float = Field(default=0.1, ge=0)
+    """Weight of the difference between the shared parts' moments (CMD). Type: number. Default: ... (MERBench draws
+    from 0, 0.1 and 0.2).
+    """
     diff_weight: float = Field(default=0.1, ge=0)
+    """Weight of what shared and own parts have in common. Type: number. Default: ... (MERBench draws from 0, 0.1
+    and 0.2).
+    """
     recon_weight: float = Field(default=0.1, ge=0)
+    """Weight of the reconstruction error. Type: number. Default: ... (MERBench draws from 0, 0.1 and 0.2)."""
     safe: bool = False
+    """true: a batch of one clip trains too; in MERBench its gradients are not a number. Type: true | false.
+    Default: ... (MERBench).
+    """
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "dropout": (0.2, 0.3, 0.4, 0.5),
         "hidden": (64, 128, 256),

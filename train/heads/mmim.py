@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear, batch_mean
 from emo.train.heads.noise import Drop
 from emo.train.heads.objective import Fused, Inner
@@ -28,12 +28,25 @@ class MmimRecipe(TrioRecipe):
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, "cpc_layers", "alpha", "beta")
     head: Literal["mmim"] = "mmim"
     hidden: int = Field(default=128, ge=4)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: Share = 0.1
     grad_clip: float | None = Field(default=0.8, gt=0)
     cpc_layers: int = Field(default=1, ge=1)
+    """Layers of the networks that predict each encoding from the fusion. Type: whole number. Default: ... (MERBench
+    draws from 1 to 4).
+    """
     alpha: float = Field(default=0.1, ge=0)
+    """Weight of the three prediction terms (InfoNCE). Type: number. Default: ... (MERBench draws from 0, 0.1 and
+    0.2).
+    """
     beta: float = Field(default=0.1, ge=0)
+    """Weight of the two likelihood terms (text to video, text to audio). Type: number. Default: ... (MERBench draws
+    from 0, 0.1 and 0.2).
+    """
     safe: bool = False
+    """true: an encoding of zeros is divided by a small number instead of by 0, and the spread of the likelihood
+    terms stays bounded; MERBench does neither, and its training may diverge. Type: true | false. Default: ...
+    (MERBench).
+    """
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "hidden": (64, 128, 256),
         "dropout": (0.0, 0.1, 0.2, 0.3),

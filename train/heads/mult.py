@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.train.heads.base import FeatureChoices, HeadRecipe
-from emo.train.heads.gradient import SEARCHABLE
+from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.objective import Fused
 from emo.train.heads.trio import FRAME_FEATURES, TrioHead, TrioNet, TrioRecipe
@@ -30,11 +30,17 @@ class MultRecipe(TrioRecipe):
     head: Literal["mult"] = "mult"
     hidden: int = Field(default=64, ge=2)
     features: FeatureChoices = FRAME_FEATURES
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: Share = 0.1
+    """Everywhere in the transformers. Type: number from 0 to 1. Default: ... (MERBench)."""
     grad_clip: float | None = Field(default=0.8, gt=0)
     layers: int = Field(default=4, ge=1)
+    """Layers of each crossmodal encoder; those over two of them have 3 at least. Type: whole number. Default: ...
+    (MERBench draws from 2, 4 and 6).
+    """
     num_heads: int = Field(default=8, ge=1)
+    """Attention heads; hidden is a multiple of it. Type: whole number. Default: ... (MERBench)."""
     conv1d_kernel_size: int = Field(default=1, ge=1)
+    """Frames that the convolution in front sees. Type: whole number. Default: ... (MERBench draws from 1 and 3)."""
     search: dict[str, tuple[Any, ...]] = {  # noqa: RUF012
         "layers": (2, 4, 6),
         "dropout": (0.0, 0.1, 0.2, 0.3),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from emo.featstore.errors import UsageError
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.align import SCALES, Align, Frames, pad_front
-from emo.train.heads.base import FeatureChoices, HeadRecipe, Measure, OnEpoch, Targets
-from emo.train.heads.gradient import GradientHead, GradientRecipe
+from emo.train.heads.base import USUAL_FEATURES, FeatureChoices, HeadRecipe, Measure, OnEpoch, Targets
+from emo.train.heads.gradient import GradientHead, GradientRecipe, Share
 from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
 from emo.train.heads.objective import Fused, Inner
 
@@ -37,9 +37,28 @@ Roles = tuple[tuple[int, ...], ...]  # numbers of the streams that are audio, te
 class TrioRecipe(GradientRecipe):
     """Keys of all heads with three inputs."""
 
+    dropout: Share = 0.3
+    """On the input of every encoder (after the LSTM for frames), and after fusion. Type: number from 0 to 1.
+    Default: ... (MERBench).
+    """
+    features: FeatureChoices = USUAL_FEATURES
+    """Feature streams, by their names in the store. Written NAME, or {name: NAME, pool: mean}. Audio, text and
+    video are told by what a feature is made from (where that is unknown, by this order); several of one kind are
+    put side by side, and an absent kind gets another one twice, as in MERBench. Features with one row per frame are
+    aligned and read as sequences; in the heads that need frames, a feature with one row per clip counts as one.
+    Type: list.
+    """
     hidden: int = Field(default=128, ge=1)
+    """Width of every layer. Type: whole number. Default: ... (MERBench; search says what it draws from)."""
     align: Align = "frm_unalign"
+    """Of features with one row per frame: every clip is compressed by feat_scale; frm_align brings its features to
+    the length of its text; then zero frames are put in front until a clip is as long as the longest one of the
+    training clips. Type: frm_unalign | frm_align. Default: ... (MERBench).
+    """
     feat_scale: int | None = Field(default=None, ge=1)
+    """Frames of which one is made, as their mean. Type: whole number, or null for 12, and 6 with frm_align.
+    Default: ... (MERBench).
+    """
 
 
 class AlignedRecipe(TrioRecipe):
@@ -47,6 +66,10 @@ class AlignedRecipe(TrioRecipe):
 
     features: FeatureChoices = FRAME_FEATURES
     align: Literal["frm_align"] = "frm_align"
+    """Frames are compressed by feat_scale, brought to the length of the clip's text, and zero frames are put in
+    front until a clip is as long as the longest one of the training clips. Type: frm_align. Default: ...
+    (MERBench).
+    """
 
 
 def roles_of(shapes: Sequence[StreamShape]) -> Roles:

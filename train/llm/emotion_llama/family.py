@@ -39,6 +39,7 @@ class EmotionLlamaFeatures(FeatureKeys):
 
     tokens: str | None = "eva_g_448"
     streams: tuple[str, ...] = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
+    """Utterance vectors, in the official order face, video, audio. Type: list of names."""
 
 
 class EmotionLlamaRecipe(TuneRecipe):
@@ -47,6 +48,10 @@ class EmotionLlamaRecipe(TuneRecipe):
     family: Literal["emotion-llama"] = "emotion-llama"
     features: EmotionLlamaFeatures = EmotionLlamaFeatures()
     layout: Literal["train_consistent", "official_eval", "chat"] = "train_consistent"
+    """Where embeddings go in the prompt of training and of this run's own answers. official_eval is the layout of
+    the official evaluation script, which differs from that of its training; chat is the chat template of the
+    language model, for other models than LLaMA-2. Type: train_consistent | official_eval | chat.
+    """
     template: str = TEMPLATE
     end_sym: str = END
 
