@@ -21,7 +21,8 @@ Emo = Callable[..., subprocess.CompletedProcess[str]]
 
 TRAIN = ("train", "--cached", "--recipe", "tiny")
 # Two passes over the data, with dropout where it can be equal. One thread: sums are then made in one order.
-SHORT = ("epochs=2", "steps_per_epoch=4", "validation.holdout=0", "log_every=1")
+# Under seed 0 one hidden unit is all but silent on the drawn clips: Adam makes steps of the rounding of its gradient.
+SHORT = ("seed=1", "epochs=2", "steps_per_epoch=4", "validation.holdout=0", "log_every=1")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # torchrun would take our --run for an abbreviation of its --run-path, but for the two dashes.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
