@@ -38,10 +38,10 @@ from record import PAGE, alternate, ratios, record, typed
 from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.base import ClipInputs, Encoder
 from emo.extract.encoders.registry import load_encoder
-from emo.extract.media import container as media
 from emo.extract.media.container import open_media
 from emo.extract.media.faces import FaceConfig
 from emo.extract.media.follow import FaceTracker
+from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.session import ExtractArgs, open_session
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace
@@ -75,7 +75,7 @@ class Peers:
 
     def wav(self, path: Path) -> None:
         with open_media(path) as clip, wave.open(str(self.work / "wav" / f"{path.stem}.wav"), "wb") as file:
-            file.setparams((1, 2, media.AUDIO_RATE, 0, "NONE", ""))
+            file.setparams((1, 2, AUDIO_RATE, 0, "NONE", ""))
             file.writeframes((clip.audio() * 32768).astype("<i2").tobytes())
 
     def faces(self, path: Path) -> None:
