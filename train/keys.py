@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -22,7 +23,7 @@ class Keys(BaseModel):
         return " ".join(text.split())
 
 
-class Recipe(Keys):
+class Recipe(Keys, ABC):
     """Settings of one training, as a session sees them.
 
     Attributes:
@@ -32,21 +33,21 @@ class Recipe(Keys):
     makes: ClassVar[str]
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """First part of a run's name where the user gives none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def feature_names(self) -> tuple[str, ...]:
         """Return the names of the features that are read, in the order of the recipe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def with_features(self, names: Mapping[str, str]) -> Self:
         """Return the recipe with features renamed: old name -> new name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features_flag(self, names: Sequence[str]) -> str:
         """Return the `--set` flags that choose these features, for a message."""
-        raise NotImplementedError
 
     def to_yaml(self) -> str:
         """Return the recipe with every default resolved."""

@@ -102,6 +102,15 @@ class Table:
         hit = self._latest[media] == records
         self._latest[media[hit]] = -1
 
+    @property
+    def of_media(self) -> Array:
+        """Record number of every media number that a record ever had, -1 where it was forgotten or never there."""
+        return self._latest
+
+    def restore(self, records: Array, of_media: Array) -> None:
+        """Take over the records and `of_media` of another table of the same feature."""
+        self._records, self._latest, self.count = records, of_media, len(records)
+
     def latest(self, media: Array) -> Array:
         """Record number of each media number, -1 where there is none."""
         found = np.full(len(media), -1, "i8")
@@ -126,13 +135,14 @@ class Index:
         self.clips: dict[str, int] = {}
         self.clip_names: list[str] = []
         self.clip_media = np.empty(0, "i8")
-        self._media_clip = np.empty(0, "i8")  # media -> the first of the clips that ever named it, NONE: no clip
+        self.media_clip = np.empty(0, "i8")  # media -> the first of the clips that ever named it, NONE: no clip
         self.sizes = np.empty(0, "i8")  # bytes, -1: no file
         self.mtimes_ns = np.empty(0, "i8")
         self.paths: list[str | None] = []
         self.tables: dict[str, Table] = {}  # by fingerprint
         self.segments: list[Segment] = []
         self.environments: list[dict[str, Any]] = []
+        self.replayed = 0  # rows of clips and records read from the journal, and not from a snapshot
         self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
 
     def apply(self, commit: Commit) -> None:
@@ -176,7 +186,7 @@ class Index:
     def clip_of(self, media: str) -> str | None:
         """The first clip id that names the media."""
         number = self.media.get(media, -1)
-        row = self._media_clip[number] if 0 <= number < len(self._media_clip) else NONE
+        row = self.media_clip[number] if 0 <= number < len(self.media_clip) else NONE
         if row != NONE and self.clip_media[row] != number:  # that clip means other content now
             rows = np.flatnonzero(self.clip_media[: len(self.clips)] == number)
             row = rows[0] if len(rows) else NONE
@@ -212,12 +222,13 @@ class Index:
     def _apply_clips(self, columns: Line) -> None:
         rows = _numbered(columns["clip"], self.clips, self.clip_names)
         n, known = len(rows), len(self.clips)
+        self.replayed += n
         self.clip_media = _grown(self.clip_media, known, -1)
         self.sizes = _grown(self.sizes, known, -1)
         self.mtimes_ns = _grown(self.mtimes_ns, known, -1)
         media = self.clip_media[rows] = self._intern(_column(columns["media"], n))
-        self._media_clip = _grown(self._media_clip, len(self.media), NONE)
-        np.minimum.at(self._media_clip, media, rows)
+        self.media_clip = _grown(self.media_clip, len(self.media), NONE)
+        np.minimum.at(self.media_clip, media, rows)
         self.sizes[rows] = columns["size"]
         self.mtimes_ns[rows] = columns["mtime_ns"]
         self.paths.extend([None] * (known - len(self.paths)))
@@ -252,6 +263,7 @@ class Index:
         if not inside or block["rows"].min() < 1:
             raise ValueError(f"records of segment {segment.name} lie beyond its ends")
         self.segments.append(segment)
+        self.replayed += n
         table.add(block)
 
     def _apply_failed(self, columns: Line) -> None:

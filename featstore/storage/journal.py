@@ -117,6 +117,16 @@ def read(medium: Medium, number: int, store: str) -> Commit:
     return Commit(header, lines)
 
 
+def trailer(medium: Medium, number: int) -> str:
+    """Return the length and the checksum of a commit as its file states them, without reading the rest.
+
+    Raises:
+        FileNotFoundError: It is not there (any more).
+    """
+    data = medium.map(name_of(number))
+    return f"{len(data)} {bytes(data[-_TRAILER_LENGTH:]).decode('latin-1').strip()}"
+
+
 def check_schema(path: str, schema: Any) -> None:
     """Refuse what a newer emo wrote.
 

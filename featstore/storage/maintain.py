@@ -15,7 +15,7 @@ import numpy as np
 
 from emo.featstore import names
 from emo.featstore.errors import StoreCorrupt, StoreError
-from emo.featstore.storage import durable, journal
+from emo.featstore.storage import durable, journal, snapshot
 from emo.featstore.storage.index import (
     DTYPES,
     NONSENSE,
@@ -236,12 +236,15 @@ def gc(store: Reader, force: bool = False) -> GcReport:
             if segment not in named and segment.partition("-")[0] not in swept.alive:
                 segments.append(medium.remove(name))
                 durable.reached("gc-segment-removed")
+        # A snapshot that a writer is just placing misses its file then, and is made again later.
+        halves = [name for name in medium.list(snapshot.FOLDER) if f"{snapshot.FOLDER}/{name}" != snapshot.NAME]
+        leftovers = [*swept.sizes, *(medium.remove(f"{snapshot.FOLDER}/{name}") for name in halves)]
         for number in journal.numbers(medium):
             if number < store.index.base:
                 journals.append(medium.remove(journal.name_of(number)))
                 durable.reached("gc-journal-removed")
-    size_bytes = sum(segments) + sum(journals) + sum(swept.sizes)
-    return GcReport(len(segments), len(journals), len(swept.sizes), size_bytes)
+    size_bytes = sum(segments) + sum(journals) + sum(leftovers)
+    return GcReport(len(segments), len(journals), len(leftovers), size_bytes)
 
 
 def _segments(store: Reader) -> list[str]:
@@ -335,6 +338,7 @@ def _compact(store: Reader) -> CompactReport | None:
                     return _base_lines(store.index, moved, segments)
 
                 commit.publish(store, body, base=True)
+                snapshot.keep(store.medium, store.id, store.index)
         except _OvertakenError:
             return None
         finally:

@@ -16,7 +16,7 @@ from emo.featstore import names
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import EmoError, FeatureMissing, StoreCorrupt, StoreError, UsageError
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
-from emo.featstore.storage import journal
+from emo.featstore.storage import journal, snapshot
 from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segment
 from emo.featstore.storage.medium import open_medium
 from emo.featstore.storage.records import decode
@@ -162,7 +162,7 @@ class Reader:
         """
         with self._lock:
             for attempt in range(5):
-                index = self._index or Index()
+                index = self._index or snapshot.load(self.medium, self.id)
                 try:
                     known = published == index.number + 1 and not attempt
                     for number in [index.number + 1] if known else journal.ahead(self.medium, index.number):

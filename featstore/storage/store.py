@@ -5,6 +5,7 @@
       journal/00000001.jsonl ...        the only truth: one immutable file per commit
       features.zarr/                    plain Zarr v3
         HL-UTT@9f2c1ab4/<segment>/      one array (rows, D), one writer, never edited
+      snapshot/index.bin                the replayed journal, a cache: large stores only
       writers/<uuid>/                   scratch of the writers that are running
 
 Keyed by (media content, encoder fingerprint). Several processes may read, write, compact and clean up at once.

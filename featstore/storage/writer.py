@@ -15,7 +15,7 @@ import numpy as np
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
-from emo.featstore.storage import durable, journal
+from emo.featstore.storage import durable, journal, snapshot
 from emo.featstore.storage.index import (
     NO_MEDIA,
     Array,
@@ -298,6 +298,7 @@ class Writer:
             return
         try:
             self.commit()
+            snapshot.keep(self.store.medium, self.store.id, self.store.index)
         finally:
             self.abandon()
 

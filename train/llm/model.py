@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ class Batch:
         return replace(self, **tensors, features=tuple(do(feature) for feature in self.features))
 
 
-class TunedModel(nn.Module):
+class TunedModel(nn.Module, ABC):
     """A language model with adapters (`llama_model`, a peft model), and what a family adds to turn features into rows.
 
     Only adapters and the family's own modules are trainable, all of them float32. Run it under `autocast()` where the
@@ -134,34 +135,34 @@ class TunedModel(nn.Module):
     # ---- what a family answers ---------------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def rows(self) -> int:
         """Rows C of the conditioning of a clip."""
-        raise NotImplementedError
 
     @property
     def stops(self) -> tuple[tuple[int, ...], ...]:
         """Sequences of ids that end an answer; the end id, unless a family says more."""
         return ((self.tokenizer.eos,),)
 
+    @abstractmethod
     def slot(self, name: str) -> range:
         """Return the rows of the conditioning that a prompt's slot takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def condition(self, features: Sequence[Tensor]) -> Tensor:
         """Turn features into embeddings `(B, C, H)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, clips: int, features: Sequence[Tensor]) -> None:
         """Refuse features that are not what the model was made for.
 
         Raises:
             ModelError: With both shapes.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self) -> dict[str, Any]:
         """Return what two models of the family must share for weights of one to make sense in the other; plain JSON."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------------------
 
