@@ -9,7 +9,7 @@ import io
 import json as jsonlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -20,7 +20,34 @@ import typer.main
 
 from emo import __version__
 
+TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes its page, an example, what it does
+    "score": (
+        "emo.train.metrics.choose:score_command",
+        "emo score relative_test3_NCEV.txt --predictions answers.json --answers strict",
+        "Score predictions against labels by the published definitions.",
+    )
+}
+
+
+class Top(typer.core.TyperGroup):
+    """All commands. Those of TOP are imported when one of them is asked for, not when they are listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        after = own.index("train") + 1
+        return [*own[:after], *TOP, *own[after:]]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        return typer.core.TyperCommand(name, help=TOP[name][2]) if name in TOP else super().get_command(ctx, name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in TOP:
+            return args[0], _made(args[0], *TOP[args[0]][:2]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Top,
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
@@ -367,55 +394,6 @@ def train(
     _say(f"run: {result.run.path}")
 
 
-@command(app, example="emo score relative_test3_NCEV.txt --predictions answers.json --answers strict")
-def score(
-    labels: Annotated[str, typer.Argument(help="Truth: text list, csv, or npz#split; also looked up in the dataset.")],
-    dataset: Annotated[str | None, typer.Option(help="Look for the truth in this [data.NAME] table only.")] = None,
-    run: Annotated[str | None, typer.Option(help="Run whose predictions to score. Default: the newest.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="csv, jsonl or json with predictions or answers.")] = None,
-    column: Annotated[str | None, typer.Option(help="Its column of answers, where several may be meant.")] = None,
-    answers: Annotated[str | None, typer.Option(help="official (default), strict, nearest or likelihood.")] = None,
-    require_all: Annotated[bool, typer.Option("--require-all", help="Refuse if a clip has no prediction.")] = False,
-    against: Annotated[str | None, typer.Option(help="A run or a file: is the difference more than chance?")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write numbers, page and pictures into this folder.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="By folds: dfew or iemocap.")] = None,
-    fold: Annotated[str | None, typer.Option(help="One fold of the protocol.")] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="labels, sentiment, openset, emotion-wheel, hit-rate, emer.")
-    ] = None,
-    wheels: Annotated[Path | None, typer.Option(help="Tables of the emotion wheels.")] = None,
-    synonyms: Annotated[Path | None, typer.Option(help="Groups of words, for openset.")] = None,
-    judge: Annotated[str | None, typer.Option(help="For emer: proxy, URL#MODEL, hf:MODEL, replay:FILE.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where a judge's replies are kept.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="How often a judge sees each clip.")] = None,
-    self_test: Annotated[int | None, typer.Option(min=1, help="Clips on which the judge is tried first.")] = None,
-    language: Annotated[str | None, typer.Option(help="For emer: zh or en.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of an installed metric; may be repeated.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Score predictions against labels by the published definitions."""
-    from emo.train.metrics.choose import ScoreArgs, scored_page
-
-    options = {"answers": answers, "wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache}
-    options |= {"repeats": repeats, "self_test": self_test, "language": language, **_pairs(set_ or ())}
-    given = {name: value for name, value in options.items() if value is not None}
-    args = ScoreArgs(
-        labels, dataset, run, predictions, column, require_all, against, report, metric, given, protocol, fold
-    )
-    _show(scored_page(args, _say), json)
-
-
-def _pairs(words: Sequence[str]) -> dict[str, str]:
-    from emo.featstore.errors import UsageError
-
-    pairs = [word.partition("=") for word in words]
-    if wrong := [word for word, (_, equals, _) in zip(words, pairs, strict=True) if not equals]:
-        raise UsageError(f"--set {wrong[0]} is not key=value.")
-    return {key: value for key, _, value in pairs}
-
-
 @command(app, example="emo predict clip.mp4 --task reason")
 def predict(
     clips: Annotated[list[str], typer.Argument(help="Names of clips, media files, or lists of names.")],
@@ -457,6 +435,7 @@ def demo(
     """Run the whole path on generated clips, offline, in a few minutes."""
     from emo.extract.demo import generate_workspace
     from emo.extract.session import ExtractArgs
+    from emo.train.metrics.choose import ScoreArgs, scored_page
     from emo.train.recipe import load_recipe
     from emo.train.session import train as train_it
 
@@ -468,11 +447,12 @@ def demo(
     _say("3/6  emo train --head attention --cached --set standardise=true")
     train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_say)
     _say("4/6  emo score labels.csv#test --report report")
-    score("labels.csv#test", report=Path("report"))
+    _show(scored_page(ScoreArgs("labels.csv#test", report=Path("report")), _say))
     _say("5/6  emo train --recipe tiny --cached")
     train_it(_workspace(), load_recipe("tiny"), say=_say)
     _say("6/6  emo score labels.csv#test --answers likelihood --report report-llm")
-    score("labels.csv#test", answers="likelihood", report=Path("report-llm"))
+    likely = ScoreArgs("labels.csv#test", report=Path("report-llm"), options={"answers": "likelihood"})
+    _show(scored_page(likely, _say))
     shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
     print(f"This shows that {shows}; it says nothing about accuracy on people.")
     _say(f"reports: {Path('report').resolve()}, {Path('report-llm').resolve()}")
@@ -534,10 +514,13 @@ class Pages(typer.core.TyperGroup):
     def get_command(self, ctx: Any, name: str) -> Any:
         if name not in PAGES[str(self.name)]:
             return None
-        where, example = PAGES[str(self.name)][name]
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        command(alone, name, example=example)(_drawn(where))
-        return typer.main.get_command(alone)
+        return _made(name, *PAGES[str(self.name)][name])
+
+
+def _made(name: str, where: str, example: str) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command(alone, name, example=example)(_drawn(where))
+    return typer.main.get_command(alone)
 
 
 def _drawn(where: str) -> Callable[..., None]:
@@ -573,7 +556,7 @@ def _option(annotation: Any) -> Any:
     kind, mark = get_args(annotation)
     if isinstance(mark, Arg):
         return Annotated[kind, typer.Argument(help=mark.help)]
-    return Annotated[kind, typer.Option(*([mark.name] if mark.name else []), help=mark.help)]
+    return Annotated[kind, typer.Option(*([mark.name] if mark.name else []), help=mark.help, min=mark.least)]
 
 
 for _name, _help in GROUPS.items():

@@ -56,10 +56,11 @@ class Arg:
 
 @dataclass(frozen=True)
 class Flag:
-    """Marks a parameter as a flag; `name` where it is not the parameter's own, as in `--list`."""
+    """Marks a parameter as a flag; `name` where it is not the parameter's own, as in `--list`; the least number."""
 
     help: str
     name: str = ""
+    least: int | None = None
 
 
 def throttle(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str], None]:

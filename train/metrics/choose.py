@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets import find_labels
 from emo.featstore.datasets.lookup import named_clips
 from emo.featstore.datasets.tables import read_labels
 from emo.featstore.errors import UsageError
-from emo.featstore.page import Page
+from emo.featstore.page import Arg, Flag, Page
 from emo.featstore.workspace import find_workspace, load_workspace
 from emo.train.answers import FILES, Prediction
 from emo.train.metrics.base import Metric
@@ -111,6 +111,50 @@ def scored_page(args: ScoreArgs, say: Say) -> Page:
     else:
         page = _scored(args, metric, path, say)
     return replace(page, value={**page.value, "truth": str(path)})
+
+
+def score_command(
+    say: Say,
+    labels: Annotated[str, Arg("Truth: text list, csv, or npz#split; also looked up in the dataset.")],
+    dataset: Annotated[str | None, Flag("Look for the truth in this [data.NAME] table only.")] = None,
+    run: Annotated[str | None, Flag("Run whose predictions to score. Default: the newest.")] = None,
+    predictions: Annotated[Path | None, Flag("csv, jsonl or json with predictions or answers.")] = None,
+    column: Annotated[str | None, Flag("Its column of answers, where several may be meant.")] = None,
+    answers: Annotated[str | None, Flag("official (default), strict, nearest or likelihood.")] = None,
+    require_all: Annotated[bool, Flag("Refuse if a clip has no prediction.", "--require-all")] = False,
+    against: Annotated[str | None, Flag("A run or a file: is the difference more than chance?")] = None,
+    report: Annotated[Path | None, Flag("Write numbers, page and pictures into this folder.")] = None,
+    protocol: Annotated[str | None, Flag("By folds: dfew or iemocap.")] = None,
+    fold: Annotated[str | None, Flag("One fold of the protocol.")] = None,
+    metric: Annotated[str | None, Flag("labels, sentiment, openset, emotion-wheel, hit-rate, emer.")] = None,
+    wheels: Annotated[Path | None, Flag("Tables of the emotion wheels.")] = None,
+    synonyms: Annotated[Path | None, Flag("Groups of words, for openset.")] = None,
+    judge: Annotated[str | None, Flag("For emer: proxy, URL#MODEL, hf:MODEL, replay:FILE.")] = None,
+    cache: Annotated[Path | None, Flag("Where a judge's replies are kept.")] = None,
+    repeats: Annotated[int | None, Flag("How often a judge sees each clip.", least=1)] = None,
+    self_test: Annotated[int | None, Flag("Clips on which the judge is tried first.", least=1)] = None,
+    language: Annotated[str | None, Flag("For emer: zh or en.")] = None,
+    set_: Annotated[list[str] | None, Flag("key=value of an installed metric; may be repeated.", "--set")] = None,
+) -> Page:
+    """Score predictions against labels by the published definitions.
+
+    Raises:
+        EmoError: As `scored_page`.
+    """
+    options = {"answers": answers, "wheels": wheels, "synonyms": synonyms, "judge": judge, "cache": cache}
+    options |= {"repeats": repeats, "self_test": self_test, "language": language, **_pairs(set_ or ())}
+    given = {name: value for name, value in options.items() if value is not None}
+    args = ScoreArgs(
+        labels, dataset, run, predictions, column, require_all, against, report, metric, given, protocol, fold
+    )
+    return scored_page(args, say)
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (_, equals, _) in zip(words, pairs, strict=True) if not equals]:
+        raise UsageError(f"--set {wrong[0]} is not key=value.")
+    return {key: value for key, _, value in pairs}
 
 
 def _check(args: ScoreArgs) -> None:
