@@ -128,7 +128,7 @@ class Metric(ABC):
 
     def write(self, found: Any, page: Page, folder: Path, title: str) -> None:
         """Write a report folder: the page, and pictures where there are any."""
-        from emo.train.metrics.document import write_page
+        from emo.featstore.document import write_page
 
         write_page(page, folder, title)
 

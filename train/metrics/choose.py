@@ -198,7 +198,7 @@ def _scored(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
 
 
 def _compared(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
-    from emo.train.metrics.document import write_page
+    from emo.featstore.document import write_page
 
     truth = read_labels(path)
     a = _asked(args, metric, path, list(truth), say)

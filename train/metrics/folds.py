@@ -12,11 +12,11 @@ import numpy as np
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_csv, read_labels
+from emo.featstore.document import write_page
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import intervals
-from emo.train.metrics.document import write_page
 from emo.train.metrics.labels import Score, score, shared_clips, too_few
 from emo.train.metrics.report import class_rows, remarks, score_pictures
 

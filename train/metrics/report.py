@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Label
+from emo.featstore.document import Part, Picture, cell, write_parts
 from emo.featstore.page import Page, Table
 from emo.featstore.text import whole_text
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import Intervals, intervals
-from emo.train.metrics.document import Part, Picture, cell, write_parts
 from emo.train.metrics.labels import TO_NEUTRAL, Score, label_set, parse_answers, too_few
 from emo.train.metrics.pictures import classes_png, columns_of, confusion_png, reliability_png
 

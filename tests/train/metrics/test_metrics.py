@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from emo.featstore.document import write_page
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page
 from emo.train.answers import Prediction
-from emo.train.metrics.document import write_page
 from emo.train.metrics.registry import METRICS, make_metric
 from emo.train.testing import check_metric
 
