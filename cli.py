@@ -149,7 +149,7 @@ def _say(text: str) -> None:
 
 
 def _show(page: Any, json: bool = False) -> None:
-    """What a command has to say, for a program or for a person; then its exit code."""
+    """Draw what a command has to say, for a program or for a person; then its exit code."""
     _draw(page, json)
     if page.exit_code:
         raise typer.Exit(page.exit_code)

@@ -47,7 +47,7 @@ class Finding:
 
 
 def doctor_page(findings: Sequence[Finding]) -> Page:
-    """What `emo doctor` shows; exit code 1 where something will not run."""
+    """Page of `emo doctor`; exit code 1 where something will not run."""
     rows = [[each.status, each.area, f"{each.what} {each.do}".strip()] for each in findings]
     ill = any(each.status == "problem" for each in findings)
     table = Table("emo doctor", ("", "area", "what, and what to do"), rows)

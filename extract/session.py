@@ -40,7 +40,7 @@ THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips 
 
 @dataclass(frozen=True)
 class ExtractArgs:
-    """What one call of `emo extract` asks for; `None` means what the workspace says.
+    """Request of one call of `emo extract`; `None` means what the workspace says.
 
     Attributes:
         dataset: Name of a `[data.NAME]` table; may be `None` where there is just one.
@@ -85,7 +85,7 @@ class ExtractArgs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass has left behind.
+    """Result of a pass.
 
     Attributes:
         progress: Its counters.
@@ -157,7 +157,7 @@ class Session:
     shard: Shard | None = None
 
     def says(self) -> list[str]:
-        """What is going to happen, one sentence each."""
+        """Say what is going to happen, one sentence each."""
         todo = self.plan
         lines = [
             f"{self.source}: {todo.total:,} clips listed, {todo.absent:,} without a media file",
@@ -182,7 +182,7 @@ class Session:
         return lines
 
     def plan_page(self) -> Page:
-        """What would be done, in numbers; for people `says` has said it."""
+        """Return what would be done, in numbers; for people `says` has said it."""
         todo = self.plan
         value = {"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)}
         return Page(value | ({"shard": str(self.shard), "share": len(todo.clips)} if self.shard else {}))
@@ -267,7 +267,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
 
 
 def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
-    """Where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
+    """Return where the clips come from in a word, the clips, and the folder of OpenFace output if there is one."""
     if args.clips is not None:
         tables = {workspace.data[clip.dataset].faces for clip in args.clips if clip.dataset in workspace.data}
         return "the clips named", args.clips, tables.pop() if len(tables) == 1 else None

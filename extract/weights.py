@@ -38,7 +38,7 @@ WIDTHS = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant"}
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did with every tensor of the file.
+    """Report of a load: what became of every tensor of the file.
 
     Attributes:
         consumed: Names of the model's tensors that were filled from the file.

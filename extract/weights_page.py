@@ -244,7 +244,7 @@ def _encoder(name: str) -> type[Encoder] | None:
 
 
 def _declared(name: str, others: Others) -> tuple[type[Encoder] | None, Source]:
-    """Who declares weights, if it is an encoder, and what is declared of them."""
+    """Return who declares weights, if it is an encoder, and what is declared of them."""
     encoder = None if name in others else _encoder(name)
     if encoder is None or encoder.name != name:
         return None, others.get(name, Source())

@@ -16,7 +16,7 @@ Seconds: TypeAlias = float
 
 @dataclass(frozen=True)
 class Label:
-    """What annotators said of a clip. `None` means "not annotated"; absent is not zero.
+    """Annotation of a clip. `None` means "not annotated"; absent is not zero.
 
     Attributes:
         emotion: One lower-case word of the dataset's label set.
@@ -60,7 +60,7 @@ class Clip:
 
 
 class FileId(NamedTuple):
-    """What a media file was when its bytes were read. A tuple, as a plan over a million clips makes a million of them.
+    """Identity of a media file when its bytes were read; a tuple, as a plan over a million clips makes a million.
 
     Attributes:
         media: Content hash: 32 hex digits of BLAKE2b.

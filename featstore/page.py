@@ -1,4 +1,4 @@
-"""What a command has to say, before anybody draws it: one JSON value, and the same as tables and sentences."""
+"""Result of a command before anybody draws it: one JSON value, and the same as tables and sentences."""
 
 from __future__ import annotations
 

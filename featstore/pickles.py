@@ -48,7 +48,7 @@ class Damaged(ValueError):
 
 
 class _Name:
-    """What a pickle calls by name, as one of the words of `_NAMES`."""
+    """Return what a pickle calls by name, as one of the words of `_NAMES`."""
 
     def __init__(self, word: str) -> None:
         self.word = word

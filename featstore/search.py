@@ -80,7 +80,7 @@ def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbo
 
 
 def nearest_rows(queries: Array, base: Array) -> tuple[Array, Array]:
-    """Of each query `(Q, D)` the cosine `(Q,)` and number `(Q,)` of the nearest row of `(B, D)`, all of unit length."""
+    """Return cosine and number `(Q,)` of the row of `(B, D)` nearest to each query `(Q, D)`, all of unit length."""
     cosine, rows = _index(np.ascontiguousarray(base, np.float32)).search(np.ascontiguousarray(queries, np.float32), 1)
     return cosine[:, 0], rows[:, 0]
 

@@ -1,4 +1,4 @@
-"""What a feature is: the recipe that made it, and the fingerprint of that recipe."""
+"""Identity of a feature: the recipe that made it, and the fingerprint of that recipe."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Workspace:
         )
 
     def weights_at(self, name: str) -> Path | str | None:
-        """Where weights lie: a `Path` for local ones (which may be absent), a Hugging Face id, or `None`.
+        """Return where weights lie: a `Path` for local ones (which may be absent), a Hugging Face id, or `None`.
 
         A value is taken as an id when it has the form `owner/name` and nothing speaks for a path: no such path, no
         suffix of a weights file, and `owner` is neither a folder here nor a usual folder name such as `checkpoints`.

@@ -40,7 +40,7 @@ class Answerer(ABC):
 
     @cached_property
     def trained(self) -> Trained:
-        """What the run was trained on.
+        """Datasets and clips that the run was trained on.
 
         Raises:
             TrainError: What the run folder says about it cannot be read.
@@ -84,7 +84,7 @@ class Answerer(ABC):
     @property
     @abstractmethod
     def missing(self) -> Missing:
-        """What a `Predictor` does about clips that lack features: `skip`, or `zeros` where the recipe says so."""
+        """Rule of a `Predictor` for clips that lack features: `skip`, or `zeros` where the recipe says so."""
 
     def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
         """Return those of the clips whose kept answers were given with zeros for features that they lack."""

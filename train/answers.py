@@ -31,7 +31,7 @@ ASIDE = (  # never an answer; any other column beside one of EMOTION_COLUMNS may
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of a clip: free text, and numbers where it gave them."""
+    """Answer of a model about a clip: free text, and numbers where it gave them."""
 
     answer: str
     valence: float | None = None

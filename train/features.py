@@ -19,7 +19,7 @@ Pool = Literal["none", "mean"]
 
 
 class FeatureSource(Protocol):
-    """What training needs of a store; `emo.featstore.storage.store.Store` has it."""
+    """Interface that training needs of a store; `emo.featstore.storage.store.Store` has it."""
 
     path: Any
 
@@ -62,12 +62,12 @@ class Stream:
 
     @property
     def sequence(self) -> bool:
-        """Whether a clip has several rows, in order of time."""
+        """Say whether a clip has several rows, in order of time."""
         return self.offsets is not None
 
     @property
     def shape(self) -> StreamShape:
-        """What a head must know of the stream before it is built."""
+        """Facts of the stream that a head must know before it is built."""
         return StreamShape(self.dim, self.sequence, self.modality)
 
 
@@ -189,7 +189,7 @@ def _stream(
 
 
 def profile_note(specs: Iterable[EncoderSpec]) -> str | None:
-    """What must be said of numbers made from these features, or `None` where they are the published encoders'."""
+    """Return the remark on numbers made from these features, or `None` where they are the published encoders'."""
     specs = list(specs)
     drawn = [spec.name for spec in specs if spec.profile in ("tiny", "random")]
     if drawn:

@@ -32,7 +32,7 @@ ANSWERERS = {"head": "emo.train.heads.predict:HeadAnswerer", "tune": "emo.train.
 
 @dataclass(frozen=True)
 class Needs:
-    """What has to be extracted before a run can answer.
+    """Features that have to be extracted before a run can answer.
 
     Attributes:
         clips: Clips with a media file and without all features.
@@ -257,7 +257,7 @@ class Predictor:
 
 
 def _is_another(store: Store, clip: Clip) -> bool:
-    """Whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
+    """Say whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
     row = store.clip_row(clip.id)
     if row is None or row[1] is None or clip.media is None or os.path.abspath(clip.media) == row[1]:
         return False

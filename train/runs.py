@@ -45,12 +45,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether everything the run promises is in the folder."""
+        """Say whether everything the run promises is in the folder."""
         return self.info.get("status") == "finished"
 
     @property
     def kind(self) -> str:
-        """What was trained, by the name under which its trainer and its predictor are registered."""
+        """Name under which its trainer and its predictor are registered."""
         return str(self.info.get("kind"))
 
     def require(self, kind: str, what: str) -> None:

@@ -152,7 +152,7 @@ def train(
 
 
 def several_processes() -> bool:
-    """Whether torchrun has started this process together with others."""
+    """Say whether torchrun has started this process together with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -169,7 +169,7 @@ def features_to_extract(recipe: Any) -> tuple[str, ...]:
 
 
 def _silent(sentence: str) -> None:
-    """What all processes but the first say."""
+    """Say nothing, as all processes but the first."""
 
 
 def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Dataset]:

@@ -37,7 +37,7 @@ from emo.featstore.workspace import Workspace
 
 @dataclass(frozen=True)
 class Experiment:
-    """What re-running has shown.
+    """Result of re-running.
 
     Attributes:
         tested: Every change that was tried.
@@ -100,7 +100,7 @@ def experiment(
 
 
 def _about_as_large(differences: Sequence[float], sizes: Sequence[Sequence[float]]) -> bool:
-    """Whether the difference of every clip lies among what the members of a family make, give or take a factor of 2."""
+    """Say whether every difference is like those among the members of a family, give or take a factor of 2."""
     low, high = np.min(sizes, axis=0) / 2, np.max(sizes, axis=0) * 2  # (clips,)
     return bool(((low <= differences) & (differences <= high)).all())
 

@@ -184,12 +184,12 @@ class Hypothesis:
 
     @property
     def explains(self) -> bool:
-        """Whether every clip agrees, and not only because it nearly did before."""
+        """Say whether every clip agrees, and not only because it nearly did before."""
         return self.agrees == self.clips and (self.share is None or self.explains_most)
 
     @property
     def explains_most(self) -> bool:
-        """Whether most of every difference is gone."""
+        """Say whether most of every difference is gone."""
         return self.share is not None and self.share <= 1 / MOSTLY
 
 

@@ -40,7 +40,7 @@ CAUSES = {
     "not-finite": "NaN or infinity",
     "zeros": "zeros in place of features",
 }
-"""What a verdict can name. The last four are seen in the numbers alone."""
+"""Variants that a verdict can name. The last four are seen in the numbers alone."""
 
 
 def variants_of(encoder: Encoder) -> list[Variant]:

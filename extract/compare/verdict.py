@@ -32,7 +32,7 @@ WORST = 5  # clips shown
 
 @dataclass(frozen=True)
 class Comparison:
-    """What comparing two sides has found.
+    """Result of comparing two sides.
 
     Attributes:
         a: Where A is; likewise b.
@@ -131,7 +131,7 @@ def compare(
 
 
 def _recipes(a: Side, b: Side) -> tuple[str, ...]:
-    """Where the specs of two stores differ."""
+    """List where the specs of two stores differ."""
 
     def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
@@ -148,7 +148,7 @@ def _recipes(a: Side, b: Side) -> tuple[str, ...]:
 
 
 def _in_numbers(found: Comparison, sides: Sequence[Side]) -> Iterator[Hypothesis]:
-    """What the numbers say of the clips that differ; where none does, of those that are not the same bit by bit."""
+    """Judge by the numbers of the clips that differ; where none does, of those that are not the same bit by bit."""
     other = found.differing or [row for row in found.rows if row.error]
     for cause, sick in (
         ("not-finite", [row for row in other if any(row.nan)]),

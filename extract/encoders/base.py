@@ -53,7 +53,7 @@ PIXELS = {  # means and deviations that people use, by channel
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """What one decode of a clip offers to the encoders; `None` where nobody asked or nothing was found.
+    """Inputs that one decode of a clip offers to the encoders; `None` where nobody asked or nothing was found.
 
     Attributes:
         audio: (N,) float32, 16 kHz mono in [-1, 1].
@@ -334,7 +334,7 @@ class Encoder(ABC):
         return torch.cat(list(tensors), out=out)
 
     def pad(self, rows: Sequence[Tensor], groups: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Of each group of rows (L,): the rows (B, L) with zeros to the right, and their lengths (B,); see `join`."""
+        """Return each group of rows (L,) as (B, L) with zeros to the right, and its lengths (B,); see `join`."""
         tensors: list[Tensor] = []
         for group in groups:
             some = [rows[i] for i in group]
@@ -352,7 +352,7 @@ class Encoder(ABC):
     def fetch(
         self, pooled: Mapping[str, Tensor | Sequence[Tensor]], batch: Sequence[Prepared]
     ) -> list[dict[str, Output]]:
-        """What `pool` gave, on the host: one dict per clip, output by level."""
+        """Bring what `pool` gave to the host: one dict per clip, output by level."""
         results: list[dict[str, Output]] = [{} for _ in batch]
         for level, tensors in pooled.items():
             tensors = tensors.cpu() if isinstance(tensors, Tensor) else [each.cpu() for each in tensors]
@@ -478,7 +478,7 @@ class ViTEncoder(Encoder):
         return [self.join([batch[i].payload for i in group]) for group in _by_size(batch)]
 
     def pixels(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> Tensor:
-        """What `collate` made, as the model takes it: (sum of n, 3, S, S) float32, the clips in their order."""
+        """Turn what `collate` made into what the model takes: (sum of n, 3, S, S) float32, the clips in their order."""
         groups = _by_size(batch)
         images = [to_float(resize(t, self.config.img, "bilinear"), self.mean, self.std) for t in tensors]
         if len(groups) == 1:

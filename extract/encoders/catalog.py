@@ -72,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What `catalog.yaml` says.
+    """Contents of `catalog.yaml`.
 
     Attributes:
         entries: Models by stem.

@@ -175,7 +175,7 @@ class Image(Pretrained):
         return [self.join([item.payload for item in batch])]
 
     def pixels(self, tensors: Sequence[Tensor]) -> Tensor:
-        """What `collate` made, as the model takes it: (sum of n, 3, S, S) float32."""
+        """Turn what `collate` made into what the model takes: (sum of n, 3, S, S) float32."""
         return to_float(tensors[0], self._steps["mean"], self._steps["std"])
 
     # ---- the network ----------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Image(Pretrained):
         return self.vector(model(pixel_values=pixels, output_hidden_states=True))
 
     def vector(self, output: Any) -> Tensor:
-        """What the recipe takes of the model's output, (N, D) float32."""
+        """Pick what the recipe takes of the model's output, (N, D) float32."""
         if self._projects:
             return output.image_embeds.float()
         if self.full.model_type == "siglip_vision_model":

@@ -1,4 +1,4 @@
-"""What all encoders share whose network is one of transformers' own: sizes, strict loading, names, recipes.
+"""Base of all encoders whose network is one of transformers' own: sizes, strict loading, names, recipes.
 
 `from_pretrained` knows the spellings of old and new files, and draws what a file lacks at random without an error. So
 its report is read: what is missing, of another shape or left over without a reason is refused.
@@ -134,7 +134,7 @@ class Pretrained(Encoder):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the library's class takes besides."""
+        """Further arguments of the library's class."""
         return {}
 
     def build(self) -> nn.Module:

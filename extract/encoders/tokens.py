@@ -39,7 +39,7 @@ class Tokens(ABC):
         """Text of ids, special tokens in their own spelling."""
 
     def probe(self) -> tuple[int, int | None]:
-        """Where the words of a text begin and end among its ids, as MERBench finds it.
+        """Return where the words of a text begin and end among its ids, as MERBench finds it.
 
         The smallest start of 0 to 2 whose tail reads as the probe or begins with it; then the end (`None`, -1 or -2)
         that makes it equal. Where none does, because the vocabulary cannot spell the probe, special tokens are counted.

@@ -78,7 +78,7 @@ class _VideoMae(ViTEncoder):
         """Which of `n` face crops the model sees."""
 
     def crop(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What of the chosen crops (F, h, w, 3) the model sees, before they are squeezed into its square."""
+        """Cut from the chosen crops (F, h, w, 3) what the model sees, before they are squeezed into its square."""
         return faces
 
     def prepare(self, inputs: ClipInputs) -> Prepared:

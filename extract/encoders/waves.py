@@ -1,4 +1,4 @@
-"""What all encoders of raw sound share: normalisation, chunks, padding, frames; the models differ.
+"""Base of all encoders of raw sound: normalisation, chunks, padding, frames; the models differ.
 
 Convolutions turn samples into frames; a transformer reads those. Clips of like length share a forward pass.
 """

@@ -110,7 +110,7 @@ class Whisper(Pretrained):
         return -(-int(item.payload[0, 0, -1]) // HOP)
 
     def states(self, model: nn.Module, mel: Tensor) -> Tensor:
-        """What the recipe takes of the model: (B, 2, D) of the decoder or (B, 1500, D) of the encoder."""
+        """Pick what the recipe takes of the model: (B, 2, D) of the decoder or (B, 1500, D) of the encoder."""
         if self.side == "encoder":
             return model.encoder(mel).last_hidden_state
         start = torch.full((len(mel), self.tokens), self.full.decoder_start_token_id, device=mel.device)

@@ -34,7 +34,7 @@ OUTLINE_MM = np.array([(x, y - _FOREHEAD_MM) for x, y in _UPPER_MM] + _JAW_MM, n
 
 
 def to_pixels(points_mm: np.ndarray, size: int = 112, scale: float = 0.7) -> np.ndarray:
-    """Where points of the mean shape lie in an aligned crop.
+    """Return where points of the mean shape lie in an aligned crop.
 
     OpenFace puts the origin of the mean shape on the pixel of index `size / 2`, whose centre is half a pixel further.
 

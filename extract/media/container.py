@@ -54,7 +54,7 @@ _FOREIGN = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupEr
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What is known of a clip before it is decoded.
+    """Header of a clip: all that is known before it is decoded.
 
     Attributes:
         path: The file.

@@ -100,7 +100,7 @@ class CenterFace(Detector):
 
     @property
     def ahead(self) -> int:  # type: ignore[override]
-        """Of the network."""
+        """Frames that are worth beginning, as the network says."""
         return self.network.ahead
 
     def recipe(self) -> dict[str, Any]:

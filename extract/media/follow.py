@@ -224,12 +224,12 @@ class FaceTracker:
 
 
 def _far(track: _Track, face: Detection) -> bool:
-    """Whether a face is so far from where it was that it need not have moved straight."""
+    """Say whether a face is so far from where it was that it need not have moved straight."""
     return bool(iou(track.detections[-1].box[None], face.box[None])[0, 0] < STRAIGHT)
 
 
 def _is_cut(before: np.ndarray, now: np.ndarray, level: float) -> bool:
-    """Whether two glances are of two shots: of other brightness, or of another pattern."""
+    """Say whether two glances are of two shots: of other brightness, or of another pattern."""
     if np.abs(now - before).mean() > level:
         return True
     a, b = before - before.mean(), now - now.mean()

@@ -41,7 +41,7 @@ N_LOOKS = 8
 """Crops of a track that are compared."""
 FINE, CELL, BINS = 4, 4, 8  # see `_patterns`
 PLACES = np.array([(0.25, 0.3, 0.75, 0.8), (0.15, -0.3, 0.85, -0.05), (-0.3, 1.15, 1.3, 1.6)])
-"""Where face, hair and clothes are looked for: left, top, right, bottom in widths and heights of the face's box."""
+"""Areas of face, hair and clothes: left, top, right, bottom in widths and heights of the face's box."""
 FACE, WORN = 0, slice(1, None)
 
 

@@ -46,7 +46,7 @@ class Reading:
 
     @property
     def audio_recipe(self) -> dict[str, object]:
-        """What of this changes the samples, for the fingerprint."""
+        """Return the keys that change the samples, for the fingerprint."""
         recipe: dict[str, object] = {"audio": SOUND, "tail": TAILS[self.sound_tail], "gaps": GAPS}
         return recipe if self.audio_track is None else {**recipe, "track": self.audio_track}
 

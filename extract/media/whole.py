@@ -1,4 +1,4 @@
-"""What a file says of itself before it is opened: what kind of file it is, and how many bytes it should have.
+"""Claims of a file about itself, read before it is opened: what kind of file it is, and how many bytes it should have.
 
 A clip that was cut off must not pass as whole. Most containers state how long they are, each in a way of its own; here
 each is asked for the number of bytes that it announces. Nothing is announced by MPEG streams (`.ts`, `.mpg`) beyond
@@ -40,12 +40,12 @@ _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"mif1")
 
 
 def picture_in_mp4(head: bytes) -> bool:
-    """Whether first bytes are those of a picture in a container like mp4's, which FFmpeg opens as a video."""
+    """Say whether first bytes are those of a picture in a container like mp4's, which FFmpeg opens as a video."""
     return head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
 
 
 def what_else(head: bytes) -> str | None:
-    """What a file is that FFmpeg does not open as a clip, by its first 64 bytes; `None` if that is unknown."""
+    """Name the kind of a file that FFmpeg does not open as a clip, by its first 64 bytes; `None` if that is unknown."""
     if picture_in_mp4(head):
         return "an AVIF or HEIF picture"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -77,7 +77,7 @@ def missing_bytes(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def is_clip(head: bytes) -> bool:
-    """Whether first bytes are those of a container: what starts like this and cannot be opened is damaged."""
+    """Say whether first bytes are those of a container: what starts like this and cannot be opened is damaged."""
     return any(knows(head) for knows, _ in _SURE) and not picture_in_mp4(head)
 
 

@@ -31,7 +31,7 @@ EVEN_S = 0.002  # containers round time stamps to milliseconds
 
 @dataclass
 class Decoded:
-    """What one clip gives.
+    """Result of decoding one clip.
 
     Attributes:
         duration_s: Of the clip.

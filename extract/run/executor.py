@@ -1,4 +1,4 @@
-"""Where the jobs of a plan run: in this process (`Local`), or wherever an executor of one's own ships them."""
+"""Executors run the jobs of a plan: in this process (`Local`), or wherever an executor of one's own ships them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one device does: batches across clips, copied ahead, computed, fetched behind.
+"""Work of one device: batches across clips, copied ahead, computed, fetched behind.
 
 Three threads share the work, so that the device always has the next batch before the last one is done: `stage` collates
 batches in pinned memory and copies them on a stream of its own, `compute` launches the models, `fetch` waits for the

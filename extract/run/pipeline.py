@@ -250,7 +250,7 @@ class Pass:
         return ready
 
     def _draw(self, ready: Ready, start_s: float) -> None:
-        """What the time of a decode went into, one after the other, though frames and faces take turns."""
+        """Split the time of a decode by what it went into, one after the other, though frames and faces take turns."""
         row = threading.current_thread().name
         for what, spent_s in ready.decoded.spent_s.items():
             self.trace.add(what, row, start_s, start_s + spent_s)

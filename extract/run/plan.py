@@ -1,4 +1,4 @@
-"""What a pass has to do: wanted - there - failed for good, decided without reading media that the store remembers."""
+"""Plan of a pass: wanted - there - failed for good, decided without reading media that the store remembers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Shard:
         return cls(int(number), int(of))
 
     def holds(self, clip: Clip) -> bool:
-        """Whether a clip is in this part."""
+        """Say whether a clip is in this part."""
         key = clip.id.encode(errors="surrogateescape")
         if clip.media is not None:
             with suppress(OSError), open(clip.media, "rb") as file:  # an unreadable file fails in the part of its id
@@ -82,7 +82,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """What a pass would do, decided without reading media that the store remembers.
+    """Plan of a pass, decided without reading media that the store remembers.
 
     Attributes:
         total: Clips listed by the dataset.

@@ -39,12 +39,12 @@ class Trace:
             self._file.write("[\n")
 
     def says(self) -> str:
-        """What to tell whoever asked for it, once it is closed; nothing where nobody did."""
+        """Return what to tell whoever asked for it, once it is closed; nothing where nobody did."""
         return self.broken or (f"timeline in {self._path}: open it in ui.perfetto.dev" if self._path else "")
 
     @property
     def on(self) -> bool:
-        """Whether anything is recorded."""
+        """Say whether anything is recorded."""
         return self._file is not None
 
     @contextmanager

@@ -76,7 +76,7 @@ class DecodePool:
 
 
 def processes_work() -> bool:
-    """Whether this system can fork from a server (Windows cannot: there threads do all the work)."""
+    """Say whether this system can fork from a server (Windows cannot: there threads do all the work)."""
     return "forkserver" in multiprocessing.get_all_start_methods()
 
 

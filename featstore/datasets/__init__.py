@@ -101,7 +101,7 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
 
 
 def card(kind: str) -> Card:
-    """What a registered dataset is, how to get it and what its folder looks like; nothing needs to be on disk.
+    """Describe a registered dataset, how to get it and what its folder looks like; nothing needs to be on disk.
 
     Raises:
         UsageError: No such dataset.

@@ -28,7 +28,7 @@ SPLITS_SHOWN = 8  # more are summed up on a card
 
 @dataclass(frozen=True)
 class Card:
-    """What a dataset is, for people who do not have it yet.
+    """Description of a dataset, for people who do not have it yet.
 
     Attributes:
         name: Its name here.
@@ -75,7 +75,7 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What of a dataset is on disk.
+    """Files of a dataset that are on disk.
 
     Attributes:
         name: Name of the dataset.
@@ -116,7 +116,7 @@ class DatasetCheck:
 
 
 class Dataset(Protocol):
-    """What the rest of emo knows of a dataset."""
+    """Contract of a dataset: all that the rest of emo knows of one."""
 
     @property
     def name(self) -> str: ...
@@ -367,7 +367,7 @@ class LabelledFolder(ABC):
             )
 
     def _words_as_written(self) -> Iterator[str]:
-        """What cells mean that look like something else: no label at all, or the class of another word."""
+        """Meaning of cells that look like something else: no label at all, or the class of another word."""
         nothing, forms = Counter[str](), dict[str, Counter[str]]()
         for row in self._listed.values():
             emotion = None if row.label is None else row.label.emotion

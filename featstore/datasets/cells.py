@@ -1,4 +1,4 @@
-"""What one cell of a table means: a name, a label word, a split, or nothing at all."""
+"""Meaning of one cell of a table: a name, a label word, a split, or nothing at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def visible(text: str) -> str:
 
 
 def is_missing(text: str, classes: Iterable[str] = ()) -> bool:
-    """Whether a cell says "not annotated": it is empty, or `nan`, `NA`, `None`, `null`, `-`, `?`, `unknown` and such.
+    """Say whether a cell means "not annotated": empty, `nan`, `NA`, `None`, `null`, `-`, `?`, `unknown` and such.
 
     Args:
         text: The cell.
@@ -64,7 +64,7 @@ def label_word(text: str, classes: Iterable[str] = ()) -> str | None:
 
 
 def cell_text(text: str) -> str | None:
-    """What a cell says, as it is written but for invisible signs; `None` for "not annotated"."""
+    """Return the text of a cell without invisible signs; `None` for "not annotated"."""
     return None if is_missing(text) else visible(text)
 
 
@@ -74,7 +74,7 @@ def split_name(text: str) -> str:
 
 
 def held_out(split: str, splits: Iterable[str] = ("0", "1", "2")) -> bool:
-    """Whether nothing is trained on a split unless a recipe asks for it: `test3`, `val`, `dev`, `eval`, `held_out`, ...
+    """Say whether a split is held out unless a recipe asks for it: `test3`, `val`, `dev`, `eval`, `held_out`, ...
 
     Args:
         split: Its name.

@@ -20,7 +20,7 @@ WIDE = 12  # with more labels or splits than this, labels are counted over all s
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds, listed or present; a clip that several lists name is counted in each.
+    """Counts of one split, listed and present; a clip that several lists name is counted in each.
 
     Attributes:
         split: Its name; `all` for the whole dataset, each clip counted once.

@@ -50,7 +50,7 @@ def open_table(table: DataTable, card: Card) -> Dataset:
 
 
 class Emer(LabelledFolder):
-    """What both versions share. They are evaluation sets: their splits are test splits."""
+    """Base of both versions. They are evaluation sets: their splits are test splits."""
 
     files: tuple[str, ...] = ()
 

@@ -100,7 +100,7 @@ class Overlap:
 
 @dataclass
 class Found:
-    """What was found, what was checked, and what could not be."""
+    """Leaks that were found, what was checked, and what could not be."""
 
     overlaps: list[Overlap] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
@@ -166,7 +166,7 @@ def _groups(workspace: Workspace) -> tuple[list[Group], dict[tuple[str, str], Cl
 
 
 def _across(one: Group, other: Group) -> bool:
-    """Whether a clip of both is a leak: one is tested on, the other trained on."""
+    """Say whether a clip of both is a leak: one is tested on, the other trained on."""
     if one.role == other.role == "fold":
         return one.dataset == other.dataset and one is not other
     return one.role != other.role

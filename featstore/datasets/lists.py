@@ -1,4 +1,4 @@
-"""What the label files of datasets say: rows by clip name, whatever the form of the file."""
+"""Label files of datasets: rows by clip name, whatever the form of the file."""
 
 from __future__ import annotations
 

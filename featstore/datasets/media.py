@@ -33,7 +33,7 @@ class MediaTree:
 
 
 def escapes(name: str) -> bool:
-    """Whether a name, taken as a path, could lie outside the folder that it is meant for."""
+    """Say whether a name, taken as a path, could lie outside the folder that it is meant for."""
     path = PurePosixPath(name)
     return (
         not name
@@ -87,7 +87,7 @@ class _File(NamedTuple):
 
 @dataclass
 class _Found:
-    """What a search comes upon: the best file of each name, and what is remarkable."""
+    """Result of a search for media: the best file of each name, and what is remarkable."""
 
     root: str
     best: dict[str, _File] = field(default_factory=dict)  # by path below the folder, without suffix

@@ -1,4 +1,4 @@
-"""What the sets of MERBench share: a label npz by split, one transcript table, folders of cut video and sound."""
+"""Base of the sets of MERBench: a label npz by split, one transcript table, folders of cut video and sound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MerBench(LabelledFolder):
     transcript_files = ("transcription*engchi*.csv", "transcription*.csv")
 
     def meaning(self, name: str, row: Listed) -> Listed:
-        """What a clip's row says in this set."""
+        """Return the label of a clip from its row."""
         return row
 
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:

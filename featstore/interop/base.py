@@ -82,7 +82,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Found:
-    """What a layout found: features, what it could not take, and what else lies there, one sentence each."""
+    """Contents of a foreign folder: features, what could not be taken, and what else lies there, one sentence each."""
 
     sources: Sequence[Source]
     rejected: Sequence[Rejected] = ()
@@ -139,7 +139,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written.
+    """Features that are to be written, and how.
 
     Attributes:
         features: At least one; their names are all different.
@@ -235,7 +235,7 @@ def checked(array: Any) -> Array:
 
 
 def to_note(spec: EncoderSpec) -> str:
-    """What a layout with room for a note keeps of a feature, as JSON."""
+    """Note of a feature, as JSON, for layouts that have room for one."""
     fields = {"level": spec.level, "rows": spec.rows, "modality": spec.modality}
     return json.dumps({"feature": spec.name, "fingerprint": spec.fingerprint} | fields)
 

@@ -61,7 +61,7 @@ def find(path: Path, files: ExitStack) -> Found | None:
 
 
 def _beside(roots: Iterable[Path], folders: Sequence[Path], sources: Sequence[Source]) -> Iterable[str]:
-    """What else lies in the tree, and what it is to emo."""
+    """List what else lies in the tree, and what it is to emo."""
     for folder in folders:
         if folder.name.startswith("first_frames"):
             pictures = sum(1 for _ in folder.iterdir())

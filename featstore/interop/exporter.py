@@ -32,7 +32,7 @@ class ExportedFeature:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did.
+    """Result of an export.
 
     Attributes:
         path: What was written.

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class ImportedFeature:
-    """What became of one feature.
+    """Result of the import of one feature.
 
     Attributes:
         name: Its name there.
@@ -60,7 +60,7 @@ class ImportedFeature:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """Result of an import.
 
     Attributes:
         path: Where it was read.

@@ -18,7 +18,7 @@ BLOCK = 1 << 16  # most files of the field have 4 KB
 
 
 def holds_npy(folder: Path) -> bool:
-    """Whether a folder has a .npy file directly in it."""
+    """Say whether a folder has a .npy file directly in it."""
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(".npy") and not entry.name.startswith(".") for entry in entries)
 

@@ -21,7 +21,7 @@ SHOWN = 5  # examples named; the JSON has all
 
 
 def import_page(report: ImportReport) -> Page:
-    """What was imported, what is remarkable about it, and what was not taken."""
+    """Page of an import: what was taken, what is remarkable about it, and what was not taken."""
     columns = ("there", "here", "new", "present", "rejected", "shapes", "dtypes")
     rows = [
         [each.name, each.feature or "-", each.new, each.present, each.failed, _shapes(each), _counts(each.dtypes)]
@@ -66,7 +66,7 @@ def _some(texts: Sequence[str]) -> list[str]:
 
 
 def export_page(report: ExportReport) -> Page:
-    """What was exported, and what was not."""
+    """Page of an export: what was written, and what was not."""
     columns = ("feature", "there", "clips", "lacking", "dtype")
     rows = [[each.feature, each.name, each.clips, each.lacking, each.dtype] for each in report.features]
     parts: list[Table | str] = [

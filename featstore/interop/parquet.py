@@ -102,7 +102,7 @@ def _clips(path: Path, table: Any) -> list[list[str]]:
 
 
 def _is_feature(kind: Any) -> bool:
-    """Whether a column holds lists of floats, or lists of such lists."""
+    """Say whether a column holds lists of floats, or lists of such lists."""
     from pyarrow import types
 
     depth = 0

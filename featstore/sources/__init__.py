@@ -1,1 +1,1 @@
-"""Where weights and replies come from, and how files are looked into."""
+"""Sources of weights and replies, and readers of their files."""

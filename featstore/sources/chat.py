@@ -34,7 +34,7 @@ class Chat(Protocol):
 
     @property
     def id(self) -> str:
-        """What it is, as it is printed beside every number that it gave."""
+        """Name that is printed beside every number that it gave."""
         ...
 
     def reply(self, prompt: str, seed: int) -> str:
@@ -44,7 +44,7 @@ class Chat(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What an endpoint is asked.
+    """Question to an endpoint.
 
     Attributes:
         messages: As the endpoint takes them: `role` and `content`, which is text or a list of parts.

@@ -22,7 +22,7 @@ AGAIN = "Fetch it again."
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look at the headers of weights says.
+    """Summary of the headers of a file of weights.
 
     Attributes:
         status: `ok`, `unchecked` (only loading would tell), `incomplete`, `damaged`, `missing` or `not configured`.

@@ -36,7 +36,7 @@ Report = Callable[[str, int, int | None], None]  # file, bytes so far, bytes in 
 
 @dataclass(frozen=True)
 class Source:
-    """Where published weights come from, as whatever needs them declares it.
+    """Source of published weights, as whatever needs them declares it.
 
     Attributes:
         about: What they are, in a few words.
@@ -63,7 +63,7 @@ class Source:
 
     @property
     def by_hand(self) -> str:
-        """What to do where nothing can be fetched."""
+        """Advice for machines that can fetch nothing."""
         return f"Get {self.file} by hand {self.ask}." if self.ask else ""
 
 
@@ -258,7 +258,7 @@ def _fetch_all(wanted: Sequence[tuple[_Remote, Path]], retries: int, report: Rep
 
 
 def _part(remote: _Remote, final: Path) -> Path:
-    """Where the unfinished file lies; it carries the content's tag, so that parts of two versions never mix."""
+    """Return the path of the unfinished file; it carries the content's tag, so that parts of two versions never mix."""
     return final.with_name(f"{final.name}.{hashlib.sha256(remote.etag.encode()).hexdigest()[:8]}.part")
 
 
@@ -317,7 +317,7 @@ def _stream(remote: _Remote, part: Path, report: Report) -> None:
 
 
 def _right(path: Path, etag: str) -> bool:
-    """Whether a file has the content that its hub hash names; other servers' tags say nothing and pass."""
+    """Say whether a file has the content that its hub hash names; other servers' tags say nothing and pass."""
     if re.fullmatch(r"[0-9a-f]{64}", etag):
         digest = hashlib.sha256()
     elif re.fullmatch(r"[0-9a-f]{40}", etag):  # a git blob

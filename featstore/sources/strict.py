@@ -28,7 +28,7 @@ class Fit:
 
     @property
     def whole(self) -> bool:
-        """Whether every tensor has its place."""
+        """Say whether every tensor has its place."""
         return not (self.missing or self.unexpected or self.shapes)
 
     def problems(self, missing: str, unexpected: str, shape: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the journal says, in memory: columns of numbers, no Python object per row.
+"""Contents of the journal in memory: columns of numbers, no Python object per row.
 
 Body lines of a commit (each column is a list, or one value where all are equal; this file writes and reads them):
 

@@ -61,7 +61,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class GcReport:
-    """What `gc` removed."""
+    """Counts and bytes that `gc` removed."""
 
     segments: int
     journals: int
@@ -71,7 +71,7 @@ class GcReport:
 
 @dataclass(frozen=True)
 class CompactReport:
-    """What `compact` did: segments that were merged, and those that replaced them. Run `gc` to free the space."""
+    """Result of `compact`: segments that were merged, and those that replaced them. Run `gc` to free the space."""
 
     merged: int
     written: int
@@ -425,7 +425,7 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
 
 
 def info(store: Reader) -> dict[str, Any]:
-    """What a dataset card says: features and their recipes in words, counts, sizes, failures by kind, history."""
+    """Return a dataset card: features and their recipes in words, counts, sizes, failures by kind, history."""
     failures, held = store.failures(), store.features()
     features = []
     for each in held:

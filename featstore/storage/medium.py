@@ -1,4 +1,4 @@
-"""Where the files of a store lie: one small interface, and a folder on a disk behind it.
+"""Medium that holds the files of a store: one small interface, and a folder on a disk behind it.
 
 Names are relative to the store and have slashes: `journal/00000001.jsonl`. With `durable.py` this is the only file that
 talks to a disk, and an object store needs no more than these operations: a commit is one exclusive create (`put_new`),
@@ -32,7 +32,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 @dataclass(frozen=True)
 class Swept:
-    """What `Medium.sweep` found: names of leases that are or may be alive, those that ended, and the sizes removed."""
+    """Result of `Medium.sweep`: names of leases that are or may be alive, those that ended, and the sizes removed."""
 
     alive: frozenset[str]
     ended: frozenset[str]

@@ -55,7 +55,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """What the store holds of one feature; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
+    """Counts of one feature in the store; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
 
     key: str
     spec: EncoderSpec
@@ -249,7 +249,7 @@ class Reader:
             return records["rows"].astype("i8"), max(dtypes, default="float16")
 
     def status(self, spec: EncoderSpec, clip_or_media: str) -> Literal["ok", "failed", "missing"]:
-        """Whether a feature of a clip (or media) is there, failed, or was not tried."""
+        """Say whether a feature of a clip (or media) is there, failed, or was not tried."""
         with self._lock:
             table = self.index.tables.get(spec.fingerprint)
             media = self.index.media_of(clip_or_media)
@@ -262,7 +262,7 @@ class Reader:
     def work(
         self, specs: Iterable[EncoderSpec], clips: Iterable[tuple[str, MediaId]], retry_failed: bool = False
     ) -> dict[str, set[MediaId]]:
-        """What is left to extract: wanted, less what is there, less what failed for good.
+        """Work list of an extraction: wanted, less what is there, less what failed for good.
 
         Args:
             specs: Wanted features.
@@ -318,7 +318,7 @@ class Reader:
             return FileId(index.media_names[index.clip_media.item(row)], stat.st_size, stat.st_mtime_ns)
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
-        """What is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
+        """Return what is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
         with self._lock:
             index = self.index
             row = index.clips.get(clip_id)

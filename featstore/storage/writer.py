@@ -34,7 +34,7 @@ from emo.featstore.storage.segment import ROOT, SegmentWriter, group_attributes,
 
 
 class Commit:
-    """What a writer places and publishes: finished segments, then the journal entry that names them."""
+    """Placing and publishing of one writer: finished segments, then the journal entry that names them."""
 
     def __init__(self, medium: Medium) -> None:
         self.medium, self.lease = medium, medium.lease()
@@ -378,7 +378,7 @@ def storable(spec: EncoderSpec, array: Array, media: str) -> Array:
 
 
 def _finite(half: Array) -> bool:
-    """Whether all float16 values are finite, seen in their bits: `np.isfinite` takes fifty times as long on halves."""
+    """Say whether all float16 values are finite, by their bits: `np.isfinite` takes fifty times as long on halves."""
     bits = half.view("i2")  # exponent all ones, as in infinity and NaN: 0x7c00 and more behind the sign
     return bool(bits.max(initial=0) < 0x7C00 and bits.view("u2").max(initial=0) < 0xFC00)
 

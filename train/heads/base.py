@@ -95,7 +95,7 @@ class HeadRecipe(Recipe):
 
     @property
     def predicts_valence(self) -> bool:
-        """Whether the head learns valence where clips have one."""
+        """Say whether the head learns valence where clips have one."""
         return False
 
     @property
@@ -124,7 +124,7 @@ class HeadRecipe(Recipe):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a head says of clips: raw `logits` (N, C), and `valence` (N,) where it was trained on one; float64."""
+    """Output of a head for clips: raw `logits` (N, C), and `valence` (N,) where it was trained on one; float64."""
 
     logits: np.ndarray
     valence: np.ndarray | None = None
@@ -132,7 +132,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Targets:
-    """What annotators said: class index `(N,)`, -1 where nothing; valence `(N,)`, NaN where nothing."""
+    """Truth of annotators: class index `(N,)`, -1 where nothing; valence `(N,)`, NaN where nothing."""
 
     emotion: np.ndarray
     valence: np.ndarray
@@ -154,7 +154,7 @@ OnEpoch = Callable[[Epoch], None]
 
 @dataclass(frozen=True)
 class Fold:
-    """What one of several heads trains on and is chosen by; the arguments of `Head.fit`."""
+    """Data that one of several heads trains on and is chosen by; the arguments of `Head.fit`."""
 
     train: np.ndarray
     val: np.ndarray

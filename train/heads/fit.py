@@ -55,7 +55,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit_head` has left in the run folder.
+    """Result of `fit_head` in the run folder.
 
     Attributes:
         run: The finished run.
@@ -293,7 +293,7 @@ def _notes(plan: Plan, validation: Score, drawn: int | None) -> list[str]:
 
 
 def _describe(material: Material, plan: Plan, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What run.json says of features, folds and heads: all that answering needs."""
+    """Return what run.json says of features, folds and heads: all that answering needs."""
     inputs, groups = material.inputs, material.groups
     features = [
         {

@@ -55,7 +55,7 @@ class GradientRecipe(HeadRecipe):
     differ in scale. Type: true | false. Default: ... (as in the reference).
     """
     search: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - pydantic copies it
-    """What emo train --search N draws from: values of hidden or layers, dropout, lr, weight_decay, grad_clip, and
+    """Grid that emo train --search N draws from: values of hidden or layers, dropout, lr, weight_decay, grad_clip, and
     of numbers that only this head has (a key that cannot be drawn is refused with the list of those that can). No
     settings are drawn twice before all have been; the next pass takes the next seed. Type: table of key: list of
     values. Default: the reference's (model-tune.yaml of MERBench, run_release.sh of MER2023).

@@ -1,4 +1,4 @@
-"""What the training of a head starts from: clips with features, and the plan of who trains on what."""
+"""Material of the training of a head: clips with features, and the plan of who trains on what."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who trains on what, decided before the first step.
+    """Plan of who trains on what, decided before the first step.
 
     Attributes:
         recipe: With `select_by` resolved.

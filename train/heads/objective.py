@@ -1,4 +1,4 @@
-"""What heads are trained for, and the conditions under which their numbers come out the same everywhere."""
+"""Objective of heads, and the conditions under which their numbers come out the same everywhere."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ class Stack:
 
     @torch.no_grad()
     def _outputs(self) -> list[Outputs]:
-        """What every head says of its validation clips."""
+        """Return what every head says of its validation clips."""
         self.net.eval()
         length = max(map(len, self.vals))
         rows = torch.from_numpy(np.stack([np.resize(val, length) for val in self.vals])).to(self.device)  # (U, V)

@@ -51,7 +51,7 @@ class TrioRecipe(GradientRecipe):
     hidden: int = Field(default=128, ge=1)
     """Width of every layer. Type: whole number. Default: ... (MERBench; search says what it draws from)."""
     align: Align = "frm_unalign"
-    """Of features with one row per frame: every clip is compressed by feat_scale; frm_align brings its features to
+    """Treatment of frame features: every clip is compressed by feat_scale; frm_align brings its features to
     the length of its text; then zero frames are put in front until a clip is as long as the longest one of the
     training clips. Type: frm_unalign | frm_align. Default: ... (MERBench).
     """

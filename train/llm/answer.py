@@ -149,7 +149,7 @@ class TunedAnswerer(Answerer):
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
 
     def _is_known(self, clip: Clip, media: str | None, row: Mapping[str, Any] | None, asked: str) -> bool:
-        """Whether a kept row answers this very question about this very clip.
+        """Say whether a kept row answers this very question about this very clip.
 
         One that was given with zeros does not: features may be there by now.
         """

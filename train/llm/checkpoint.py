@@ -36,7 +36,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did with every tensor of the file.
+    """Report of an import: what became of every tensor of the file.
 
     Attributes:
         consumed: Official names of the tensors that were taken.
@@ -201,7 +201,7 @@ def _save_projections(model: TunedModel, folder: Path) -> None:
 
 
 def _build_of(model: TunedModel) -> dict[str, Any]:
-    """What two models must share for the weights of one to make sense in the other."""
+    """Return what two models must share for the weights of one to make sense in the other."""
     config = model.llm.config
     return {
         **model.build(),

@@ -1,4 +1,4 @@
-"""What to ask about which clip, what the right answer is, and in which order: annotations as training samples.
+"""Annotations as training samples: what is asked about which clip, the right answer, and the order.
 
 Order and choice of task are pure functions of (seed, pass, index), so a training that was stopped goes on from a step
 number alone. No torch here.

@@ -69,7 +69,7 @@ class World:
         self.leave(together=kind is None)
 
     def share(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, for all of them; the others do not call it.
+        """Return what `make` gives in the first process, for all of them; the others do not call it.
 
         Args:
             make: Its result is pickled.
@@ -113,7 +113,7 @@ class World:
         return [row for part in parts for row in part]
 
     def any(self, mine: bool) -> bool:
-        """Whether it is so in one of the processes."""
+        """Say whether it is so in one of the processes."""
         return mine if self.size == 1 else any(row["said"] for row in self.gather([{"said": mine}]))
 
     def wait(self) -> None:

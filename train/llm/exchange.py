@@ -113,7 +113,7 @@ def _absent(recipe: TuneRecipe, find: Callable[[str], Path]) -> list[str]:
 
 
 def import_page(run: Run) -> Page:
-    """What became of every tensor of an imported checkpoint."""
+    """Page of an imported checkpoint: what became of every tensor."""
     imported = run.info["imported"]
     by_reason: dict[str, list[str]] = {}
     for name, reason in imported["ignored"].items():

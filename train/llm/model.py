@@ -178,7 +178,7 @@ class TunedModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.embeddings.weight.device
 
     @property

@@ -1,4 +1,4 @@
-"""What is told of a training in progress: to the caller, to log.jsonl, and to TensorBoard where the recipe says so."""
+"""Reports of a training in progress: to the caller, to log.jsonl, and to TensorBoard where the recipe says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALARS = ("loss", "lr", "samples_per_s", "tokens_per_s", "mfu", "memory_bytes")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training is, over the steps since the last report.
+    """State of the training, over the steps since the last report.
 
     Attributes:
         step, steps: Optimizer steps done, and of the whole run.

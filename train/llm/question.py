@@ -13,13 +13,13 @@ from emo.train.runs import Run
 
 
 def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
-    """What a clip is asked, all words of it, as a hash: an answer to another question is no answer to this one."""
+    """Hash of all words that a clip is asked: an answer to another question is no answer to this one."""
     words = family_named(recipe.family).instruction(recipe, task, recipe.prompts[task][0], transcript)  # type: ignore[index]
     return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
 
 
 def predictions_path(run: Run, policy: str, layout: str | None = None, task: str = "emotion") -> Path:
-    """Where a run keeps its answers: generated text and likelihoods apart, other tasks and layouts than its own too."""
+    """Return where a run keeps answers: generated text and likelihoods apart, and so other tasks and layouts."""
     name = "predictions" + ("" if task == "emotion" else f"-{task}") + ("-likelihood" if policy == "likelihood" else "")
     return run.path / (name + (f"-{layout}" if layout and layout != run.info["layout"] else "") + ".jsonl")
 

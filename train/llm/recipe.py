@@ -28,7 +28,7 @@ FIELDS: Mapping[Task, str] = {
 
 
 class FeatureKeys(Keys):
-    """What the language model is conditioned on."""
+    """Features that the language model is conditioned on."""
 
     tokens: str | None = None
     """Image tokens, CLS first; null: none. Type: name, or null."""
@@ -53,7 +53,7 @@ Source = Annotated[SourceKeys, BeforeValidator(_source)]
 
 
 class DataKeys(Keys):
-    """Where the answers of each task come from, and transcripts beside the dataset's own."""
+    """Sources of the answers of each task, and transcripts beside the dataset's own."""
 
     emotion: tuple[Source, ...] = ()
     """The dataset's own labels (clips), a list or table of labels (.txt, .csv, .npz#split), or a MERR .json. Type:
@@ -92,7 +92,7 @@ class LoraKeys(Keys):
 
 
 class ValidationKeys(Keys):
-    """What is measured during training, and what decides the best checkpoint."""
+    """Measures during training, and the choice of the best checkpoint."""
 
     split: str | None = None
     """A split of the dataset (a test list is possible, and every score of the run says so); null: the part holdout
@@ -109,7 +109,7 @@ class ValidationKeys(Keys):
     limit: int | None = Field(default=None, ge=1)
     """How many clips, at most; null: all. Type: whole number, or null."""
     metric: Literal["f1_weighted", "f1_macro", "accuracy", "uar"] = "f1_weighted"
-    """What chooses the checkpoint. Type: f1_weighted | f1_macro | accuracy | uar."""
+    """Measure that chooses the checkpoint. Type: f1_weighted | f1_macro | accuracy | uar."""
     answers: Policy = "official"
     """Policy by which an answer becomes a label. Type: official | strict | nearest | likelihood."""
 
@@ -141,7 +141,7 @@ class TuneRecipe(Recipe):
     kind: Literal["tune"] = "tune"
     """Tuning a language model, in contrast to a head. Type: tune."""
     name: str = "tune"
-    """What run.json calls this recipe. Type: text."""
+    """Name of this recipe in run.json. Type: text."""
     family: str
     """The published model whose prompts, trained parts and checkpoints these are. Type: name of a family."""
     llm: str = Field(default="llama", min_length=1)
@@ -163,9 +163,9 @@ class TuneRecipe(Recipe):
     Emotion-LLaMA have all. Type: true | false.
     """
     features: FeatureKeys = FeatureKeys()
-    """What the model is conditioned on, by names in the store. Type: table."""
+    """Features that the model is conditioned on, by names in the store. Type: table."""
     layout: str = "chat"
-    """Where embeddings go in the prompt of training and of this run's own answers. Type: name of a layout of the
+    """Place of embeddings in the prompt of training and of this run's own answers. Type: name of a layout of the
     family.
     """
     template: str = "{}"
@@ -173,7 +173,7 @@ class TuneRecipe(Recipe):
     begin and end. Type: text with one {}.
     """
     end_sym: str = "</s>"
-    """What ends an answer. Type: text. Default: ..., which becomes the end id of any tokenizer."""
+    """Text that ends an answer. Type: text. Default: ..., which becomes the end id of any tokenizer."""
     max_txt_len: int = Field(default=1024, ge=1)
     """Ids of an answer to keep, its end included. Type: whole number."""
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = Field(default={"emotion": 1.0}, validate_default=True)
@@ -193,7 +193,7 @@ class TuneRecipe(Recipe):
     for all labels.
     """
     data: DataKeys = DataKeys()
-    """Where the answers of each task come from. A source is written FILE, or {file: FILE, field: KEY}, which reads
+    """Sources of the answers of each task. A source is written FILE, or {file: FILE, field: KEY}, which reads
     another key of it. Relative paths are looked up here and in the dataset's root. Clips that the dataset does not
     list take the transcript of the .json. Type: table.
     """
@@ -218,9 +218,9 @@ class TuneRecipe(Recipe):
     lr: float = Field(default=1e-5, gt=0)
     """Highest learning rate of AdamW. Type: number. Default: ... (stage 1)."""
     min_lr: float = Field(default=1e-6, ge=0)
-    """Where the cosine ends. Type: number."""
+    """Learning rate at the end of the cosine. Type: number."""
     warmup_lr: float = Field(default=1e-6, ge=0)
-    """Where the warmup begins. Type: number."""
+    """Learning rate at the beginning of the warmup. Type: number."""
     warmup_steps: int = Field(default=1000, ge=0)
     """Steps of the warmup. Under schedule official no more than an epoch's, or it saw-tooths as the official one
     does. Type: whole number.
@@ -230,7 +230,7 @@ class TuneRecipe(Recipe):
     its end; constant: one warmup, then lr. Type: official | cosine | constant.
     """
     weight_decay: float = Field(default=0.05, ge=0)
-    """Of AdamW, on matrices only. Type: number."""
+    """Weight decay of AdamW, on matrices only. Type: number."""
     epochs: int = Field(default=30, ge=1)
     """Epochs; an epoch is steps_per_epoch steps. Type: whole number."""
     steps_per_epoch: int | None = Field(default=1000, ge=1)
@@ -261,7 +261,7 @@ class TuneRecipe(Recipe):
     parallel: fsdp. Type: true | false.
     """
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What several processes (torchrun) share. ddp: the batches of a step, each process with the whole language
+    """Sharing among several processes (torchrun). ddp: the batches of a step, each process with the whole language
     model; fsdp: its frozen layers too (FSDP2), for models that one card does not hold. fsdp loads the model into
     main memory first, once per process, and has every process answer all validation clips; it does not go with
     quantise. Type: ddp | fsdp.
@@ -281,7 +281,7 @@ class TuneRecipe(Recipe):
     tensorboard (emo's extra tensorboard). Type: true | false.
     """
     seed: int = Field(default=42, ge=0)
-    """Of fresh weights, order, tasks, dropout and holdout. Type: whole number."""
+    """Seed of fresh weights, order, tasks, dropout and holdout. Type: whole number."""
 
     @field_validator("tasks")
     @classmethod
@@ -338,7 +338,7 @@ class TuneRecipe(Recipe):
 
     @property
     def text_only(self) -> bool:
-        """Whether the model reads the transcript alone."""
+        """Say whether the model reads the transcript alone."""
         return self.features.tokens is None and not self.features.streams
 
     @property

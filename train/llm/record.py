@@ -79,7 +79,7 @@ def recorded(
 
 
 class Record:
-    """What run.json says of a training under way.
+    """Return what run.json says of a training under way.
 
     Attributes:
         recipe: With `dtype` resolved.

@@ -179,7 +179,7 @@ class Difference:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What differs between two identities, nested keys joined by dots."""
+    """List what differs between two identities, nested keys joined by dots."""
     a, b = _flat(then), _flat(now)
     return [
         Difference(key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)

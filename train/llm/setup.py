@@ -72,7 +72,7 @@ def file_finder(roots: Sequence[Path], found: dict[str, str]) -> Callable[[str],
 
 
 def find_source(llm: str, weights: Mapping[str, str]) -> str:
-    """Where a recipe's language model is: a name under [weights], a path or id, or a model that a package brings.
+    """Find the language model of a recipe: a name under [weights], a path or id, or a model that a package brings.
 
     Raises:
         WeightsMissing: It is none of these.
@@ -161,7 +161,7 @@ def peak_flops(device: str) -> float | None:
 
 
 def describe(recipe: TuneRecipe, features: Features, examples: Examples, source: str) -> dict[str, Any]:
-    """What run.json says of data, features and language model, and the sentences that belong beside any score."""
+    """Describe data, features and language model for run.json, and the sentences that belong beside any score."""
     notes = []
     if told := profile_note(features.specs):
         notes.append(told)

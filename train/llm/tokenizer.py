@@ -27,7 +27,7 @@ BYTE_SPECIALS = ("<unk>", BEGIN, END, PAD)
 
 @dataclass(frozen=True)
 class Chat:
-    """What the folder of a tokenizer says of conversations.
+    """Return what the folder of a tokenizer says of conversations.
 
     Attributes:
         template: Jinja template of a conversation.

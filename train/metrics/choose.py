@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ScoreArgs:
-    """What one call of `emo score` asks for; its flags, by their names.
+    """Request of one call of `emo score`; its flags, by their names.
 
     Attributes:
         labels: Truth, as typed.

@@ -41,7 +41,7 @@ def _policy(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class OneLabel(Metric):
-    """What metrics of one label per clip share: labels as truth, and a page and a report of a `Score`."""
+    """Base of metrics of one label per clip: labels as truth, and a page and a report of a `Score`."""
 
     def truth(self, path: Path) -> Mapping[str, Label]:
         return read_labels(path)

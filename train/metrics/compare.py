@@ -1,4 +1,4 @@
-"""How sure are we? Bootstrap intervals of one score; McNemar's test and a paired bootstrap for two."""
+"""Certainty of scores. Bootstrap intervals of one score; McNemar's test and a paired bootstrap for two."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def intervals(found: Score, resamples: int = RESAMPLES, seed: int = 0) -> Interv
 def _resample(
     y: np.ndarray, answers: Sequence[np.ndarray], classes: int, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What resampled clips hold per class: support `(S, C)`, answers and hits of each set of answers `(A, S, C)`.
+    """Counts of resampled clips per class: support `(S, C)`, answers and hits of each set of answers `(A, S, C)`.
 
     Clips are drawn with replacement, the same ones for all sets. Clips with the same truth and the same answers are
     interchangeable, so it is their kinds that are counted; the cost does not grow with the number of clips.

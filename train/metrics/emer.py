@@ -123,7 +123,7 @@ def parse_score(reply: str) -> float | None:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge made of one clip.
+    """Judgement of one clip.
 
     Attributes:
         score: `None` if no reply had one.
@@ -237,7 +237,7 @@ def shuffled(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def self_test(truth: Mapping[str, str], rate: Callable[[Mapping[str, tuple[str, str]]], T]) -> dict[str, T]:
-    """What a judge gives the truth for the truth, and for the truth of other clips.
+    """Scores that a judge gives the truth for the truth, and for the truth of other clips.
 
     Args:
         truth: Descriptions by clip name, two at least.

@@ -1,4 +1,4 @@
-"""Who answers a judge's prompt: an OpenAI-compatible endpoint, a local model, or a recording of either."""
+"""Judges that answer a prompt: an OpenAI-compatible endpoint, a local model, or a recording of either."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def verdict(score: Score) -> str:
 
 
 def remarks(score: Score) -> list[str]:
-    """What must be said beside the numbers, one sentence each: answers, clips and predictions that did not count."""
+    """Remarks that belong beside the numbers, one sentence each: answers, clips and predictions that did not count."""
     told = "counted as neutral" if score.policy in TO_NEUTRAL else "counted as wrong"
     lines = [f"{score.unparsed} of {score.n} answers could not be parsed" + (f", {told}." if score.unparsed else ".")]
     if score.unparsed:

@@ -44,7 +44,7 @@ class Trained:
     others: tuple[str, ...] = ()
 
     def knows(self, clip: Clip, media: str | None) -> bool:
-        """Whether a clip may be the one that the run knows by this name; `media` is its content as far as known."""
+        """Say whether a clip may be the one that the run knows by this name; `media` is its content as far as known."""
         return same_clip(clip, media, self.dataset, self.contents.get(clip.id))
 
     def among(self, clips: Iterable[Clip], media: Mapping[str, str]) -> Trained:
@@ -115,7 +115,7 @@ def trained_on(run: Run) -> Trained:
 
 
 def same_clip(clip: Clip, media: str | None, dataset_then: str, media_then: str | None) -> bool:
-    """Whether a clip may be one that was known by its name: of the same content, or else of the same dataset.
+    """Say whether a clip may be one that was known by its name: of the same content, or else of the same dataset.
 
     Args:
         clip: The clip.

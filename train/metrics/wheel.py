@@ -61,7 +61,7 @@ class Wheels:
         return None if base is None else min(self.bases[base])
 
     def place(self, wheel: str, level: str) -> Reduce:
-        """What a word is on one wheel: of all wheel words that it may mean, the alphabetically first that is there."""
+        """Place a word on one wheel: of all wheel words that it may mean, the alphabetically first that is there."""
         table = self.maps[wheel][level]
 
         def reduce(word: str) -> str | None:
@@ -414,7 +414,7 @@ WheelTables = Annotated[Path, Option("Tables of the emotion wheels.", "wheel_map
 
 
 class _OnWheels(SetMetric):
-    """What metrics on wheels share: their sample."""
+    """Base of metrics on wheels: their sample."""
 
     @classmethod
     def sample(cls, folder: Path) -> Sample:

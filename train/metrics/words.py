@@ -65,7 +65,7 @@ def mean_length(sets: Iterable[Words]) -> float:
 
 
 def set_remarks(n: int, empty_truth: int, empty_answers: int, missing: int, extra: int) -> list[str]:
-    """What must be said beside a score of sets, one sentence each."""
+    """Return what must be said beside a score of sets, one sentence each."""
     told = [
         (empty_truth, "clips have no word in the truth and are in no number here."),
         (empty_answers, "clips have no word in their answer, which counts as 0."),
@@ -116,7 +116,7 @@ def _read_npz(path: Path) -> dict[str, Prediction]:
 
 
 class SetMetric(Metric):
-    """What metrics of sets of words share: their files."""
+    """Base of metrics of sets of words: their files."""
 
     columns = COLUMNS
 

@@ -1,4 +1,4 @@
-"""What happens to an answer before a model is trained on it."""
+"""Cleaning of an answer before a model is trained on it."""
 
 from __future__ import annotations
 

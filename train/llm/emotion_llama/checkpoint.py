@@ -169,7 +169,7 @@ def _read_official(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def _has_own_norm(found: Mapping[str, Tensor]) -> bool:
-    """Whether there is an `ln_vision` that does more than normalise."""
+    """Say whether there is an `ln_vision` that does more than normalise."""
     plain = {name.removeprefix("module."): each for name, each in found.items()}
     identity = (("ln_vision.weight", 1.0), ("ln_vision.bias", 0.0))
     return any(name in plain and bool((plain[name] != value).any()) for name, value in identity)

@@ -48,7 +48,7 @@ class EmotionLlamaRecipe(TuneRecipe):
     family: Literal["emotion-llama"] = "emotion-llama"
     features: EmotionLlamaFeatures = EmotionLlamaFeatures()
     layout: Literal["train_consistent", "official_eval", "chat"] = "train_consistent"
-    """Where embeddings go in the prompt of training and of this run's own answers. official_eval is the layout of
+    """Place of embeddings in the prompt of training and of this run's own answers. official_eval is the layout of
     the official evaluation script, which differs from that of its training; chat is the chat template of the
     language model, for other models than LLaMA-2. Type: train_consistent | official_eval | chat.
     """

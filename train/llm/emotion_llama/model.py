@@ -71,7 +71,7 @@ class Widths:
         return cls(**{**table, "streams": tuple((str(name), int(dim)) for name, dim in table["streams"])})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """Return it as plain JSON."""
         return asdict(self) | {"streams": [list(pair) for pair in self.streams]}
 
     @property

@@ -81,7 +81,7 @@ def encode_answer(answer: str, tokenizer: Tokenizer, max_txt_len: int = 1024, en
 
 
 def answer_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """What a model answered, from the ids it generated (minigpt_base.py:426-503).
+    """Return what a model answered, from the ids it generated (minigpt_base.py:426-503).
 
     Special ids, the pad piece among them, go before the text is cut at `</s>`: text behind an end *id* survives, text
     behind the characters `</s>` does not. What counts is behind the last `[/INST]`.
