@@ -496,12 +496,17 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "import": ("emo.train.session:imported_page", "emo weights import checkpoint_best.pth --run official"),
         "export": ("emo.train.session:exported_page", "emo weights export official official.pth --form official"),
     },
+    "annotate": {
+        "check": ("emo.extract.annotate.check:check_page", "emo annotate check MERR_fine_grained.json"),
+        "stats": ("emo.extract.annotate.check:stats_page", "emo annotate stats MERR_fine_grained.json --report stats"),
+    },
 }
 GROUPS = {
     "store": "Look after the feature store.",
     "data": "Datasets: what they are, what is here.",
     "run": "Runs: what was trained here, and whether its files are whole.",
     "weights": "Model weights: what is here, fetch, check, exchange.",
+    "annotate": "Annotations as MERR has them: made from clips, checked, exported.",
 }
 
 
