@@ -25,7 +25,12 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
         "emo.train.metrics.choose:score_command",
         "emo score relative_test3_NCEV.txt --predictions answers.json --answers strict",
         "Score predictions against labels by the published definitions.",
-    )
+    ),
+    "submit": (
+        "emo.train.challenges.submit:submit_command",
+        "emo submit --challenge mer2025 --track semi --run mine",
+        "Write what a track of a challenge is handed in as, or check such a file.",
+    ),
 }
 
 

@@ -121,6 +121,28 @@ def test_json_is_all_there_is_on_stdout(emo: Emo, demo: Demo) -> None:
         json.loads(result.stdout)
 
 
+def test_a_run_answers_a_track_of_a_challenge(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    run = next((demo[0] / "runs").glob("attention*")).name
+    out = tmp_path / "submission.csv"
+    words = (
+        "submit",
+        "--challenge",
+        "mer2026",
+        "--track",
+        "cross",
+        "--candidates",
+        "labels.csv#test",
+        "--out",
+        str(out),
+    )
+    result = emo(*words, "--run", run, cwd=demo[0])
+    assert result.returncode == 0, result.stderr
+    answers = json.loads(emo("predict", "labels.csv#test", "--run", run, "--json", cwd=demo[0]).stdout)["answers"]
+    assert out.read_text() == "name,discrete\n" + "".join(f"{each['name']},{each['answer']}\n" for each in answers)
+    assert f"{run} has seen none of these clips in training." in " ".join(result.stdout.split())
+    assert emo(*words[:7], "--check", str(out), cwd=demo[0]).returncode == 0
+
+
 def test_cached_training_says_which_features_are_missing(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)

@@ -7,7 +7,8 @@ from emo.train.testing import HEAD_CHECKS
 def test_my_head(check):
     check("my-head")  # its name in the entry-point group `emo.heads`, or its class
 
-`check_metric` and `check_family` do the same for a metric and for a family of language models.
+`check_metric`, `check_challenge` and `check_family` do the same for a metric, a challenge and a family of language
+models.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ import torch
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
+from emo.train.challenges.base import Form, Track
+from emo.train.challenges.forms import Sheet, dump, parse, problems
+from emo.train.challenges.registry import challenge_named
 from emo.train.features import Stream
 from emo.train.heads.base import Epoch, Fold, Head, Outputs, Targets
 from emo.train.metrics.base import Metric
@@ -322,6 +326,64 @@ def _refuses(call: Callable[[], object], otherwise: str) -> None:
     except UsageError:
         return
     raise AssertionError(otherwise)
+
+
+# ---- challenges -----------------------------------------------------------------------------------------------------
+
+
+def check_challenge(name: str) -> None:
+    """Check that a challenge keeps its contract.
+
+    Args:
+        name: Its name in the registry, or of its entry point.
+
+    Raises:
+        AssertionError: It does not.
+    """
+    challenge = challenge_named(name)
+    assert challenge.name == name, f"{name} calls itself {challenge.name}"
+    assert challenge.about, f"{name} does not say what it is"
+    assert challenge.tracks, f"{name} has no track"
+    names = [word for track in challenge.tracks for word in (track.name, *track.also)] + list(challenge.left_out)
+    assert len(names) == len(set(names)), f"{name} has two tracks of one name"
+    assert all(word == word.lower() for word in names), f"{name} has a name that nobody can type"
+    for track in challenge.tracks:
+        assert challenge.track(track.name.upper()) is track
+        assert track.source, f"{name} {track.name} does not say where its form is published"
+        assert track.clips or track.split, f"{name} {track.name} does not say which clips it wants"
+        for form in track.forms:
+            assert track.form(Path(form.file)) is form, f"{form.file} is not read as what it is"
+            _check_form(track, form)
+    for word in challenge.left_out:
+        expect_refusal(UsageError, challenge.left_out[word], lambda word=word: challenge.track(word))
+
+
+def _check_form(track: Track, form: Form) -> None:
+    """A whole submission is read back as it was written; every kind of fault is found."""
+    where, header = f"{track.name}, {form.kind}", track.header()
+    clips = [(name, *(f"{name}, {each}" for each in track.carried)) for name in ("a", "b", "c, d")]
+    rows = [(clip[0], [*clip, *(column.example() for column in track.columns)]) for clip in clips]
+
+    def found(rows: Sequence[tuple[str, list[str]]], header: Sequence[str] = header) -> set[str]:
+        data = dump(Sheet(list(header), list(rows)), form)
+        sheet = parse(data, form, track, form.file)
+        assert (sheet.header, [cells for _, cells in sheet.rows]) == (list(header), [cells for _, cells in rows]), where
+        assert dump(sheet, form) == data, f"{where} writes the same table in two ways"
+        return {each.kind for each in problems(track, sheet, clips)}
+
+    assert not found(rows), f"{where}: something is wrong with what is right"
+    assert found(rows[1:]) == {"missing"}, where
+    assert found([*rows, ("z", ["z", *rows[0][1][1:]])]) == (set() if track.more else {"extra"}), where
+    assert found([*rows, rows[0]]) == {"duplicate"}, where
+    for place, column in enumerate(track.columns, 1 + len(track.carried)):
+        for text in column.wrong_ones:
+            changed = [*rows[0][1]]
+            changed[place] = text
+            assert found([("a", changed), *rows[1:]]) == {"value"}, f"{where} takes {text!r} for {column.name}"
+        if form.kind != "npz":
+            less = [(name, cells[:place] + cells[place + 1 :]) for name, cells in rows]
+            lacks = found(less, header[:place] + header[place + 1 :])
+            assert lacks == (set() if column.optional else {"column"}), f"{where} without {column.name}"
 
 
 # ---- families of language models ------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] =
     Raises:
         UsageError: The file is absent, empty, not UTF-8, not comma-separated, lacks a column or has a ragged row.
     """
-    (_, first), *records = _records(path)
+    (_, first), *records = csv_records(read_text(path), str(path))
     header = [column.strip().lower() for column in first]
     chosen: dict[str, int] = {}
     for each in [*columns, *optional]:
@@ -230,9 +230,13 @@ def rows_by_name(path: Path, rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
     return found
 
 
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Records of a csv file that are not blank, each with its first line. A quote that swallows rows is refused."""
-    lines = list(io.StringIO(read_text(path), newline=""))
+def csv_records(text: str, where: str) -> list[tuple[int, list[str]]]:
+    """Records of a csv text that are not blank, as they are written, each with its first line.
+
+    Raises:
+        UsageError: It is not csv, or a quote swallows what looks like rows.
+    """
+    lines = list(io.StringIO(text, newline=""))
     reader = csv.reader(lines, strict=True)
     records: list[tuple[int, list[str]]] = []
     several: list[tuple[int, int]] = []  # first and last line of records that have more than one
@@ -246,14 +250,14 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         if '"' in lines[line - 1]:
-            what = f"{path} line {line} opens a quote that is not closed where its field ends: {error}."
+            what = f"{where} line {line} opens a quote that is not closed where its field ends: {error}."
             raise UsageError(what, "Remove the quote, or write it twice inside a quoted text.") from error
-        raise UsageError(f"{path} line {line} is not csv: {error}.") from error
+        raise UsageError(f"{where} line {line} is not csv: {error}.") from error
     shapes = {_shape(record) for _, record in records[1:]}
     for first, last in several:
         inside = [row for row in csv.reader(lines[first:last]) if _shape(row) in shapes]
         if inside:
-            what = f"{path} line {first} opens a quote that ends in line {last} and swallows what looks like rows"
+            what = f"{where} line {first} opens a quote that ends in line {last} and swallows what looks like rows"
             raise UsageError(f"{what}, such as {_short(','.join(inside[0]))}.", "Remove the quote, or write it twice.")
     return records
 

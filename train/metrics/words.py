@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from emo.featstore.datasets.tables import EMOTION_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
+from emo.featstore.datasets.tables import DAMAGE, EMOTION_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
+from emo.featstore.reading import read_bytes
 from emo.train.answers import ANSWER_COLUMNS, Answers, Prediction, read_answers
 from emo.train.metrics.base import Metric, Sample
 from emo.train.metrics.labels import too_few
@@ -105,14 +106,32 @@ def read_set_answers(path: Path, column: str | None = None) -> Answers:
 
 
 def _read_npz(path: Path) -> dict[str, Prediction]:
+    found: dict[str, Prediction] = {}
+    for name, item in zip(*npz_texts(read_bytes(path), str(path)), strict=True):
+        if found.setdefault(normal_name(name), Prediction(item)).answer != item:
+            raise UsageError(f"{path} gives clip {name} another answer than before.", "Keep one per clip.")
+    return found
+
+
+def npz_texts(data: bytes, where: str) -> tuple[list[str], list[str]]:
+    """The text arrays `filenames` and `fileitems` of MER2025's npz.
+
+    Raises:
+        UsageError: It is no such file, or the arrays are not of one length.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names, items = archive["filenames"].tolist(), archive["fileitems"].tolist()
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is no npz of the text arrays filenames and fileitems: {error}.") from error
-    return {normal_name(str(name)): Prediction(str(item)) for name, item in zip(names, items, strict=True)}
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            names, items = archive["filenames"], archive["fileitems"]
+    except DAMAGE as error:
+        raise UsageError(f"{where} is no npz of the text arrays filenames and fileitems: {error}.") from error
+    if not all(each.ndim == 1 and each.dtype.kind == "U" for each in (names, items)):
+        kinds = f"{names.dtype} {names.shape} and {items.dtype} {items.shape}"
+        raise UsageError(f"filenames and fileitems of {where} are no lists of texts but {kinds}.")
+    if len(names) != len(items):
+        raise UsageError(
+            f"{where} has {len(names):,} filenames and {len(items):,} fileitems.", "Give one item per name."
+        )
+    return names.tolist(), items.tolist()
 
 
 class SetMetric(Metric):
