@@ -216,7 +216,7 @@ def _rows(places: Sequence[str]) -> str:
 
 
 def remarks(track: Track, form: Form, path: Path, sheet: Sheet, clips: Sequence[Key] | None) -> list[str]:
-    """What is to be said about a submission in which nothing is wrong, and about what is not known of its form."""
+    """Say what must stand beside a submission: its values, its names, and what is not known of its form."""
     told = [f"Form: {track.source}", *(f"Not confirmed: {each}" for each in track.doubts)]
     told += [each.remark(sheet.column(each.name)) for each in track.columns if each.name in sheet.header]
     if form.must and not fnmatch(path.name, form.must):
