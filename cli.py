@@ -227,9 +227,13 @@ def _weights_of_language_models() -> Any:
 @command(app, example="emo init my-study")
 def init(folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")] = Path()) -> None:
     """Write a commented emo.toml."""
+    from emo.extract.media import tflite
     from emo.featstore.workspace import write_starter
 
-    _say(f"wrote {write_starter(folder)}; correct the paths in it, then run `emo doctor`")
+    detector = "blazeface" if tflite.installed() else ""
+    _say(f"wrote {write_starter(folder, detector=detector)}; correct the paths in it, then run `emo doctor`")
+    if detector:
+        _say(f'{tflite.PACKAGE} is installed: faces_detector = "{detector}" stands in it')
 
 
 @command(app, example="emo doctor")

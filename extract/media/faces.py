@@ -5,6 +5,7 @@ OpenFace output that a user already has is read by `read_openface` instead.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from emo.extract.media.align import TEMPLATE_MM, similarity
-from emo.extract.media.detect import Detector, Network, open_detector
+from emo.extract.media.detect import Detector, Network
 from emo.featstore.errors import MediaError, UsageError
 
 VERSION = 2  # raised when the same settings give other crops, here or in `follow` and `join`
@@ -32,13 +33,29 @@ OPENFACE_RECIPE = {"source": "openface", "version": VERSION}
 """Face recipe of features whose crops come from `read_openface`."""
 
 
+def open_detector(name: str, **options: Any) -> Detector:
+    """A detector by name.
+
+    Raises:
+        UsageError: No such detector.
+    """
+    if name not in DETECTORS:
+        raise UsageError(f"There is no face detector {name!r}.", f"Known: {', '.join(DETECTORS)}.")
+    module, kind = DETECTORS[name].split(":")
+    found: Detector = getattr(importlib.import_module(module), kind)(**options)
+    return found
+
+
+DETECTORS = {"centerface": "emo.extract.media.detect:CenterFace", "blazeface": "emo.extract.media.blazeface:BlazeFace"}
+
+
 @dataclass(frozen=True)
 class FaceConfig:
     """How faces are found, followed, chosen and cut out.
 
     Attributes:
         detector: Name of the detector.
-        long_side: Longer side of the frame that the detector sees, in pixels.
+        long_side: Longer side of the frame that the detector sees, in pixels; `None` for the detector's own.
         every: Detect in each `every`-th frame of a shot and in its last one. 1: in all frames.
         rule: Which track is taken where there are several: a name in `RULES`.
         size: Side of the crops in pixels.
@@ -56,7 +73,7 @@ class FaceConfig:
     """
 
     detector: str = "centerface"
-    long_side: int = 480
+    long_side: int | None = None
     every: int = 5
     rule: str = "prominent"
     size: int = 112
@@ -72,8 +89,8 @@ class FaceConfig:
     def __post_init__(self) -> None:
         _rule(self.rule)
         for name in ("long_side", "every", "size", "min_frames", "max_faces"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"face setting {name} = {getattr(self, name)} must be at least 1.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"face setting {name} = {value} must be at least 1.")
         if not 0 < self.keep_score <= self.min_score < 1:
             raise UsageError(
                 f"face settings must satisfy 0 < keep_score <= min_score < 1, not {self.keep_score}, {self.min_score}."
@@ -81,11 +98,19 @@ class FaceConfig:
 
     def open_detector(self, network: Network | None = None) -> Detector:
         """The detector of these settings; one serves any number of clips and threads."""
-        return open_detector(self.detector, long_side=self.long_side, min_score=self.keep_score, network=network)
+        options = {} if network is None else {"network": network}
+        return open_detector(self.detector, long_side=self.long_side, min_score=self.keep_score, **options)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that changes the crops, as plain JSON values, for a feature's fingerprint."""
-        return {"source": "emo", "version": VERSION, **asdict(self), "detector": _detector_recipe(self)}
+        detector = _detector_recipe(self)
+        return {
+            "source": "emo",
+            "version": VERSION,
+            **asdict(self),
+            "long_side": detector["long_side"],
+            "detector": detector,
+        }
 
 
 @dataclass(frozen=True, eq=False)

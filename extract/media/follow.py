@@ -218,7 +218,8 @@ class FaceTracker:
         track.index += [frame.index for frame in frames]
         track.time_s += [frame.time_s for frame in frames]
         track.detections += detections
-        landmarks = np.stack([detection.landmarks for detection in detections])
+        whole = all(detection.points is not None for detection in detections)
+        landmarks = np.stack([detection.points if whole else detection.landmarks for detection in detections])
         shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
         track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
 
@@ -260,4 +261,5 @@ def _between(a: Detection, b: Detection, share: float) -> Detection:
         a.box + (b.box - a.box) * np.float32(share),
         a.landmarks + (b.landmarks - a.landmarks) * np.float32(share),
         a.score + (b.score - a.score) * share,
+        None if a.points is None or b.points is None else a.points + (b.points - a.points) * np.float32(share),
     )

@@ -224,3 +224,8 @@ def test_starter_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         write_starter(tmp_path / "file")
+
+
+def test_starter_names_the_detector_it_is_given_and_else_leaves_it_open(tmp_path: Path) -> None:
+    assert load(tmp_path, starter_toml(detector="blazeface")).extract.faces_detector == "blazeface"
+    assert load_workspace(write_starter(tmp_path / "plain")).extract.faces_detector == ""

@@ -19,8 +19,8 @@ from PIL import Image
 from emo.extract.demo import generate_clip
 from emo.extract.media.align import OUTLINE_MM, TEMPLATE_MM, align_face, face_mask, similarity, to_pixels
 from emo.extract.media.container import Frame, open_media
-from emo.extract.media.detect import CenterFace, Detection, Detections, Detector, iou, open_detector
-from emo.extract.media.faces import COLUMNS, RULES, FaceConfig, FaceTrack, FaceTracks, read_openface
+from emo.extract.media.detect import CenterFace, Detection, Detections, Detector, iou
+from emo.extract.media.faces import COLUMNS, RULES, FaceConfig, FaceTrack, FaceTracks, open_detector, read_openface
 from emo.extract.media.follow import FaceTracker
 from emo.featstore.errors import MediaError, UsageError
 
