@@ -263,7 +263,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **versions("torch", "transformers", "av", *([] if detector is None else [detector.runtime])),
     }
-    return Session(name, path, specs, todo, job, environment, _unused_weights(workspace, per_device[0]), args.shard)
+    return Session(name, path, specs, todo, job, environment, _of_weights(workspace, per_device[0]), args.shard)
 
 
 def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
@@ -355,10 +355,12 @@ def _encoders(
     return made
 
 
-def _unused_weights(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[str, ...]:
-    """A sentence where emo.toml names weights that this pass does not use."""
+def _of_weights(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[str, ...]:
+    """Sentences on settings that are not as published, and on weights in emo.toml that this pass does not use."""
+    notes = tuple(f"{encoder.name}: {note}" for encoder in encoders for note in encoder.notes)
     unused = [encoder.name for encoder in encoders if encoder.name in workspace.weights and encoder.weights is None]
-    return (f"not used under profile {encoders[0].profile}: [weights] of {', '.join(unused)}",) if unused else ()
+    said = f"not used under profile {encoders[0].profile}: [weights] of {', '.join(unused)}"
+    return (*notes, said) if unused else notes
 
 
 def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import zipfile
@@ -140,8 +139,8 @@ def _hash_file(path: Path) -> str:
     key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     memory = emo_home() / "weights.json"
     if not _hashes:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # no memory, or a damaged one
-            _hashes.update(json.loads(memory.read_text(encoding="utf-8")))
+        with contextlib.suppress(UsageError):  # no memory, or a damaged one
+            _hashes.update(_remembered(read_json(memory)))
     if key not in _hashes:
         with open(path, "rb") as file:
             _hashes[key] = file_digest(file)
@@ -149,6 +148,12 @@ def _hash_file(path: Path) -> str:
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, _hashes)
     return _hashes[key]
+
+
+def _remembered(found: Any) -> dict[str, str]:
+    """The entries of a memory that can be hashes."""
+    rows = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in rows if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value)}
 
 
 def _read(path: Path) -> State:

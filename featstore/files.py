@@ -51,18 +51,32 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         WriteError: The disk is full or refuses.
     """
     with replacing(path) as temporary:
-        # half a character, as in a path that is not UTF-8, becomes its escape, which JSON reads back
-        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+        temporary.write_bytes(encoded(data) if isinstance(data, str) else data)
+
+
+def encoded(text: str) -> bytes:
+    """Return UTF-8; half a character, as in a path that is not UTF-8, becomes its escape, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON value atomically; keys stay in the order given."""
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, json_text(value))
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line atomically."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_atomic(path, jsonl_text(rows))
+
+
+def json_text(value: Any) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return what `write_jsonl` writes."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def fsync(path: Path) -> None:

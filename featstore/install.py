@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from emo import __version__
+from emo.featstore.reading import parse_own
 
 DISTRIBUTION = "emostore"  # `emo` is somebody else's package on the index
 
@@ -53,7 +53,7 @@ def _origin() -> str:
         kept = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except metadata.PackageNotFoundError:
         return ""
-    origin = json.loads(kept) if kept else {}
+    origin = parse_own(kept, "direct_url.json") if kept else {}
     version = origin.get("vcs_info")
     if version:
         return f" @ {version['vcs']}+{origin['url']}@{version['commit_id']}"

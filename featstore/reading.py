@@ -96,6 +96,18 @@ def parse_json(text: str, where: str, pairs: Pairs | None = None, line: int | No
         raise UsageError(f"{where}{place} {_too_long(error)}.") from error
 
 
+def parse_own(data: bytes | str, where: str) -> Any:
+    """The value of JSON that emo itself has written, taken as it is; it may be damaged by now.
+
+    Raises:
+        UsageError: It is not JSON, is not UTF-8, or is nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON: {error}.") from error
+
+
 def read_json(path: Path, pairs: Pairs | None = None) -> Any:
     """The one JSON value of a file.
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
+from emo.featstore.reading import parse_own
 
 RECORD_LEVEL = "record"
 LEVELS = ("utt", "frame", "tokens")  # of features
@@ -76,6 +78,6 @@ class EncoderSpec:
             ValueError: Not the canonical JSON of a spec.
         """
         try:
-            return cls(**json.loads(text))
-        except TypeError as error:
+            return cls(**parse_own(text, "the spec"))
+        except (TypeError, UsageError) as error:
             raise ValueError(f"not an encoder spec: {error}") from error

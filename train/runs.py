@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Annotated, Any
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
-from emo.featstore.files import file_digest, write_json
+from emo.featstore.files import digest, encoded, file_digest, write_atomic, write_json
 from emo.featstore.page import Arg, Page, Table
+from emo.featstore.reading import parse_own, read_bytes, read_json
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 
@@ -144,20 +144,16 @@ def all_runs(root: Path) -> list[Run]:
 
 def _read_run(path: Path) -> Run:
     try:
-        data = (path / "run.json").read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} is no run folder: {error.strerror} (run.json).") from error
-    return Run(path, _table(path / "run.json", data))
-
-
-def _table(path: Path, data: bytes) -> dict[str, Any]:
+        data = read_bytes(path / "run.json")
+    except UsageError as error:
+        raise UsageError(f"{path} is no run folder: {error.message}", error.hint) from error
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TrainError(f"{path} is damaged: {error}.") from error
+        found = parse_own(data, str(path / "run.json"))
+    except UsageError as error:
+        raise TrainError(f"{path / 'run.json'} is damaged: {error.message}") from error
     if not isinstance(found, dict):
-        raise TrainError(f"{path} is damaged: not a JSON object.")
-    return found
+        raise TrainError(f"{path / 'run.json'} is damaged: not a JSON object.")
+    return Run(path, found)
 
 
 def latest_run(root: Path) -> Run:
@@ -181,25 +177,42 @@ DIGESTS = "digests.json"
 UNSEALED = "{} has no digests: it was made by an earlier version, and its files are read as they are."
 
 
-def seal(folder: Path, *names: str) -> None:
-    """Write the digests of files of a folder into its `digests.json`, from which `check` knows damaged ones.
+def seal(folder: Path) -> None:
+    """Write the digests of all files of a folder into its `digests.json`, from which `check` knows damaged ones.
 
     Args:
-        folder: A run, a checkpoint, or another folder of files that are whole.
-        names: Files whose digest is new; the others keep theirs, and a folder without digests stays without. Without
-            names all files of the folder itself: folders in it are sealed on their own.
+        folder: A run, a checkpoint, or another folder of files that are whole. Folders in it are sealed on their own.
     """
-    known = _digests(folder) if names else {}
-    if known is None:  # digests of some files would make the others look damaged
+    known = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.name != DIGESTS:
+            found = _digest_of(path)
+            if found is None:
+                raise TrainError(f"{path} cannot be read.", "Is it still there?")
+            known[path.name] = found
+    write_json(folder / DIGESTS, known)
+
+
+def write_sealed(path: Path, text: str) -> None:
+    """Write a file of a sealed folder anew. A folder without digests stays without: some would damn all others.
+
+    Whenever the process dies, the file is as its digest says: while it changes, the entry names both, before and after.
+    """
+    known = _digests(path.parent)
+    if known is None:
+        write_atomic(path, text)
         return
-    given = names or [each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")]
-    for name in given:
-        if name != DIGESTS:
-            digest = _digest_of(folder / name)
-            if digest is None:
-                raise TrainError(f"{folder / name} cannot be read.", "Is it still there?")
-            known[name] = digest
-    write_json(folder / DIGESTS, dict(sorted(known.items())))
+    new = digest(encoded(text))
+    if path.name in known:  # a new file has no entry until it is there
+        write_json(path.parent / DIGESTS, known | {path.name: f"{known[path.name]} {new}"})
+    reached("announced")
+    write_atomic(path, text)
+    reached("written")
+    write_json(path.parent / DIGESTS, dict(sorted((known | {path.name: new}).items())))
+
+
+def reached(step: str) -> None:
+    """Does nothing; tests replace it to stop the process while a file changes."""
 
 
 def check(folder: Path, *names: str) -> str | None:
@@ -218,7 +231,7 @@ def check(folder: Path, *names: str) -> str | None:
     known = _digests(folder)
     if known is None:
         return UNSEALED.format(folder.name)
-    wrong = [name for name in names or known if name not in known or known[name] != _digest_of(folder / name)]
+    wrong = [name for name in names or known if _digest_of(folder / name) not in known.get(name, "").split()]
     if wrong:
         raise TrainError(
             f"{folder} is damaged: {some_of(wrong, 5)} {'is' if len(wrong) == 1 else 'are'} not what was written.",
@@ -238,12 +251,13 @@ def check_listed(folder: Path, name: str) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str] | None:
-    try:
-        found = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = folder / DIGESTS
+    if not path.exists() and not path.is_symlink():
         return None
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{folder / DIGESTS} cannot be read: {error}.", "Restore it from a copy.") from error
+    try:
+        found = read_json(path)
+    except UsageError as error:
+        raise TrainError(f"{path} cannot be read: {error.message}", "Restore it from a copy.") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise TrainError(f"{folder / DIGESTS} is damaged: not a table of digests.", "Restore it from a copy.")
     return found

@@ -227,7 +227,8 @@ class Encoder(ABC):
         self.profile, self.dtype, self.seed = profile, dtype, seed
         self.weights: Weights | None = None if weights is None else find_weights(weights)
         self.media_recipe = dict(media_recipe or {})
-        with trusted(weights) if weights is not None else contextlib.nullcontext():
+        self.notes: list[str] = []  # settings that are not as published, or that nobody stated
+        with self._trusted():
             self.config = self.configure(config)
         tiny = 4 * self.budget["cpu"]  # small models, so more at once; but not so much that the first result is late
         self.max_cost: float = tiny if profile == "tiny" else self.budget.get(self.device.type, self.budget["cpu"])
@@ -284,20 +285,24 @@ class Encoder(ABC):
         """
         if self._model is not None:
             return self.report
-        with torch.device("meta"):
+        with torch.device("meta"), self._trusted():
             model = self.build()
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if self.weights is None:
             state = seeded_state(expected, self.seed)
             self.report = LoadReport(notes=(f"random weights, seed {self.seed}",) if self.learned else ())
         else:
-            with trusted(self.weights.source):
+            with self._trusted():
                 found, dropped, notes = self.adapt(self.weights.tensors(), expected)
                 state, report = fit(expected, found, self.ignore, self.weights.source)
             self.report = LoadReport(report.consumed, {**report.ignored, **dropped}, tuple(notes))
         model.load_state_dict(state, strict=True, assign=True)
         self.use(model.eval().requires_grad_(False).to(self.device))
         return self.report
+
+    def _trusted(self) -> contextlib.AbstractContextManager[None]:
+        """Whatever goes wrong in it is said of the weights, where there are any."""
+        return contextlib.nullcontext() if self.weights is None else trusted(self.weights.source)
 
     def use(self, model: nn.Module) -> None:
         """Take a model that is on the device; its matrices get the compute type."""

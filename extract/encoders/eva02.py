@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.image import CLIP, Image
+from emo.extract.encoders.settings import MODEL, check_names, unlike
 from emo.extract.weights import LoadReport
 from emo.featstore.errors import ModelError
 
@@ -125,11 +126,14 @@ class Eva02(Image):
             if stated is None or "eva02" not in str(stated.get("architecture")):
                 message = f"{self.weights.source} holds no config.json of a timm EVA-02."
                 raise ModelError(message, f"{self.name} needs the whole folder of {self.source.where}.")
-            sizes = BASE | {key: value for key, value in (stated.get("model_args") or {}).items() if key in BASE}
+            own = stated.get("model_args") or {}
+            check_names(own, BASE, f"{self.weights.source}/{MODEL}")
+            sizes = BASE | {key: value for key, value in own.items() if key in BASE}
             hidden = self.weights.tensors().get("blocks.0.mlp.fc2.weight")
             sizes["mlp_hidden"] = sizes["mlp_hidden"] if hidden is None else hidden.shape[1]
             if self.profile == "paper" and sizes != published:
                 raise ModelError(f"{self.weights.source} is an EVA-02 of other sizes: {sizes}.", "Is it another model?")
+            self.notes += unlike(f"{self.weights.source}/{MODEL}", sizes, published)
         self.full = SimpleNamespace(
             model_type="eva02",
             hidden_size=sizes["embed_dim"],

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import Variant
+from emo.extract.encoders.settings import MODEL, stated_in, unlike
 from emo.extract.encoders.waves import CHUNK, RATE, Waves, framed
 from emo.extract.weights import State, rename
 from emo.featstore.errors import ModelError
@@ -64,20 +65,24 @@ class _Hubert(Waves):
     )
 
     def configure(self, config: Any) -> dict[str, Any]:
-        if self.weights is not None:
-            config = config or self.weights.config()
-            processor = self.weights.config("preprocessor_config.json") or {}
-            self.do_normalize = bool(processor.get("do_normalize", True))
-        if config is None:
-            return TINY if self.profile == "tiny" else LARGE
         from transformers import HubertConfig
 
+        folder = self.weights is not None and self.weights.path.is_dir()
+        if config is None and folder:
+            config = stated_in(self.weights, MODEL, HubertConfig().to_dict())
+        if config is None:
+            if self.weights is not None:
+                self.read_normalise()
+            return TINY if self.profile == "tiny" else LARGE
         full = HubertConfig(**config).to_dict()  # with the library's defaults for what the file leaves out
         sizes = {key: list(v) if isinstance(v := full.get(key, LARGE[key]), tuple) else v for key in LARGE}
         if self.profile == "paper" and (wrong := [k for k in LARGE if sizes[k] != LARGE[k]]):
             got = ", ".join(f"{k} is {sizes[k]} instead of {LARGE[k]}" for k in wrong[:3])
             message = f"{self.name} is HuBERT large, but in {self.weights.source} {got}."
             raise ModelError(message, "Is it another model?")
+        if self.weights is not None:
+            self.notes += unlike(f"{self.weights.source}/{MODEL}", sizes, LARGE) if folder else []
+            self.read_normalise()
         return sizes
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, check_pixels
 from emo.extract.encoders.pretrained import Pretrained
+from emo.extract.encoders.settings import PROCESSOR, read_settings
 from emo.extract.media.preprocess import resize_crop, resize_square, to_float, uniform_indices
 from emo.featstore.errors import ModelError
 from emo.featstore.spec import EncoderSpec
@@ -83,6 +84,12 @@ class Image(Pretrained):
     def configure(self, config: Any) -> dict[str, Any]:
         sizes = super().configure(config)
         self._steps = _steps(self.processor(), self._side, self.name)
+        side = self._steps["side"]
+        fits = side % self.full.patch_size == 0 if self.full.model_type == "dinov2" else side == self._side
+        if side <= 0 or not fits or (self._steps["short_side"] or side) < side:
+            sides = f"{self._steps['short_side'] or side} and {side} px"
+            message = f"{self.name}: {PROCESSOR} asks for sides of {sides}, and the model reads {self._side} px."
+            raise ModelError(message, "Is the file damaged, or of another model?")
         return sizes
 
     def processor(self) -> dict[str, Any]:
@@ -94,11 +101,12 @@ class Image(Pretrained):
                 "size": {"shortest_edge": short} if "shorter" in usual else self._side,
                 "crop_size": self._side,
             }
-        stated = self.weights.config("preprocessor_config.json")
-        if stated is None:
-            message = f"{self.weights.source} holds no preprocessor_config.json: {self.name} needs the whole folder."
-            raise ModelError(message, f"It is {self.source.where}.")
-        return usual | stated
+        steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": "shorter" in usual}
+        sides = {"size": self._side, "crop_size": self._side} if "shorter" in usual else {"size": self._side}
+        usual = {key: value for key, value in usual.items() if key != "shorter"} | steps | sides
+        stated, notes = read_settings(self.weights, usual)
+        self.notes += notes
+        return stated
 
     @classmethod
     def under(cls, recipe: str) -> type[Pretrained]:

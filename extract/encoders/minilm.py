@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
+from emo.extract.encoders.settings import MODEL, read_settings
 from emo.extract.run.batching import alike
 from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
@@ -78,7 +79,8 @@ class MiniLM(Encoder):
     def configure(self, config: Any) -> dict[str, Any]:
         self._tokenizer, self._tokenizer_hash = self._find_tokenizer()
         if config is None and self.weights is not None:
-            config = self.weights.config()
+            config, notes = read_settings(self.weights, PAPER, MODEL)
+            self.notes += notes
         if config is None:
             return TINY if self.profile == "tiny" else PAPER
         sizes = {key: config.get(key, PAPER[key]) for key in PAPER}

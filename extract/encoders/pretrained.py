@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import DTYPES, Encoder
 from emo.extract.encoders.catalog import Entry
+from emo.extract.encoders.settings import MODEL, check_names, unlike
 from emo.extract.weights import LoadReport, State, seeded_state
 from emo.featstore.errors import ModelError, UsageError
 from emo.featstore.sources.hub import Source, cached
@@ -89,11 +90,22 @@ class Pretrained(Encoder):
             found = self.published() if self.profile != "tiny" else self.tiny()
         sizes = {key: value for key, value in found.items() if key not in BOOKKEEPING}
         self.full = self.expand(sizes)
+        if self.weights is not None and config is None:
+            self._compare(sizes)
         if self.profile == "paper" and (self.full.model_type, self.dim) != (expected := self.kind_and_width()):
             got = f"{self.full.model_type} of width {self.dim}"
             message = f"{self.name} is {' of width '.join(map(str, expected))}, but {self.weights.source} is {got}."
             raise ModelError(message, "Is it another model?")
         return sizes if self.weights is None else {"type": self.full.model_type}  # the weights' hash has the file
+
+    def _compare(self, sizes: Mapping[str, Any]) -> None:
+        """Refuse slips in the names of config.json, and note what is not as published."""
+        where = f"{self.weights.source}/{MODEL}"
+        inner = next((sizes[key] for key in ("vision_config",) if isinstance(sizes.get(key), dict)), sizes)
+        check_names(inner, self.full.to_dict() | self.full.attribute_map, where)
+        published = self.expand(self.published())
+        if type(published) is type(self.full):
+            self.notes += unlike(where, self.full.to_dict(), published.to_dict())
 
     def kind_and_width(self) -> tuple[str, int]:
         """Model type and width of the feature as published."""

@@ -42,8 +42,7 @@ class Speech(Pretrained, Waves):
     def configure(self, config: Any) -> dict[str, Any]:
         sizes = super().configure(config)
         if self.weights is not None:
-            processor = self.weights.config("preprocessor_config.json") or {}
-            self.do_normalize = bool(processor.get("do_normalize", True))
+            self.read_normalise()
         return sizes
 
     @property

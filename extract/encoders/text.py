@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared
 from emo.extract.encoders.pretrained import Pretrained
-from emo.extract.encoders.tokens import Bytes, Tokens, read_tokens
+from emo.extract.encoders.tokens import STATED, Bytes, Tokens, read_tokens
 from emo.extract.run.batching import alike
 from emo.extract.texts import text_of
 from emo.featstore.errors import MediaError
@@ -68,6 +68,8 @@ class Text(Pretrained):
         sizes = super().configure(config)
         self._tokens: Tokens = Bytes() if self.weights is None else read_tokens(self.weights.path, self.full)
         self._trim = self._tokens.probe() if self.probe else None
+        if self.weights is not None and not (self.weights.path / STATED).is_file():
+            self.notes.append(f"{self.weights.source} holds no {STATED}: the library's usual tokenizer is taken.")
         return sizes
 
     def network(self) -> type[nn.Module]:

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.errors import ModelError
+from emo.featstore.errors import EmoError, ModelError
 from emo.featstore.files import digest
+from emo.featstore.reading import read_json
 
 PROBE = "今天天气真好"  # extract_text_huggingface.py of MERBench finds the special tokens with it
+STATED = "tokenizer_config.json"
 FILES = (  # what a tokenizer can be made of
     "tokenizer.json",
     "tokenizer.model",
@@ -18,7 +20,7 @@ FILES = (  # what a tokenizer can be made of
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "tokenizer_config.json",
+    STATED,
     "special_tokens_map.json",
     "added_tokens.json",
 )
@@ -117,20 +119,23 @@ def read_tokens(folder: Path, config: Any) -> Tokens:
     files = [folder / name for name in FILES if (folder / name).is_file()]
     hash_ = digest(b"".join(each.name.encode() + b"\0" + digest(each.read_bytes()).encode() + b"\n" for each in files))
     pieces = folder / "tokenizer.model"
-    stated = _stated(folder)
     try:
+        stated = _stated(folder)
         if pieces in files and config.model_type in LLAMA:
-            return SentencePieces(pieces, bool(stated.get("add_bos_token", True)), hash_)
+            return SentencePieces(pieces, stated.get("add_bos_token", True), hash_)
         from transformers import AutoTokenizer
 
         return FolderTokens(AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True), hash_)
+    except EmoError:
+        raise
     except Exception as error:  # the libraries raise nothing more definite
         message = f"{folder} holds no tokenizer that can be read: {type(error).__name__}: {error}."
         raise ModelError(message, "Fetch the model's whole folder again.") from error
 
 
 def _stated(folder: Path) -> dict[str, Any]:
-    import json
-
-    file = folder / "tokenizer_config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file = folder / STATED
+    stated = read_json(file) if file.is_file() else {}
+    if not isinstance(stated, dict) or not isinstance(stated.get("add_bos_token", True), bool):
+        raise ModelError(f"{file} does not say how texts begin.", "Fetch the model's whole folder again.")
+    return stated

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, Variant, ViTEncoder, check_pixels, faces_in_order
+from emo.extract.encoders.settings import MODEL, read_settings, stated_in, unlike
 from emo.extract.encoders.vit import ViTConfig
 from emo.extract.media.preprocess import (
     IMAGENET_MEAN,
@@ -50,6 +51,7 @@ MERBENCH = replace(AUTHOR, eps=1e-12, norm="norm")  # config.json of MCG-NJU/vid
 BASE = replace(MERBENCH, dim=768, depth=12, heads=12, mlp=3072)  # config.json of MCG-NJU/videomae-base
 SMALL = {"img": 64, "dim": 64, "depth": 2, "heads": 4, "mlp": 256}
 PIL_NAMES = {2: "bilinear", 3: "bicubic"}
+STEPS_OF_PIXELS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 SEGMENTS, STEPS = "8 segments of 2 frames (maeV_399_UTT)", "equal steps from the first frame (MERBench)"
 SHORT = 9  # frames: up to here maeV_399_UTT takes frames 0 and 1 only
 SHUFFLES = 3  # random orders of frames that are tried
@@ -210,33 +212,43 @@ class VideoMaeMerbench(_VideoMae):
     resample = "bilinear"
 
     def configure(self, config: ViTConfig | None) -> ViTConfig:
-        found = self.weights.config() if self.weights is not None and config is None else None
-        if self.weights is not None:
-            processor = self.weights.config("preprocessor_config.json") or {}
-            self.mean = tuple(processor.get("image_mean", IMAGENET_MEAN))
-            self.std = tuple(processor.get("image_std", IMAGENET_STD))
-            self.resample = PIL_NAMES.get(processor.get("resample", 2), "")
-            if not self.resample:
-                raise ModelError(f"{self.weights.source}: emo has no filter {processor['resample']} to resize with.")
-        if found is None:
-            return super().configure(config)
-        from transformers import VideoMAEConfig
-
-        full = VideoMAEConfig(**found).to_dict()  # with the library's defaults for what the file leaves out
-        norm = None if full["use_mean_pooling"] else "norm"
-        paper = self.paper
-        sizes = replace(paper, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
-        steps = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
-        crop, short = processor.get("crop_size", sizes.img), processor.get("size", sizes.img)
+        sizes = super().configure(config)
+        if self.weights is None:
+            return sizes
+        if config is None and self.weights.path.is_dir():
+            sizes = self._sizes()
+        size = {"shortest_edge": sizes.img}
+        usual = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD), "resample": 2}
+        usual |= dict.fromkeys(STEPS_OF_PIXELS, True) | {"size": size, "crop_size": sizes.img}
+        stated, self.notes[len(self.notes) :] = read_settings(self.weights, usual)
+        self.mean, self.std = tuple(stated["image_mean"]), tuple(stated["image_std"])
+        self.resample = PIL_NAMES.get(stated["resample"], "")
+        if not self.resample:
+            raise ModelError(f"{self.weights.source}: emo has no filter {stated['resample']} to resize with.")
+        crop, short = stated["crop_size"], stated["size"]
         crop = crop.get("height") if isinstance(crop, dict) else crop
         short = short.get("shortest_edge") if isinstance(short, dict) else short
-        if {crop, short} != {sizes.img} or not all(processor.get(step, True) for step in steps):
+        if {crop, short} != {sizes.img} or not all(stated[step] for step in STEPS_OF_PIXELS):
             message = f"{self.weights.source}/preprocessor_config.json asks for other steps than {self.name} has."
             raise ModelError(message, f"It resizes to {sizes.img} px, crops, rescales and normalises, as published.")
+        return sizes
+
+    def _sizes(self) -> ViTConfig:
+        """Sizes as the folder's config.json has them."""
+        from transformers import VideoMAEConfig
+
+        known = VideoMAEConfig().to_dict()
+        stated = stated_in(self.weights, MODEL, known)
+        full = VideoMAEConfig(**stated).to_dict()  # with the library's defaults for what the file leaves out
+        norm, paper = None if full["use_mean_pooling"] else "norm", self.paper
+        sizes = replace(paper, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
+        if (full["hidden_act"], full["qv_bias"], full["num_channels"]) != ("gelu", True, 3):
+            raise ModelError(f"{self.weights.source}/config.json asks for another network than {self.name} has.")
         if self.profile == "paper" and replace(sizes, norm=paper.norm) != paper:
             want, got = (f"{each.depth} layers of width {each.dim} at {each.img} px" for each in (paper, sizes))
             message = f"{self.name} has {want}, {self.weights.source} has {got}."
             raise ModelError(message, "Is it another model?")
+        self.notes += unlike(f"{self.weights.source}/{MODEL}", asdict(sizes), asdict(paper))
         return sizes
 
     def rows(self, level: str) -> int:

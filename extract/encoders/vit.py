@@ -165,6 +165,8 @@ class ViT(nn.Module):
 
     def __init__(self, cfg: ViTConfig) -> None:
         super().__init__()
+        if cfg.dim % cfg.heads or cfg.img % cfg.patch or cfg.frames % (cfg.tubelet or 1):
+            raise ValueError(f"the sizes do not go together: {cfg}")
         self.cfg = cfg
         self.patch_embed = PatchEmbed(cfg)
         if cfg.cls:

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
+from emo.extract.encoders.settings import read_settings
 from emo.extract.media.preprocess import normalise_audio
 from emo.extract.run.batching import alike
+from emo.featstore.errors import ModelError
 
 RATE = 16_000
 CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
@@ -49,6 +51,15 @@ class Waves(Encoder):
     budget: ClassVar[Mapping[str, float]] = {"cpu": 120 * RATE, "cuda": 2400 * RATE}  # samples
     do_normalize: bool = True
     chunk: ClassVar[int | None] = None  # samples of the parts that a clip is folded into
+
+    def read_normalise(self) -> None:
+        """Take from the folder of the weights whether sound is normalised."""
+        stated, notes = read_settings(self.weights, {"do_normalize": True, "sampling_rate": RATE})
+        if stated["sampling_rate"] != RATE:
+            message = f"{self.weights.source} is for sound at {stated['sampling_rate']} Hz, and {self.name} at {RATE}."
+            raise ModelError(message, "Is it another model?")
+        self.do_normalize = stated["do_normalize"]
+        self.notes += notes
 
     @property
     @abstractmethod

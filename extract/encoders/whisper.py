@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, check_audio
 from emo.extract.encoders.pretrained import Pretrained
+from emo.extract.encoders.settings import read_settings
 from emo.extract.encoders.waves import RATE
 from emo.featstore.errors import ModelError
 
@@ -65,10 +66,11 @@ class Whisper(Pretrained):
         from transformers import WhisperFeatureExtractor
 
         sizes = super().configure(config)
-        stated = (self.weights.config("preprocessor_config.json") or {}) if self.weights is not None else {}
         bins = self.full.num_mel_bins
-        found = {"feature_size": bins, **MEL} | {k: stated[k] for k in ("feature_size", *MEL) if k in stated}
-        if found != {"feature_size": bins, **MEL}:
+        usual = {"feature_size": bins, **MEL}
+        found, notes = read_settings(self.weights, usual) if self.weights is not None else (usual, [])
+        self.notes += notes
+        if found != usual:
             message = f"{self.weights.source}/preprocessor_config.json is not Whisper's: {found}."
             raise ModelError(message, f"It has {bins} bins, hops of 160 samples and windows of 30 s, as published.")
         self._mel = WhisperFeatureExtractor(feature_size=bins, **MEL)

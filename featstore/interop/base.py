@@ -15,6 +15,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import LEVELS, RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import Array
 from emo.featstore.storage.store import Store
@@ -243,11 +244,11 @@ def to_note(spec: EncoderSpec) -> str:
 def from_note(text: str | bytes | None) -> dict[str, Any]:
     """Fields of a `Source` from such a note; nothing from anything else."""
     try:
-        note = json.loads(text or "")
+        note = parse_own(text or "", "the note")
         name, fingerprint, level, rows, modality = (
             note[key] for key in ("feature", "fingerprint", "level", "rows", "modality")
         )
-    except (ValueError, TypeError, KeyError):
+    except (UsageError, TypeError, KeyError):
         return {}
     if level not in LEVELS or not isinstance(rows, int | None):
         return {}

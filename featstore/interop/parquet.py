@@ -33,6 +33,7 @@ from emo.featstore.interop.base import (
     times,
     to_note,
 )
+from emo.featstore.reading import parse_own
 from emo.featstore.storage.index import Array
 
 SUFFIX = ".parquet"
@@ -59,7 +60,7 @@ def find(path: Path, files: ExitStack) -> Found | None:
         try:
             table = files.enter_context(parquet.ParquetFile(each))
             clips = _clips(each, table)
-            told = json.loads((table.schema_arrow.metadata or {}).get(NOTES, b"{}"))
+            told = _told((table.schema_arrow.metadata or {}).get(NOTES, b"{}"))
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -78,6 +79,15 @@ def find(path: Path, files: ExitStack) -> Found | None:
     if rejected and not sources:
         raise UsageError(f"{path} cannot be read: {rejected[0].sentence}", "Copy it again.")
     return Found(sources, rejected) if sources else None
+
+
+def _told(note: bytes) -> dict[str, Any]:
+    """Notes by column; nothing where the file has none that can be read."""
+    try:
+        told = parse_own(note, "the note")
+    except UsageError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _pyarrow() -> tuple[Any, Any]:

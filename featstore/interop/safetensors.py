@@ -27,6 +27,7 @@ from emo.featstore.interop.base import (
     sort_places,
     to_note,
 )
+from emo.featstore.reading import parse_own
 
 SUFFIX = ".safetensors"
 DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
@@ -56,7 +57,7 @@ def _open(path: Path, files: ExitStack) -> tuple[Source, list[Rejected]]:
     try:
         file: Any = files.enter_context(safe_open(path, "numpy"))
         notes = file.metadata() or {}
-        moments = json.loads(notes.get("times", "{}"))
+        moments = _moments(notes.get("times", "{}"))
         places, rejected = sort_places(path.stem, [(name, name) for name in file.keys()])  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise bad("unreadable", f"{error}.") from error
@@ -69,6 +70,20 @@ def _open(path: Path, files: ExitStack) -> tuple[Source, list[Rejected]]:
         return Record(file.get_tensor(name), t0_s, hop_s)
 
     return Source(path.stem, places, read, **{"feature": path.stem} | from_note(notes.get("emo"))), rejected
+
+
+def _moments(text: str) -> dict[str, tuple[float, float | None]]:
+    """Time of the first row and between rows, by clip.
+
+    Raises:
+        MediaError: The note says something else.
+    """
+    try:
+        told = parse_own(text, "the note `times`")
+        found = {name: (float(t0_s), None if hop_s is None else float(hop_s)) for name, (t0_s, hop_s) in told.items()}
+    except (UsageError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise bad("unreadable", f"Its note `times` does not say when rows begin: {error}.") from error
+    return found
 
 
 def write(path: Path, export: Export) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import read_json
+from emo.featstore.reading import parse_own, read_json
 
 MAX_HEADER_BYTES = 100 << 20  # the safetensors library refuses longer headers too
 AGAIN = "Fetch it again."
@@ -75,11 +74,11 @@ def _inspect_safetensors(path: Path, size: int) -> Inspection:
             what = f"{path.name} is truncated or no safetensors file: its header is not whole."
             return Inspection("damaged", what, AGAIN)
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
+            header: dict[str, Any] = parse_own(file.read(length), path.name)
             tensors = [entry for name, entry in header.items() if name != "__metadata__"]
             end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
             count = sum(math.prod(entry["shape"]) for entry in tensors) / 1e6
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
+        except (UsageError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
             return Inspection("damaged", f"{path.name} is no safetensors file: its header is not readable.", AGAIN)
     whole = 8 + length + end
     if size < whole:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import StoreCorrupt, StoreError
+from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.storage import durable
 from emo.featstore.storage.medium import Medium
 
@@ -62,8 +63,8 @@ def _is_base(medium: Medium, number: int) -> bool:
     """Say whether the header says so; a damaged one says no here, and is found out when the file is read whole."""
     try:
         line = medium.get_range(name_of(number), 0, _HEADER_BYTES).partition(b"\n")[0]
-        return b'"base"' in line and json.loads(line).get("base") is True
-    except (StoreCorrupt, ValueError, AttributeError, RecursionError):
+        return b'"base"' in line and parse_own(line, name_of(number)).get("base") is True
+    except (StoreCorrupt, UsageError, AttributeError):
         return False
 
 
@@ -106,11 +107,11 @@ def read(medium: Medium, number: int, store: str) -> Commit:
     if size <= 0 or data[size:] != _TRAILER % durable.crc32c(np.frombuffer(data, "u1", size)):
         raise StoreCorrupt(f"The journal file {path} is damaged: its checksum does not fit.", HINT)
     try:
-        lines = (json.loads(line) for line in io.BytesIO(data[:size]))
+        lines = _lines(data[:size], path)
         header = next(lines)
         check_schema(path, header.get("schema"))
         place = header.get("number"), header.get("store")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise StoreCorrupt(f"The journal file {path} is not readable: {error}.", HINT) from error
     if place != (number, store):
         raise StoreCorrupt(f"The journal file {path} belongs to another place or another store.", HINT)
@@ -125,6 +126,14 @@ def trailer(medium: Medium, number: int) -> str:
     """
     data = medium.map(name_of(number))
     return f"{len(data)} {bytes(data[-_TRAILER_LENGTH:]).decode('latin-1').strip()}"
+
+
+def _lines(data: bytes, path: str) -> Iterator[Any]:
+    for line in io.BytesIO(data):
+        try:
+            yield parse_own(line, path)
+        except UsageError as error:
+            raise StoreCorrupt(f"The journal file {path} is not readable: {error.message}", HINT) from error
 
 
 def check_schema(path: str, schema: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from emo.featstore import names
-from emo.featstore.errors import StoreCorrupt, StoreError
+from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.storage import durable, journal, snapshot
 from emo.featstore.storage.index import (
     DTYPES,
@@ -189,10 +189,10 @@ def _groups(index: Index) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _check_group(store: Reader, home: str, attributes: dict[str, Any]) -> None:
-    written = json.loads(group_document(attributes))
+    name = f"{home}/zarr.json"
     try:
-        good = json.loads(store.medium.get(f"{home}/zarr.json")) == written
-    except (ValueError, RecursionError):
+        good = parse_own(store.medium.get(name), name) == parse_own(group_document(attributes), name)
+    except UsageError:
         good = False
     if not good:
         hint = "No number depends on it; `emo store verify --repair` writes it anew."

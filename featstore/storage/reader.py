@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from emo.featstore import names
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import EmoError, FeatureMissing, StoreCorrupt, StoreError, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage import journal, snapshot
 from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segment
@@ -131,7 +131,7 @@ class Reader:
         path = Path(path)
         medium = open_medium(path)
         try:
-            meta = json.loads(medium.get(META))
+            meta = parse_own(medium.get(META), META)
             journal.check_schema(str(path), meta["schema"])
             return cls(path, {"schema": meta["schema"], "id": meta["id"], "created": meta["created"]})
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -139,7 +139,7 @@ class Reader:
             raise StoreError(f"There is no feature store at {path}.", hint) from error
         except OSError as error:
             raise StoreError(f"The store {path} cannot be read: {error}.") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (UsageError, ValueError, KeyError, TypeError) as error:
             hint = "Restore it from a copy; the header of each journal file names the store's id."
             raise StoreCorrupt(f"{medium.where(META)} is damaged: {error!r}.", hint) from error
 

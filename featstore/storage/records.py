@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import StoreCorrupt, StoreError
+from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import Array
 
@@ -71,6 +72,6 @@ def decode(spec: EncoderSpec, media: str, rows: Array) -> Any:
         StoreCorrupt: They are no JSON.
     """
     try:
-        return json.loads(rows.tobytes())
-    except (ValueError, RecursionError) as error:
-        raise StoreCorrupt(f"{spec.key} of {media} is no JSON value: {error}.") from error
+        return parse_own(rows.tobytes(), f"{spec.key} of {media}")
+    except UsageError as error:
+        raise StoreCorrupt(error.message) from error

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import StoreCorrupt
+from emo.featstore.errors import StoreCorrupt, UsageError
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable
 from emo.featstore.storage.index import Array, Segment
@@ -189,14 +190,14 @@ class SegmentReader:
     def __init__(self, medium: Medium, name: str, segment: Segment) -> None:
         self.medium, self.name, self.segment = medium, name, segment
         try:
-            document = json.loads(medium.get(f"{name}/zarr.json"))
+            document = parse_own(medium.get(f"{name}/zarr.json"), "zarr.json")
             chunk_rows = _plain_chunk_rows(document, segment)
             self.mapped = chunk_rows is not None
             self._rows = self._zarr() if chunk_rows is None else self._map(chunk_rows)
             self._checked = np.zeros(segment.rows if self.mapped else 0, bool)  # by a record's first row
         except FileNotFoundError as error:
             raise self._gone() from error
-        except (ValueError, RecursionError) as error:
+        except (ValueError, UsageError) as error:
             raise self._corrupt(f"its zarr.json is not readable ({error})") from error
 
     def record(self, start: int, rows: int, crc: int) -> Array:

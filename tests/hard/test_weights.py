@@ -23,7 +23,7 @@ import torch
 from damage import changed, harm, in_child, try_all
 from safetensors.torch import save_file
 
-SHORT, LONG = 30, 280  # damaged files of each kind; eleven kinds
+SHORT, LONG = 30, 280  # damaged files of each kind; thirteen kinds
 SPLIT_BYTES = 8  # of a safetensors file, which say how long its header is
 
 
@@ -40,6 +40,7 @@ class Code:
 # ---- what is damaged -------------------------------------------------------------------------------------------------
 
 State = Mapping[str, torch.Tensor]
+Read = tuple[State, Any, Any]  # numbers, settings, sentences
 
 
 def as_safetensors(state: State, path: Path) -> None:
@@ -76,9 +77,36 @@ def as_folder(state: State, path: Path) -> None:
     model = VideoMAEModel(VideoMAEConfig(image_size=32, num_frames=16, use_mean_pooling=False, **sizes))
     model.save_pretrained(path, max_shard_size="40KB")
     assert len(list(path.glob("*.safetensors"))) > 1
-    (path / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.3], "size": {"shortest_edge": 32}})
-    )
+    pixels = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.3], "resample": 2, "size": {"shortest_edge": 32}}
+    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True)
+    _settings(path, pixels | steps | {"crop_size": {"height": 32, "width": 32}})
+
+
+def as_sound(state: State, path: Path) -> None:
+    from transformers import HubertConfig, HubertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    frames = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    large = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    HubertModel(HubertConfig(**sizes, **frames, **large)).save_pretrained(path)
+    _settings(path, {"do_normalize": True, "sampling_rate": 16_000, "feature_size": 1})
+
+
+def as_images(state: State, path: Path) -> None:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    pixels = {"image_size": 32, "patch_size": 8, "projection_dim": 24}
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, **pixels)).save_pretrained(path)
+    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True)
+    means = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "resample": 3}
+    _settings(path, steps | means | {"size": {"shortest_edge": 32}, "crop_size": 32})
+
+
+def _settings(path: Path, stated: dict[str, Any]) -> None:
+    (path / "preprocessor_config.json").write_text(json.dumps(stated, indent=1))
 
 
 FILES: dict[str, Callable[[State, Path], None]] = {
@@ -90,7 +118,10 @@ FILES: dict[str, Callable[[State, Path], None]] = {
     "code.pth": with_code,
     "code.bin": as_pickle,
     "folder": as_folder,
+    "sound": as_sound,
+    "images": as_images,
 }
+FOLDERS = {"folder": "videomae-large-UTT", "sound": "HL-UTT", "images": "clip-vit-base-patch32-UTT"}
 KINDS = {
     "encoder": [name for name in FILES if name != "plain-zip.pth"],
     "official": ["w.safetensors", "plain-zip.pth", "legacy.pth", "code-zip.pth"],
@@ -107,6 +138,17 @@ def data_of(path: Path) -> bytes:
 
 def numbers_in(path: Path) -> list[bytes]:
     return [data_of(each) for each in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])]
+
+
+def end(found: Read, truth: Read | None, numbers: bool) -> str:
+    """How a read ended: as before, with other settings and a sentence that says them, with other numbers, or wrong."""
+    if truth is None:
+        return "other weights"
+    if same(found[0], truth[0]) and found[1] == truth[1]:
+        return "same"
+    if found[2] != truth[2]:
+        return "said"
+    return "data" if numbers and found[1] == truth[1] else "other weights"
 
 
 # ---- who reads it ----------------------------------------------------------------------------------------------------
@@ -138,40 +180,39 @@ def child(kind: str, folder: Path, each: int) -> None:
         found = read(path)
         if (folder / "ran").exists() or (whole.parent / "ran").exists():
             return "ran code"
-        if truth is not None and same(found[0], truth[0]) and found[1] == truth[1]:
-            return "same"
-        return "data" if numbers_in(path) != numbers else "other weights"
+        return end(found, truth, numbers_in(path) != numbers)
 
     try_all(each * len(plans), damaged, once)
 
 
-def _plan(name: str, folder: Path, state: State, read: Callable[[Path], tuple[State, Any]]) -> tuple[Any, ...]:
+def _plan(name: str, folder: Path, state: State, read: Callable[[Path], Read]) -> tuple[Any, ...]:
     whole = folder / "whole" / name
     whole.parent.mkdir(exist_ok=True)
     FILES[name](state, whole)
     truth = None if name.startswith("code") else read(whole)
-    assert truth is None or name == "folder" or same(truth[0], state)
+    assert truth is None or name in FOLDERS or same({each: truth[0][each] for each in state}, state)
     return name, folder / name, whole, truth, numbers_in(whole)
 
 
-def _encoder() -> tuple[State, Callable[[Path], tuple[State, Any]]]:
+def _encoder() -> tuple[State, Callable[[Path], Read]]:
     from emo.extract.encoders.registry import find_encoder
     from emo.featstore.sources.headers import inspect
 
     drawn = find_encoder("mae_340_UTT")(profile="tiny")
     drawn.load()
 
-    def read(path: Path) -> tuple[State, Any]:
+    def read(path: Path) -> Read:
         inspect(path)
-        name = "videomae-large-UTT" if path.name == "folder" else "mae_340_UTT"
-        encoder = find_encoder(name)(profile="tiny", weights=str(path))
+        encoder = find_encoder(FOLDERS.get(path.name, "mae_340_UTT"))(profile="tiny", weights=str(path))
         encoder.load()
-        return encoder._model.state_dict(), encoder.recipe("utt")
+        given = encoder.encode([encoder.prepare(encoder.sample(3))], ["utt"])[0]["utt"].array
+        state = {**encoder._model.state_dict(), "of a sample": torch.from_numpy(given)}
+        return state, encoder.recipe("utt"), encoder.notes
 
     return drawn._model.state_dict(), read
 
 
-def _official() -> tuple[State, Callable[[Path], tuple[State, Any]]]:
+def _official() -> tuple[State, Callable[[Path], Read]]:
     from emo.train.llm.emotion_llama.build import build
     from emo.train.llm.emotion_llama.checkpoint import import_official
     from emo.train.llm.emotion_llama.model import Widths
@@ -181,12 +222,12 @@ def _official() -> tuple[State, Callable[[Path], tuple[State, Any]]]:
     model = build(None, widths, LoraArgs(r=4, alpha=8), profile="tiny", seed=0).eval()
     given = {name: torch.randn(each.shape) for name, each in model.trainable()}
 
-    def read(path: Path) -> tuple[State, Any]:
+    def read(path: Path) -> Read:
         with torch.no_grad():
             for _, parameter in model.trainable():
                 parameter.zero_()
         report = import_official(path, model)
-        return {name: each.detach().clone() for name, each in model.trainable()}, dict(report.settings)
+        return {name: each.detach().clone() for name, each in model.trainable()}, dict(report.settings), ()
 
     return given, read
 

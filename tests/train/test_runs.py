@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from emo.featstore.errors import TrainError, UsageError
-from emo.featstore.files import write_json
-from emo.train.runs import check, latest_run, load_run, new_run, seal
+from emo.featstore.files import digest, write_json
+from emo.train import runs
+from emo.train.runs import check, check_listed, latest_run, load_run, new_run, seal, write_sealed
 
 
 def test_default_names_are_unique_and_carry_head_and_time(tmp_path: Path) -> None:
@@ -86,10 +87,42 @@ def test_a_file_that_is_gone_or_was_put_there_is_seen(sealed: Path) -> None:
         check(sealed, "a.bin", "b.bin", "strange.bin")
 
 
-def test_a_file_sealed_anew_leaves_the_others_as_they_were(sealed: Path) -> None:
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(now: str) -> None:
+        if now == step:
+            raise Killed
+
+    monkeypatch.setattr(runs, "reached", reached)
+
+
+@pytest.mark.parametrize("step", ["announced", "written"])
+@pytest.mark.parametrize("name", ["b.bin", "new.jsonl"])
+def test_killed_while_a_sealed_file_changes_it_is_whole_before_and_after(
+    sealed: Path, step: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (sealed / name).read_bytes() if (sealed / name).exists() else None
+    with monkeypatch.context() as patch:
+        kill_at(step, patch)
+        with pytest.raises(Killed):
+            write_sealed(sealed / name, "written anew")
+    after = (sealed / name).read_bytes() if (sealed / name).exists() else None
+    assert after == (before if step == "announced" else b"written anew")
+    assert check_listed(sealed, name) is None
+    assert check(sealed) is None
+    write_sealed(sealed / name, "once more")
+    assert json.loads((sealed / "digests.json").read_text())[name] == digest(b"once more")
+    (sealed / name).write_bytes(b"damaged")
+    with pytest.raises(TrainError, match=name):
+        check(sealed, name)
+
+
+def test_a_file_written_anew_leaves_the_others_as_they_were(sealed: Path) -> None:
     (sealed / "a.bin").write_bytes(b"damaged")
-    (sealed / "b.bin").write_bytes(b"written anew")
-    seal(sealed, "b.bin")
+    write_sealed(sealed / "b.bin", "written anew")
     assert check(sealed, "b.bin") is None
     with pytest.raises(TrainError, match=r"a\.bin"):
         check(sealed)

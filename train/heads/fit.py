@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import UsageError
-from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.files import json_text, write_atomic, write_json, write_jsonl
 from emo.featstore.install import versions
 from emo.train.answers import Prediction
 from emo.train.device import resolve_device
@@ -31,7 +31,7 @@ from emo.train.heads.material import Material, Plan, load_material, make_measure
 from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, score, too_few
 from emo.train.recipe import head_class
-from emo.train.runs import Run, dataset_of, seal, split_counts, utc
+from emo.train.runs import Run, dataset_of, seal, split_counts, utc, write_sealed
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,7 @@ def fit_head(
         raise
     seal(run_dir)
     info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
-    write_json(run_dir / "run.json", info)
-    seal(run_dir, "run.json")
+    write_sealed(run_dir / "run.json", json_text(info))
     return result
 
 

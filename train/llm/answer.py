@@ -5,7 +5,6 @@ Networks are imported when a clip needs them: an answer that is known needs none
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.errors import FeatureMissing, TrainError
-from emo.featstore.files import write_jsonl
+from emo.featstore.files import jsonl_text
+from emo.featstore.reading import read_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.train.answerer import Answerer
@@ -28,7 +28,7 @@ from emo.train.llm.question import check_question, predictions_path, question
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.metrics.seen import same_clip
 from emo.train.recipe import load_recipe
-from emo.train.runs import Run, check_listed, load_run, seal
+from emo.train.runs import Run, check_listed, load_run, write_sealed
 from emo.train.runs import check as check_files
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ class TunedAnswerer(Answerer):
                     kept[name] = row | {"trained": name in trained, "dataset": whose[name], "media": media.get(name)}
                     kept[name] |= {"zeros": True} if name in zeroed else {}
                 if keep:
-                    write_jsonl(path, list(kept.values()))
-                    seal(self.run.path, path.name)
+                    write_sealed(path, jsonl_text(kept.values()))
                 known |= readable
         found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
@@ -184,8 +183,10 @@ def _rows(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     check_listed(path.parent, path.name)
     read_predictions(path)  # says what is wrong with it
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return {row["name"]: row for row in map(json.loads, filter(None, lines))}
+    rows = [row for _, row in read_jsonl(path)]
+    if odd := [row for row in rows if not isinstance(row, dict) or not isinstance(row.get("name"), str)]:
+        raise TrainError(f"{path} is damaged: {str(odd[0])[:60]} is no answer.", "Remove it; the clips are asked anew.")
+    return {row["name"]: row for row in rows}
 
 
 def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderSpec:

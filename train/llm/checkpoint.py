@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.files import replacing, write_json
+from emo.featstore.reading import read_json
 from emo.featstore.sources.strict import fit_names
 from emo.featstore.text import some_of
 from emo.train.llm.build import SIZES
@@ -88,11 +88,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsMissing(f"{folder} is no tuned model: it has no {MANIFEST}.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged: {error}.") from error
+        table = read_json(path)
+    except UsageError as error:
+        if not path.exists():
+            raise WeightsMissing(f"{folder} is no tuned model: it has no {MANIFEST}.") from error
+        raise ModelError(f"{path} is damaged: {error.message}") from error
     if not isinstance(table, dict) or table.get("schema") != SCHEMA:
         raise ModelError(f"{path} is not of schema {SCHEMA}.", "Was it written by a newer emo?")
     return table

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
-from emo.featstore.files import write_atomic, write_json
+from emo.featstore.files import json_text, write_atomic, write_json
 from emo.featstore.install import versions
 from emo.featstore.page import Page
 from emo.featstore.storage.store import Store
@@ -26,7 +26,7 @@ from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.resume import FOLDER
 from emo.train.llm.setup import describe, file_finder, find_source
 from emo.train.recipe import family_named
-from emo.train.runs import Run, seal, utc
+from emo.train.runs import Run, seal, utc, write_sealed
 
 Form = Literal["official", "adapter", "merged"]
 FORMS: Mapping[Form, str] = {
@@ -83,9 +83,10 @@ def import_run(
     info |= describe(recipe, features, Examples((), (), notes=tuple(notes)), source)
     info |= {"imported": imported | {"settings": dict(report.settings)}, "files": files, "checkpoint": kept}
     info |= {"best": None, "device": device, "versions": versions("torch", "transformers")}
-    info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
-    write_json(run_dir / "run.json", info)
+    write_json(run_dir / "run.json", info | {"status": "running"})
     seal(run_dir)
+    info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
+    write_sealed(run_dir / "run.json", json_text(info))
     return Run(run_dir, info)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.install import install_command
+from emo.featstore.reading import parse_own, read_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -150,12 +152,10 @@ def summary_writer() -> type[SummaryWriter]:
 
 def _trim(path: Path, step: int) -> None:
     """Drop the rows of steps that will be made again."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    lines = read_bytes(path).decode(errors="replace").split("\n") if path.exists() else []
     kept = []
-    for line in lines:
-        try:
-            if line and json.loads(line)["step"] <= step:
+    for line in filter(None, lines):
+        with suppress(UsageError, TypeError, KeyError):  # the last line of a killed process
+            if parse_own(line, str(path))["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:  # the last line of a killed process
-            continue
     write_atomic(path, "".join(kept))

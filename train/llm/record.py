@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 
 from emo.featstore.errors import TrainError, UsageError
-from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.files import json_text, write_atomic, write_json, write_jsonl
+from emo.featstore.reading import read_jsonl
 from emo.featstore.storage.store import Store
 from emo.train.features import media_of
 from emo.train.llm import checkpoint
@@ -27,7 +27,7 @@ from emo.train.llm.setup import Training, init_model
 from emo.train.llm.validate import Validation
 from emo.train.metrics.labels import Score, too_few
 from emo.train.recipe import load_recipe
-from emo.train.runs import Run, check, load_run, seal, utc
+from emo.train.runs import DIGESTS, Run, check, load_run, seal, utc, write_sealed
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Record:
         """Write run.json, with more in it."""
         self.info |= more
         if self.world.rank == 0:
-            write_json(self.run_dir / "run.json", self.info)
+            write_sealed(self.run_dir / "run.json", json_text(self.info))
 
     def begin(
         self,
@@ -130,6 +130,8 @@ class Record:
         else:
             self.info["imported"] = init_model(training.model, self.recipe, self.run_dir, weights)
         self.begun = True
+        if self.world.rank == 0:
+            (self.run_dir / DIGESTS).unlink(missing_ok=True)  # of a training that was stopped at its very end
         self.write()
         if self.world.rank == 0:
             write_atomic(self.run_dir / "recipe.yaml", self.recipe.to_yaml())
@@ -196,15 +198,15 @@ class Record:
         if self.world.rank == 0:
             write_json(self.run_dir / "metrics.json", metrics | {"notes": self.info["notes"]})
         now = time.time()
-        self.write(status="finished", finished_at=utc(now), duration_s=round(now - self.started, 3))
         if self.world.rank == 0:
             seal(self.run_dir)
+        self.write(status="finished", finished_at=utc(now), duration_s=round(now - self.started, 3))
         return TuneResult(Run(self.run_dir, self.info), reached, tuple(self.info["notes"]))
 
     def _measured(self, kept: str, validation: Validation) -> Score:
         """Score the validation at the checkpoint that is kept, and write its answers."""
         path = self.run_dir / kept / "validation.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = [row for _, row in read_jsonl(path)]
         reached = validation.score(rows)
         if few := too_few(reached.n):
             self.info["notes"].append(f"Of the validation: {few}")

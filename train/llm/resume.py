@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import nn
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import fsync, write_json, write_jsonl
+from emo.featstore.reading import read_json
 from emo.train.runs import seal
 
 FOLDER = "checkpoints"
@@ -114,11 +116,10 @@ def checkpoints(run_dir: Path) -> list[Checkpoint]:
     """The whole checkpoints of a run, oldest first; leftovers of a killed process are none."""
     found = []
     for path in sorted((run_dir / FOLDER).glob("step-*")):
-        try:
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            found.append(Checkpoint(path, state))
-        except (OSError, ValueError):
-            continue
+        with suppress(UsageError):
+            state = read_json(path / STATE)
+            if isinstance(state, dict) and type(state.get("step")) is int:
+                found.append(Checkpoint(path, state))
     return found
 
 

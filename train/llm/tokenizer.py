@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.errors import ModelError, WeightsMissing
+from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.install import install_command
+from emo.featstore.reading import read_json, read_text
 
 BEGIN, END = "<s>", "</s>"
 PAD = "$$"  # base_model.py:172-211 takes this piece of the vocabulary for padding: 3997 in LLaMA-2's
@@ -211,9 +212,9 @@ def _table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}.", "Fetch the file again.") from error
+        found = read_json(path)
+    except UsageError as error:
+        raise ModelError(error.message, "Fetch the file again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} is not a JSON object.", "Fetch the file again.")
     return found
@@ -222,9 +223,10 @@ def _table(path: Path) -> dict[str, Any]:
 def _chat(folder: Path) -> Chat:
     """Return the chat template of a folder (chat_template.jinja, else tokenizer_config.json) and its named tokens."""
     table, file = _table(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else table.get("chat_template")
+    template = read_text(file) if file.is_file() else table.get("chat_template")
     if isinstance(template, list):  # several by name, as `{"name": ..., "template": ...}`
-        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
+        named = [each for each in template if isinstance(each, Mapping)]
+        template = next((each.get("template") for each in named if each.get("name") == "default"), None)
     tokens = {}
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
         value = table.get(key)

@@ -171,7 +171,7 @@ def test_bytes_that_are_no_json_are_never_a_value(lab: Any, store: Store) -> Non
     with store.writer() as writer:
         writer.clip("c0", lab.media(0))
         writer._append(ASR, lab.media(0), np.frombuffer(b'{"text":', np.uint8)[:, None], 0.0, None)
-    with pytest.raises(StoreCorrupt, match=rf"{ASR.key} of {lab.media(0)} is no JSON value"):
+    with pytest.raises(StoreCorrupt, match=rf"{ASR.key} of {lab.media(0)} is not JSON"):
         Store.open(store.path).record(ASR, "c0")
 
 

@@ -17,6 +17,7 @@ from emo.featstore.files import write_json
 from emo.featstore.storage import journal
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import load_workspace
+from emo.train import runs
 from emo.train.answers import Prediction, read_predictions
 from emo.train.llm import answer as answer_module
 from emo.train.llm import predict as predict_module
@@ -28,7 +29,7 @@ from emo.train.llm.tune import tune
 from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.metrics.labels import score
 from emo.train.predictor import open_predictor
-from emo.train.runs import Run, load_run
+from emo.train.runs import Run, check, load_run
 
 
 def predict_run(store: Any, run: Any, clips: Any, policy: str = "official", device: str = "auto", **how: Any) -> Any:
@@ -112,6 +113,38 @@ def test_new_answers_are_added_to_the_run_and_asked_once(
 
     monkeypatch.setattr(module, "build", None)  # nothing is loaded where everything is known
     assert predict_run(made.store, run, made.clips, "nearest", "cpu") == both
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["announced", "written"])
+def test_killed_while_the_answers_are_written_the_run_goes_on(
+    tuned: tuple[Any, Run], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run = tuned
+    clips = made.clips
+    first = predict_run(made.store, run.path, clips[:3], "official", "cpu")
+
+    def reached(now: str) -> None:
+        if now == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "reached", reached)
+        with pytest.raises(Killed):
+            predict_run(made.store, run.path, clips[:6], "official", "cpu")
+    assert check(run.path) is None
+    kept = read_predictions(predictions_path(run, "official"))
+    assert len(kept) == (3 if step == "announced" else 6)
+    after = predict_run(made.store, run.path, clips[:6], "official", "cpu")
+    assert {name: after[name] for name in first} == first
+    assert check(run.path) is None
+    with open(predictions_path(run, "official"), "a") as file:
+        file.write(" ")
+    with pytest.raises(TrainError, match="not what was written"):
+        predict_run(made.store, run.path, clips[:6], "official", "cpu")
 
 
 def test_another_clip_of_the_same_name_is_asked_anew(tuned: tuple[Any, Run]) -> None:
