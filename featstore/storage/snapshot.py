@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import StoreError
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable, journal
 from emo.featstore.storage.index import NONSENSE, RECORD, Array, Failed, Index, Segment, Table
@@ -75,7 +76,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], Index]:
     if size <= 0 or durable.crc32c(np.frombuffer(data, "u1", size)).to_bytes(_CRC_BYTES, "little") != data[size:]:
         raise ValueError("the checksum of the snapshot does not fit")
     end = data.index(b"\n") + 1
-    head = json.loads(data[:end])
+    head = parse_own(data[:end], NAME)  # a UsageError is a ValueError
     if head["format"] != FORMAT:
         raise ValueError(f"format {head['format']}")
     arrays = {}
