@@ -56,7 +56,7 @@ def read_settings(
 
 
 def stated_in(weights: Weights, name: str, known: Iterable[str]) -> dict[str, Any]:
-    """What a file of a model's folder states.
+    """Return what a file of a model's folder states.
 
     Raises:
         ModelError: It is not there, is damaged, or a name in it is a slip of one that is known and not stated.
