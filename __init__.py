@@ -31,7 +31,10 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
-names_from(lambda: import_module("emo.extract.encoders.registry").lines())
+names_from(
+    lambda: import_module("emo.extract.encoders.registry").lines(),
+    lambda: import_module("emo.extract.encoders.catalog").catalog().models(),
+)
 
 
 def __getattr__(name: str) -> Any:

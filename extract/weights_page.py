@@ -48,7 +48,7 @@ def list_weights(workspace: Workspace, others: Others = NO_OTHERS) -> list[Weigh
     """Every weight that an encoder or `others` declare or the workspace names, and whether it is on this machine."""
     rows = []
     for name in dict.fromkeys([*wanted(workspace), *encoder_names(), *others, *workspace.weights]):
-        value = workspace.weights.get(name, "")
+        value = workspace.weights_value(name)
         encoder, source = _declared(name, others)
         if encoder is not None and not encoder.learned:
             how = "Take it out of [weights] in emo.toml." if value else ""
@@ -244,9 +244,11 @@ def _encoder(name: str) -> type[Encoder] | None:
 
 
 def _declared(name: str, others: Others) -> tuple[type[Encoder] | None, Source]:
-    """Return who declares weights, if it is an encoder, and what is declared of them."""
-    encoder = None if name in others else _encoder(name)
-    if encoder is None or encoder.name != name:
+    """Return who declares weights, if it is an encoder, and what is said of them; a model means any of its features."""
+    entry = catalog().entries.get(name)
+    meant = entry.names[0] if entry is not None and not entry.encoder else name
+    encoder = None if name in others else _encoder(meant)
+    if encoder is None or encoder.name != meant:
         return None, others.get(name, Source())
     return encoder, encoder.source
 

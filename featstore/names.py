@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,35 @@ if TYPE_CHECKING:
     from emo.featstore.spec import EncoderSpec  # `import emo` should cost nothing
 
 _lines: Callable[[], Iterable[str]] = tuple
+_models: Callable[[], Mapping[str, str]] = dict
 
 
-def names_from(lines: Callable[[], Iterable[str]]) -> None:
+def names_from(lines: Callable[[], Iterable[str]], models: Callable[[], Mapping[str, str]] = dict) -> None:
     """Learn names of features from a function that gives lines: a name, then its aliases.
 
     Whoever makes features knows their names; the store only asks. `emo/__init__.py` brings the two together.
+
+    Args:
+        lines: As above.
+        models: Gives the models of those features that share one with features of other recipes.
     """
-    global _lines
-    _lines = lines
+    global _lines, _models
+    _lines, _models = lines, models
 
 
 def known_names() -> list[str]:
     """Names of all features that can be made, without aliases."""
     return [line.split()[0] for line in _lines()]
+
+
+def model_of(name: str) -> str | None:
+    """The model that a feature shares with features of other recipes; `None` where it has one of its own."""
+    return _models().get(name)
+
+
+def known_models() -> list[str]:
+    """Names of the models that several features share."""
+    return list(dict.fromkeys(_models().values()))
 
 
 def meanings(name: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import UsageError
-from emo.featstore.names import known_names
+from emo.featstore.names import known_models, known_names, model_of
 from emo.featstore.reading import read_toml
 from emo.featstore.text import did_you_mean, nearest
 
@@ -123,10 +123,12 @@ class Workspace:
     def weights_at(self, name: str) -> Path | str | None:
         """Return where weights lie: a `Path` for local ones (which may be absent), a Hugging Face id, or `None`.
 
+        Where a feature has no line of its own, the line of its model counts, which all its recipes share.
+
         A value is taken as an id when it has the form `owner/name` and nothing speaks for a path: no such path, no
         suffix of a weights file, and `owner` is neither a folder here nor a usual folder name such as `checkpoints`.
         """
-        value = self.weights.get(name)
+        value = self.weights_value(name)
         if not value:
             return None
         path = self.root / os.path.expanduser(value)
@@ -134,6 +136,10 @@ class Workspace:
         if os.path.exists(path) or path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(value):
             return path
         return path if owner in WEIGHT_FOLDERS or os.path.isdir(self.root / owner) else value
+
+    def weights_value(self, name: str) -> str:
+        """What is written under `[weights]` for a name, or for the model of a feature; empty where nothing is."""
+        return self.weights.get(name) or (self.weights.get(model_of(name) or "", "") if self.weights else "")
 
 
 # ---- finding and loading --------------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ class _Reader:
         table, shown = self.section("weights"), tomllib.loads(starter_toml())["weights"]
         for name in table:
             if name not in encoders and name not in shown:
-                self.near_miss("weights", name, [*known_names(), *shown])
+                self.near_miss("weights", name, [*known_names(), *known_models(), *shown])
         return {name: self.text("weights", table, name) for name in table}
 
     # ---- one value --------------------------------------------------------------------------------------------------
@@ -350,6 +356,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 # max_minutes = 5             # a longer clip is refused
 
 [weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
+# A model of the catalog may be named alone: "clip-vit-base-patch32" serves its -UTT, -modern-UTT and -frame-UTT.
 # Under profile tiny these must be files of small networks; what is left out is drawn at random.
 "HL-UTT" = "TencentGameMate/chinese-hubert-large"          # HuBERT large, Chinese speech
 "mae_340_UTT" = "checkpoints/mae_checkpoint-340.pth"       # MAE ViT-L on face crops of MER2023

@@ -89,19 +89,20 @@ def load_inputs(
 
     Args:
         store: Where they lie.
-        features: `(name, pool)` pairs. `mean` averages a clip's rows into one; `none` keeps the row or the sequence.
+        features: `(name, pool)` pairs. `mean` averages a clip's rows into one; `none` keeps the row or the sequence:
+            frames in order of time, and the tokens of a text in order of its words.
         clip_ids: In the order wanted.
         missing: What to do about clips that lack one of the features: `error` lists them, `skip` leaves them out,
             `zeros` puts zero rows in their place. The result names the clips concerned.
 
     Raises:
         FeatureMissing: A feature is not in the store, or clips lack one and the policy is `error`.
-        UsageError: Token rows without a pool, or no clip left.
+        UsageError: Tokens of a picture without a pool, or no clip left.
     """
     features = list(features)
     specs = tuple(store.resolve(name) for name, _ in features)
     for (name, pool), spec in zip(features, specs, strict=True):
-        if spec.level == "tokens" and pool == "none":
+        if spec.level == "tokens" and spec.modality != "text" and pool == "none":
             raise UsageError(
                 f"{name} has {spec.rows or 'many'} token rows per clip, which are no sequence in time.",
                 f"Average them: {{name: {name}, pool: mean}}.",

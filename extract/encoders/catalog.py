@@ -94,6 +94,10 @@ class Catalog:
                 found[each.encoder] = each.place
         return found
 
+    def models(self) -> dict[str, str]:
+        """Models by the names of the features that are made with them, of features that stand in the catalog alone."""
+        return {name: entry.stem for entry in self.entries.values() if not entry.encoder for name in entry.names}
+
     def spread(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Names with every `@set` replaced by its members, each name once.
 

@@ -29,9 +29,10 @@ from emo.extract.session import ExtractArgs, open_session
 from emo.extract.testing import _constants
 from emo.extract.weights_page import weights_page
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.errors import FeatureMissing, ModelError, UsageError, WeightsMissing
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace, load_workspace
+from emo.train.features import load_inputs
 from emo.train.heads.fit import fit_head
 from emo.train.recipe import make_recipe
 from emo.train.runs import new_run
@@ -119,6 +120,7 @@ MODELS: dict[str, tuple[Entry, Save]] = {
     "text": (entry("small-bert", "bert-base-chinese", 32), save_bert),
     "causal": (entry("small-qwen", "Qwen2.5-7B", 32), save_qwen),
 }
+RECIPES = dict.fromkeys(("speech", "whisper", "text", "causal"), ("modern",)) | {"image": ("modern", "frame")}
 SAID = {"a": "你好", "b": "走开", "c": "今天真高兴", "d": "走", "e": "真好", "f": "你走开"}
 
 
@@ -130,10 +132,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cache, before = tmp_path_factory.mktemp("hub"), dict(registry._lines)
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        for stated, save in MODELS.values():
+        for name, (stated, save) in MODELS.items():
             family = registry._load(stated.stem, stated.place)
-            recipes = [each for each in ("merbench", "modern") if each in family.recipes]
-            for recipe in recipes:
+            for recipe in ("merbench", *RECIPES.get(name, ())):
                 register(f"{stated.stem_of(recipe)}-UTT", member(family, stated, recipe))
             repo = cache / f"models--{stated.hub.replace('/', '--')}"
             folder = repo / "snapshots" / "0123abc"
@@ -193,6 +194,54 @@ def test_found_hashed_extracted_and_trained_on(family: str, hub: Path, work: tup
     assert json.loads((fitted.run.path / "run.json").read_text())["status"] == "finished"
 
 
+LEVELS = {
+    "frame": ("small-wav2vec2-UTT", "small-wav2vec2-modern-UTT", "small-whisper-modern-UTT", "small-clip-modern-UTT"),
+    "tokens": ("small-bert-UTT", "small-bert-modern-UTT", "small-qwen-modern-UTT", "small-clip-frame-UTT"),
+}
+
+
+def test_every_recipe_has_its_level_below_and_frame_heads_read_words_too(work: tuple[Workspace, Store]) -> None:
+    workspace, store = work
+    for level, names in LEVELS.items():
+        outcome = open_session(workspace, ExtractArgs(encoders=names, level=level, device="cpu")).run()
+        assert outcome.failures == ()
+    store.refresh()
+    for level, names in LEVELS.items():
+        for name in (each.replace("-UTT", "-FRA") for each in names):
+            assert store.resolve(name).level == level
+            parts = [store.get(name, clip).array for clip in SAID]
+            assert all(part.shape[1] == store.resolve(name).dim and np.isfinite(part).all() for part in parts)
+            assert max(len(part) for part in parts) > 1
+    words = [len(store.get("small-bert-FRA", clip).array) for clip in SAID]
+    assert words == [len(text) for text in SAID.values()]  # one row per character of these sentences
+    dataset = open_dataset("MER2023-SEMI", workspace.data["MER2023-SEMI"])
+    features = ["small-wav2vec2-FRA", "small-bert-FRA", "small-clip-modern-FRA"]
+    recipe = make_recipe({"head": "ef_lstm", "features": features, "epochs": 1, "folds": 2})
+    fitted = fit_head(store, list(dataset.clips()), dataset.labels, recipe, new_run(workspace.root, prefix="frames"))
+    assert json.loads((fitted.run.path / "run.json").read_text())["status"] == "finished"
+    recipe = make_recipe({**recipe.model_dump(), "features": ["small-wav2vec2-FRA", "small-clip-frame-FRA"]})
+    with pytest.raises(UsageError, match="no sequence in time"):
+        fit_head(store, list(dataset.clips()), dataset.labels, recipe, new_run(workspace.root, prefix="tokens"))
+
+
+def test_a_clip_without_words_is_absent_and_zeros_only_where_a_recipe_asks_for_them(
+    work: tuple[Workspace, Store],
+) -> None:
+    workspace, store = work
+    generate_clip(workspace.root / "data" / "clips" / "wordless.mp4", "happy", seed=9, duration_s=0.4)
+    outcome = open_session(workspace, ExtractArgs(encoders=("small-bert-UTT",), device="cpu")).run()
+    assert [(each.clip, each.kind) for each in outcome.failures] == [("wordless", "no-text")]
+    store.refresh()
+    clips = [*SAID, "wordless"]
+    assert store.has("small-bert-UTT", clips).tolist() == [True] * 6 + [False]
+    with pytest.raises(FeatureMissing, match=r"wordless \(no-text\)"):
+        load_inputs(store, [("small-bert-UTT", "none")], clips)
+    found = load_inputs(store, [("small-bert-UTT", "none")], clips, missing="zeros")  # what MERBench writes there
+    assert found.zeroed == ("wordless",)
+    assert not found.streams[0].rows[6].any()
+    assert found.streams[0].rows[:6].any(axis=1).all()
+
+
 @pytest.mark.parametrize("family", MODELS)
 def test_each_key_of_the_recipe_and_other_weights_are_another_feature(family: str, hub: Path) -> None:
     encoder = load_encoder(f"{MODELS[family][0].stem}-UTT")
@@ -206,8 +255,13 @@ def test_each_key_of_the_recipe_and_other_weights_are_another_feature(family: st
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(encoder.weights), "hash", "0" * 32)
         assert encoder.spec(level).fingerprint != mine
-    if "modern" in encoder.recipes:
-        assert load_encoder(f"{MODELS[family][0].stem}-modern-UTT").spec(level if level != "frame" else "utt") != mine
+    for recipe in RECIPES.get(family, ()):
+        other = load_encoder(f"{MODELS[family][0].stem_of(recipe)}-UTT")
+        theirs = {each: other.spec(each).fingerprint for each in other.levels}
+        assert mine not in theirs.values()
+        made = {what: other.twin(**members) for what, members in _constants(other)}
+        assert set(other.recipes[recipe]) - {"suffixes"} <= set(made)
+        assert all(each.spec(lv).fingerprint != theirs[lv] for each in made.values() for lv in other.levels)
 
 
 def copy_of(hub: Path, family: str, folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
@@ -313,6 +367,27 @@ def test_weights_list_shows_the_catalog(hub: Path, work: tuple[Workspace, Store]
     assert (other["status"], other["size_bytes"], other["licence"]) == ("absent", None, "CC-BY-SA-3.0")
     assert "vggish" in page.value["absent"]
     shutil.rmtree(repo)
+
+
+def test_a_line_of_a_model_under_weights_serves_all_its_recipes(hub: Path, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    toml = '[data.mine]\nroot = "d"\nkind = "folder"\n[extract]\nprofile = "tiny"\n[weights]\n'
+    speech, text = snapshot(hub, "speech"), snapshot(hub, "text")
+    lines = {"wav2vec2-base-960h": speech, "bert-base-chinese": text, "bert-base-chinese-modern-UTT": "elsewhere"}
+    (tmp_path / "emo.toml").write_text(toml + "".join(f'"{name}" = "{place}"\n' for name, place in lines.items()))
+    workspace = load_workspace(tmp_path)
+    names = ("wav2vec2-base-960h-UTT", "wav2vec2-base-960h-modern-UTT", "bert-base-chinese-UTT")
+    assert [workspace.weights_at(name) for name in names] == [speech, speech, text]
+    assert workspace.weights_at("bert-base-chinese-modern-UTT") == tmp_path / "elsewhere"
+    assert workspace.weights_at("bert-base-cased-UTT") is None
+    rows = {row.name: row for row in weights_page(workspace).value}
+    assert (rows["wav2vec2-base-960h"].status, rows["wav2vec2-base-960h"].path) == ("present", speech)
+    assert "Apache-2.0" in rows["wav2vec2-base-960h"].about
+    found = {row["name"]: row for row in weights_page(workspace, field=True).value["models"]}
+    assert found["bert-base-chinese"]["status"] == "present"
+    (tmp_path / "emo.toml").write_text(toml + '"bert-base-chines" = "x"\n')
+    with pytest.raises(UsageError, match="did you mean 'bert-base-chinese'"):
+        load_workspace(tmp_path)
 
 
 def test_weights_that_are_nowhere_say_what_to_do(work: tuple[Workspace, Store]) -> None:

@@ -7,6 +7,7 @@ without words fails where MERBench writes zeros.
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.registry import find_encoder
+from emo.extract.encoders.tokens import PROBE, read_tokens
 from emo.featstore.errors import MediaError
 
 GOLDEN_CASES = ["case9_merbench_encoders"]
@@ -207,3 +209,33 @@ def test_the_states_of_the_probe(golden, model, encoder):
     item = whole.prepare(inputs)
     alone = [whole.twin(take=(each,)).encode([item])[0]["tokens"].array for each in whole.take]
     golden.close(np.stack(alone), f"{model}.probe.last4", stated(golden, model, "last4"))
+
+
+def test_ids_of_the_genuine_llama_tokenizer(golden, shared, tmp_path):
+    """The ids of LLaMA-2's own SentencePiece model, read as from a folder of the hub, and the rows that are kept."""
+    told, file = golden.info["text"].get("real_llama2"), golden.info.get("real_llama2_tokenizer")
+    if told is None or file is None:
+        pytest.skip(f"{golden.folder.name} has no ids of the genuine tokenizer")
+    pieces = shared / file["file"]
+    if not pieces.is_file() or hashlib.sha256(pieces.read_bytes()).hexdigest() != file["sha256"]:
+        pytest.skip(f"{pieces} is not the tokenizer of the case")
+    (tmp_path / "tokenizer.model").symlink_to(pieces)
+    tokens = read_tokens(tmp_path, find_encoder("llama-2-7b-UTT")(profile="random").full)
+    assert tokens.encode(PROBE)[0] == told["probe_ids"]
+    assert tokens.decode(told["probe_ids"]) == told["probe_decoded"]
+    assert tokens.probe() == (told["start"], told["end"])
+    texts = {each["name"]: each for each in golden.info["sentences"]}
+    checked = [(lang, name, ids) for lang, table in told["ids"].items() for name, ids in table.items()]
+    assert len(checked) >= 10
+    for language, name, ids in checked:
+        assert tokens.encode(texts[name][language])[0] == ids, (language, name)
+
+
+def test_the_mean_of_rows_in_half_precision(golden):
+    """MERBench's features of language models are float16: its mean is the float32 mean, rounded."""
+    if "fp16_mean.in" not in golden.io:
+        pytest.skip(f"{golden.folder.name} has no rows in half precision")
+    rows = golden.io["fp16_mean.in"]
+    assert rows.dtype == np.float16
+    pooled = find_encoder("llama-2-7b-UTT")(profile="random").pool([torch.from_numpy(rows).float()], ["utt"])["utt"][0]
+    np.testing.assert_array_equal(np.asarray(pooled).reshape(-1).astype(np.float16), golden.io["fp16_mean.out"])
