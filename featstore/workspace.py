@@ -138,7 +138,7 @@ class Workspace:
         return path if owner in WEIGHT_FOLDERS or os.path.isdir(self.root / owner) else value
 
     def weights_value(self, name: str) -> str:
-        """What is written under `[weights]` for a name, or for the model of a feature; empty where nothing is."""
+        """Return the text under `[weights]` for a name, or for the model of a feature; empty where there is none."""
         return self.weights.get(name) or (self.weights.get(model_of(name) or "", "") if self.weights else "")
 
 
