@@ -22,7 +22,7 @@ from emo.featstore.errors import EmoError
 from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Page, Table
 from emo.featstore.sources.headers import gb
-from emo.featstore.workspace import FILE_NAME, Workspace
+from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, is_peak
 
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
@@ -230,7 +230,8 @@ def _workspace(workspace: Workspace) -> Iterator[Finding]:
     extract = workspace.extract
     what = f"{workspace.root / FILE_NAME}: profile {extract.profile}, {', '.join(extract.encoders)}"
     yield Finding("workspace", "ok", what)
-    if extract.frame not in ("first", "middle") and not Path(extract.frame).is_file():
+    named = extract.frame in FIXED_FRAMES or is_peak(extract.frame)
+    if not named and not Path(extract.frame).is_file():
         do = "Correct extract.frame in emo.toml."
         yield Finding("workspace", "problem", f"The table of frames {extract.frame} does not exist.", do)
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from emo.extract.annotate.peak import peak_frames
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
-from emo.extract.media.reading import FRAMES, Reading
+from emo.extract.media.reading import FRAMES, FrameTable, Reading
 from emo.extract.run.executor import Local
 from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, Shard, plan
@@ -32,8 +33,8 @@ from emo.featstore.install import versions
 from emo.featstore.page import Page, Table
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
-from emo.featstore.storage.store import has_store, open_store
-from emo.featstore.workspace import Workspace
+from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.workspace import FIXED_FRAMES, Workspace, is_peak
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes
 
@@ -216,7 +217,9 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     """
     args = replace(args, encoders=catalog().spread(args.encoders or workspace.extract.encoders))
     name, clips, openface = _clips(workspace, args)
-    frame = _frame_choice(workspace.extract.frame)
+    path = workspace.store_path
+    store = open_store(path) if has_store(path) else None
+    frame = _frame_choice(workspace, store)
     faces = None if openface is not None else _face_config(workspace, args)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
     source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
@@ -224,7 +227,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     recipes: dict[str, dict[str, object]] = {
         "audio": reading.audio_recipe,
         "faces": {"frames": FRAMES, "faces": source},
-        "frame": {"frames": FRAMES, "frame": _frame_recipe(frame)},
+        "frame": {"frames": FRAMES, "frame": frame if isinstance(frame, str) else frame.recipe},
         "text": {},
     }
     devices = _devices(args.device or workspace.extract.device)
@@ -252,8 +255,6 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
             f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
             "Restore profile, weights, faces and frame under which it was extracted; or use the store alone: --cached.",
         )
-    path = workspace.store_path
-    store = open_store(path) if has_store(path) else None
     todo = plan(store, clips, specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
     if todo.jobs and not args.dry_run:
         job.trace = Trace(args.trace)
@@ -393,12 +394,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _frame_choice(text: str) -> str | dict[str, int]:
-    return text if text in ("first", "middle") else read_frames(Path(text))
-
-
-def _frame_recipe(choice: str | dict[str, int]) -> str:
-    """How the frame is chosen, for the fingerprint: a table of indices counts by its content."""
-    if isinstance(choice, str):
-        return choice
-    return "table:" + digest(repr(sorted(choice.items())).encode())
+def _frame_choice(workspace: Workspace, store: Store | None) -> str | FrameTable:
+    """Frame of whole-image encoders: a name, a table of indices (which counts by its content), or records of peaks."""
+    text = workspace.extract.frame
+    if text in FIXED_FRAMES:
+        return text
+    if is_peak(text):
+        return peak_frames(store, text)
+    indices = read_frames(Path(text))
+    return FrameTable(indices, "table:" + digest(repr(sorted(indices.items())).encode()))

@@ -21,6 +21,8 @@ DEFAULT_STORE = "features.emo"
 PROFILES = ("paper", "tiny")
 SOUND_KEYS = ("audio_track", "sound_tail", "max_minutes")
 SOUND_TAILS = ("keep", "trim")
+FIXED_FRAMES = ("first", "middle")
+PLACES = ("labels", "transcripts", "clips", "faces", "aus")  # paths of a [data.NAME] table beside its root
 WEIGHT_FOLDERS = ("checkpoints", "ckpt", "models", "pretrained", "weights")
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".gguf")
 MAX_NAME_BYTES = 255  # of one part of a path, on every usual file system
@@ -38,6 +40,7 @@ class DataTable:
         transcripts: Transcript csv, likewise.
         clips: Folder of the media files, likewise.
         faces: Folder of OpenFace output, to be used in place of the face detector.
+        aus: Folder of OpenFace's csv tables of action units.
         kind: Reader to use: a registered dataset name or `folder`; empty for the name's own.
         classes: All label words in order; empty for the dataset's own.
     """
@@ -48,6 +51,7 @@ class DataTable:
     transcripts: Path | None = None
     clips: Path | None = None
     faces: Path | None = None
+    aus: Path | None = None
     kind: str = ""
     classes: tuple[str, ...] = ()
 
@@ -66,7 +70,8 @@ class ExtractTable:
         audio_track: Sound track to read, from 1; `None` for the one that ffmpeg would choose.
         sound_tail: `keep` or `trim`: where the sound of an mp4 ends; `None` for the extractor's default.
         max_minutes: A longer clip is refused; `None` for the extractor's default.
-        frame: Frame for `eva_g_448`: `first` (as published), `middle`, or the path of a table of indices per clip.
+        frame: Frame for `eva_g_448`: `first` (as published), `middle`, `peak` (the records of `emo annotate run`), or
+            the path of a table of indices per clip.
     """
 
     profile: str = "paper"
@@ -208,11 +213,11 @@ class _Reader:
             if not isinstance(table, dict):
                 self.problems.append(f"{where}: must be a table; write [data.NAME] above its keys")
                 continue
-            self.known(where, table, ("root", "labels", "transcripts", "clips", "faces", "kind", "classes"))
+            self.known(where, table, ("root", *PLACES, "kind", "classes"))
             root = self.path(where, table, "root")
             if "root" not in table:
                 self.problems.append(f"{where}.root: is missing; it is the folder of the dataset")
-            places = {key: self.path(where, table, key) for key in ("labels", "transcripts", "clips", "faces")}
+            places = {key: self.path(where, table, key) for key in PLACES}
             classes = table.get("classes", [])
             if not isinstance(classes, list) or not all(isinstance(each, str) and each.strip() for each in classes):
                 self.problems.append(f'{where}.classes: must be a list of words, such as ["happy", "none"]')
@@ -243,7 +248,7 @@ class _Reader:
         if tail not in (None, *SOUND_TAILS):
             self.problems.append(f"extract.sound_tail: {tail!r} is not {' or '.join(SOUND_TAILS)}")
         frame = self.text("extract", table, "frame", default.frame)
-        if frame not in ("first", "middle"):
+        if frame not in FIXED_FRAMES and not is_peak(frame):
             frame = str(self.root / os.path.expanduser(frame))
         return ExtractTable(
             profile=profile,
@@ -310,6 +315,11 @@ class _Reader:
         return Path(os.path.abspath(self.root / os.path.expanduser(value))) if value else None
 
 
+def is_peak(frame: str) -> bool:
+    """Say whether a choice of frames means records of peaks: `peak`, or `peak@` and the beginning of a fingerprint."""
+    return frame.partition("@")[0] == "peak"
+
+
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _text(name)
 
@@ -339,6 +349,7 @@ root = {root}
 # transcripts = "transcription.csv"     # csv with name and chinese, english or sentence
 # clips = "clips"                       # folder of the media files
 # faces = "openface_face"               # OpenFace output (<clip>_aligned/, <clip>/, <clip>.npy), replaces detection
+# aus = "openface"                      # OpenFace's csv tables of action units, for `emo annotate run`
 # classes = ["happy", "sad", "none"]     # all label words in order; needed only where one is called none or unknown
 # kind = "folder"                       # for your own data: any folder of media with a csv of labels
 
@@ -347,7 +358,8 @@ root = {root}
 profile = "paper"
 encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features to extract
 # device = "auto"             # auto | cpu | cuda | cuda:0,cuda:1
-# frame = "first"             # for eva_g_448: first (as published), middle, or a csv name,frame or MERR json of indices
+# frame = "first"             # for eva_g_448: first (as published), middle, peak (as `emo annotate run` finds it), or a
+                              # csv name,frame or MERR json of indices
 # face = "prominent"          # which of several people: prominent | largest | longest | central | talking
 {detector}    # who finds faces: centerface, or blazeface with the face mesh (docs/faces.md)
 # faces_every = 5             # detect faces in every k-th frame and track between

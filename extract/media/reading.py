@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import MediaError, UsageError
 
 AUDIO_RATE = 16_000
 
@@ -19,6 +19,35 @@ TAILS = {"keep": "last packet whole", "trim": "cut at the edit list"}
 GAPS = "silence"
 
 LIMIT_MIN = 5.0
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """The frame that whole-image encoders see, by clip.
+
+    Attributes:
+        indices: Of the frames, counted from 0.
+        recipe: What of the table is in the fingerprint.
+        lacking: Sentence about a clip that is not in it, with `{clip}` for its id.
+        hint: What to do about that.
+        retry: Whether such a clip may be in it the next time.
+    """
+
+    indices: Mapping[str, int]
+    recipe: str
+    lacking: str = "The frame table has no entry for clip {clip}."
+    hint: str = "Add it to the table."
+    retry: bool = False
+
+    def index_of(self, clip: str) -> int:
+        """Return the index of the clip's frame.
+
+        Raises:
+            MediaError: The clip is not in the table.
+        """
+        if clip not in self.indices:
+            raise MediaError("no-frame-index", self.lacking.format(clip=clip), self.hint, retry=self.retry)
+        return self.indices[clip]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from emo.extract.media.container import Media, open_media
 from emo.extract.media.detect import Detector
 from emo.extract.media.faces import FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
-from emo.extract.media.reading import Reading
+from emo.extract.media.reading import FrameTable, Reading
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
@@ -65,7 +65,7 @@ class ClipDecoder:
     Args:
         encoders: Whose inputs are prepared, by name; their models are not used.
         faces: Face settings; `None` takes the crops of each clip's OpenFace folder, and nothing is detected.
-        frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip id.
+        frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip.
         detector: Finds faces; needed where an encoder needs faces and `faces` is set.
         reading: How media files are read; default as `Reading()`.
     """
@@ -74,7 +74,7 @@ class ClipDecoder:
         self,
         encoders: Mapping[str, Encoder],
         faces: FaceConfig | None,
-        frame: str | Mapping[str, int],
+        frame: str | FrameTable,
         detector: Detector | None,
         reading: Reading | None = None,
     ) -> None:
@@ -191,11 +191,7 @@ class ClipDecoder:
         if self.frame == "middle":
             return media.info.n_frames // 2  # as the container counts; where it promised more, the last one stands in
         assert not isinstance(self.frame, str)
-        if clip_id not in self.frame:
-            raise MediaError(
-                "no-frame-index", f"The frame table has no entry for clip {clip_id}.", "Add it to the table."
-            )
-        return self.frame[clip_id]
+        return self.frame.index_of(clip_id)
 
 
 def _prepare(encoders: Sequence[Encoder], inputs: ClipInputs, path: Path, result: Decoded) -> None:

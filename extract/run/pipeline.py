@@ -24,7 +24,7 @@ from emo.extract.encoders.base import Encoder, Output
 from emo.extract.media.detect import CenterFace, Detector
 from emo.extract.media.facenet import DetectionServer
 from emo.extract.media.faces import COLUMNS, FaceConfig
-from emo.extract.media.reading import Reading
+from emo.extract.media.reading import FrameTable, Reading
 from emo.extract.run.decode import ClipDecoder, Decoded, as_failure
 from emo.extract.run.lane import Lane, Ready, put
 from emo.extract.run.plan import Job, left
@@ -44,7 +44,7 @@ class PassOptions:
 
     Attributes:
         faces: Face settings; `None` takes the crops of each clip's OpenFace folder, and nothing is detected.
-        frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip id.
+        frame: Frame that whole-image encoders see: `first`, `middle`, or an index per clip.
         reading: How media files are read.
         workers: Threads that decode, or processes.
         processes: Whether they are processes, for more than one interpreter can feed.
@@ -54,7 +54,7 @@ class PassOptions:
     """
 
     faces: FaceConfig | None = field(default_factory=FaceConfig)
-    frame: str | Mapping[str, int] = "first"
+    frame: str | FrameTable = "first"
     reading: Reading = field(default_factory=Reading)
     workers: int = 2
     processes: bool = False
