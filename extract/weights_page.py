@@ -111,6 +111,8 @@ def catalog_page(workspace: Workspace) -> Page:
                 "gflop": entry.gflop,
                 "unit": entry.unit,
                 "from": entry.hub or f"by hand {entry.ask}",
+                "checked": entry.checked or None,
+                "lacks": dict(entry.lacks),
             }
         )
     cells = [
@@ -122,15 +124,19 @@ def catalog_page(workspace: Workspace) -> Page:
             row["licence"],
             row["gflop"],
             row["unit"],
+            row["checked"] or "",
         ]
         for row in rows
     ]
-    columns = ("name", "on disk", "size", "width", "licence", "GFLOP", "per")
+    columns = ("name", "on disk", "size", "width", "licence", "GFLOP", "per", "checked")
+    lacks = [[row["name"], recipe, why] for row in rows for recipe, why in row["lacks"].items()]
     value = {"models": rows, "sets": found.sets, "absent": found.absent}
     sets = [[SET + name, ", ".join(names)] for name, names in found.sets.items()]
     parts = [
         Table("Catalog", columns, cells, ("size", "width", "GFLOP")),
         "A model gives NAME-UTT by MERBench's recipe, NAME-modern-UTT by a plain one, and images NAME-frame-UTT.",
+        "Checked is the day on which id and licence were held against the hub's public page; the others never were.",
+        Table("Recipes that a model does not have", ("name", "recipe", "why"), lacks),
         Table("Sets", ("name", "features"), sets),
         Table("Not here", ("name", "why"), [list(each) for each in found.absent.items()]),
     ]

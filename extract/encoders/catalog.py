@@ -34,6 +34,8 @@ class Entry:
         recipes: Which recipes it has.
         keys: Recipe keys of its own, by recipe.
         encoder: Name of the feature, where emo had it before the catalog.
+        checked: Day on which id and licence were held against the hub's public page; empty where they never were.
+        lacks: Why there is no such recipe, by its name.
     """
 
     stem: str
@@ -51,6 +53,8 @@ class Entry:
     recipes: tuple[str, ...] = ("merbench", "modern")
     keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder: str = ""
+    checked: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     def stem_of(self, recipe: str) -> str:
         """Stem of the names of the features that a recipe makes."""

@@ -50,6 +50,18 @@ class Text(Pretrained):
             "position_biased_input": False,
             "pos_att_type": ["c2p", "p2c"],
         },
+        "deberta-v2": {
+            "vocab_size": 260,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "conv_kernel_size": 3,
+            "conv_act": "gelu",
+        },
         "xlnet": {"vocab_size": 260, **_XLNET},
         "t5": {"vocab_size": 260, "d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 64},
     }

@@ -23,6 +23,7 @@ FILES = (  # what a tokenizer can be made of
     STATED,
     "special_tokens_map.json",
     "added_tokens.json",
+    "spm.model",
 )
 LLAMA = {"llama", "baichuan"}  # transformers 5 reads their bare tokenizer.model wrongly: no start token, other merges
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
@@ -31,6 +32,12 @@ def test_every_row_of_the_field_is_here_or_has_a_reason():
         assert entry.gflop > 0
         assert entry.unit
         assert bool(entry.hub) != bool(entry.ask), entry.stem
+        assert not entry.checked or date.fromisoformat(entry.checked)
+        told = {*entry.recipes, *entry.lacks}
+        assert entry.encoder or {"merbench", "modern"} <= told, entry.stem
+        assert not set(entry.recipes) & set(entry.lacks)
+        assert all(len(why.split()) >= 4 for why in entry.lacks.values())
+    assert sum(bool(entry.checked) for entry in found.entries.values()) >= 25
 
 
 def test_sets_name_encoders_that_are_here():

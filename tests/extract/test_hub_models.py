@@ -92,15 +92,22 @@ def save_bert(encoder: Encoder, folder: Path) -> None:
     _write(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
 
 
-def save_qwen(encoder: Encoder, folder: Path) -> None:
+def save_letters(folder: Path) -> int:
+    """A tokenizer whose words are the 256 bytes; their number."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(folder)
-    encoder.full.vocab_size = len(letters)
+    return len(letters)
+
+
+def save_qwen(encoder: Encoder, folder: Path) -> None:
+    from transformers import Qwen2ForCausalLM
+
+    encoder.full.vocab_size = save_letters(folder)
     Qwen2ForCausalLM(encoder.full).save_pretrained(folder)
 
 
@@ -262,6 +269,32 @@ def test_each_key_of_the_recipe_and_other_weights_are_another_feature(family: st
         made = {what: other.twin(**members) for what, members in _constants(other)}
         assert set(other.recipes[recipe]) - {"suffixes"} <= set(made)
         assert all(each.spec(lv).fingerprint != theirs[lv] for each in made.values() for lv in other.levels)
+
+
+TYPES = {
+    each.type: each.names[-1]
+    for each in catalog().entries.values()
+    if each.family in ("speech", "image", "text", "causal") and each.type != "baichuan"
+}
+
+
+@pytest.mark.parametrize("name", TYPES.values(), ids=TYPES)
+def test_every_type_of_the_catalog_is_read_as_transformers_saves_it(name: str, tmp_path: Path) -> None:
+    kind = find_encoder(name)
+    drawn = kind(profile="tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = drawn.network()(drawn.full, **drawn.options)
+    model.save_pretrained(tmp_path)
+    _write(tmp_path, "preprocessor_config.json", drawn.processor() if hasattr(drawn, "processor") else SOUND)
+    if kind.needs == "text":
+        assert save_letters(tmp_path) < drawn.full.vocab_size
+    encoder = kind(profile="tiny", weights=str(tmp_path))
+    assert len(encoder.load().consumed) == len(model.state_dict())
+    assert encoder.spec("utt").weights == encoder.weights.hash
+    rows = encoder.encode([encoder.prepare(kind.sample(2))])[0]["utt"].array
+    assert rows.shape == (1, encoder.dim)
+    assert np.isfinite(rows).all()
 
 
 def copy_of(hub: Path, family: str, folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
