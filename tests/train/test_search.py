@@ -18,10 +18,11 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Table
 from emo.train.answers import read_predictions
 from emo.train.features import Stream, StreamShape
-from emo.train.heads import stack
+from emo.train.heads import fit, stack
 from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Outputs, Targets
 from emo.train.heads.fit import Progress, fit_head
 from emo.train.heads.noise import Drop, WideDrop, draw_noise
+from emo.train.heads.objective import Diverged
 from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
 from emo.train.metrics.labels import score
 from emo.train.recipe import head_class, load_recipe, make_recipe
@@ -305,6 +306,39 @@ def test_every_value_is_what_a_plain_run_of_these_settings_gives(fill: Callable[
             assert [fold["combined"] for fold in each["folds"]] == pytest.approx(wanted, abs=1e-4)
             tried += 1
     assert tried == 5
+
+
+def test_settings_that_diverge_when_trained_again_are_named_and_the_next_are_taken(
+    fill: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tried = fit._train, []
+
+    def train(material: Any, plan: Any, *rest: Any) -> Any:
+        tried.append({name: getattr(plan.recipe, name) for name in plan.recipe.search})
+        if len(tried) == 1:
+            raise Diverged("Training diverged at epoch 2: loss nan, validation metric nan.")
+        return whole(material, plan, *rest)
+
+    monkeypatch.setattr(fit, "_train", train)
+    result = run(fill(), tmp_path / "run", recipe_of("attention"))
+    search = json.loads((tmp_path / "run/search.json").read_text())
+    board = search["configurations"]
+    assert search["chosen"] == tried[1] == board[0]["settings"]
+    last = board[-1]
+    assert (last["settings"], last["again"][:28]) == (tried[0], "Training diverged at epoch 2")
+    assert last["mean"] >= board[0]["mean"]
+    assert [row["rank"] for row in board] == list(range(1, len(board) + 1))
+    assert any("diverged when trained again" in note for note in result.notes)
+    table, *_ = search_parts(result.search)
+    assert isinstance(table, Table)
+    assert "diverged" in table.rows[-1]
+
+    def never(*_: Any) -> Any:
+        raise Diverged("Training diverged at epoch 1: loss nan, validation metric nan.")
+
+    monkeypatch.setattr(fit, "_train", never)
+    with pytest.raises(TrainError, match="diverged under all settings"):
+        run(fill(), tmp_path / "other", recipe_of("attention"))
 
 
 @pytest.mark.parametrize("head", SETTINGS)

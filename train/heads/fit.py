@@ -28,7 +28,8 @@ from emo.train.features import FeatureSource, media_of, profile_note
 from emo.train.heads.base import Epoch, Fold, HeadRecipe, OnEpoch
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan
-from emo.train.heads.search import RUNS, average, check_search, draw, numbers_of, rank
+from emo.train.heads.objective import Diverged
+from emo.train.heads.search import RUNS, all_diverged, average, check_search, choose_again, draw, numbers_of, rank
 from emo.train.metrics.labels import Score, score, too_few
 from emo.train.recipe import head_class
 from emo.train.runs import Run, dataset_of, seal, split_counts, utc, write_sealed
@@ -235,6 +236,36 @@ def _search(material: Material, recipe: Any, count: int, device: str, teller: _T
     }
 
 
+def _train_best(
+    material: Material, recipe: Any, search: dict[str, Any], run_dir: Path, device: str, teller: _Teller
+) -> tuple[Plan, tuple[dict[int, LogitMean], list[dict[str, Any]]], list[str]]:
+    """Train the best settings of a search under new seeds; those that diverge there are named, and the next are taken.
+
+    Returns:
+        The plan, what `_train` gives, and sentences that must stand beside the result.
+
+    Raises:
+        TrainError: All settings diverge.
+    """
+    why: dict[int, str] = {}
+    for row in search["configurations"]:
+        if row["mean"] is None:
+            break
+        chosen = row["settings"] | {"seeds": search["chosen_seeds"]}
+        plan = make_plan(material, type(recipe).model_validate(recipe.model_dump() | chosen))
+        try:
+            trained = _train(material, plan, run_dir, device, teller)
+        except Diverged as error:
+            why[row["rank"]] = error.message
+            teller.total += plan.epochs
+            continue
+        told = choose_again(search, why) if why else []
+        if why:
+            write_json(run_dir / "search.json", search)
+        return plan, trained, told
+    raise all_diverged()
+
+
 def _fit(
     material: Material,
     recipe: HeadRecipe,
@@ -245,18 +276,18 @@ def _fit(
     drawn: int | None,
 ) -> FitResult:
     """Search where that is asked for, train, and write everything into the run folder but run.json and clips.json."""
-    search, plan = None, make_plan(material, recipe)
+    search, plan, again = None, make_plan(material, recipe), list[str]()
     teller = _Teller(on_progress, plan.epochs)
     if drawn:
         check_search(recipe, material.shapes)
         teller = _Teller(on_progress, (drawn + RUNS) * plan.epochs)
         search = _search(material, recipe, drawn, device, teller)
         write_json(run_dir / "search.json", search)
-        chosen = search["chosen"] | {"seeds": search["chosen_seeds"]}
-        plan = make_plan(material, type(recipe).model_validate(recipe.model_dump() | chosen))
+        plan, (answers, members), again = _train_best(material, recipe, search, run_dir, device, teller)
         info |= {"search": {key: search[key] for key in ("drawn", "possible", "select_by", "seeds", "chosen")}}
     write_atomic(run_dir / "recipe.yaml", plan.recipe.to_yaml())
-    answers, members = _train(material, plan, run_dir, device, teller)
+    if search is None:
+        answers, members = _train(material, plan, run_dir, device, teller)
     rows = _prediction_rows(material, plan, LogitMean.over(list(answers.values())))
     write_jsonl(run_dir / "predictions.jsonl", rows)
 
@@ -267,7 +298,7 @@ def _fit(
         numbers = {name: numbers_of(each) for name, each in others.items()}
         runs.append({"seed": seed, "validation": numbers_of(own), "splits": numbers})
     averaged = average(runs) if runs else None
-    notes = _notes(plan, validation, drawn)
+    notes = [*_notes(plan, validation, drawn), *again]
     metrics = {
         "select_by": plan.recipe.select_by,
         "validation": validation.to_json(),

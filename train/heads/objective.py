@@ -89,14 +89,18 @@ def measured(measure: Measure, out: Outputs) -> float:
     return measure(out) if finite else math.nan
 
 
+class Diverged(TrainError):
+    """A training whose numbers are no longer finite."""
+
+
 def check_finite(epoch: int, loss: float, metric: float) -> None:
     """Refuse to go on after an epoch whose numbers are not finite.
 
     Raises:
-        TrainError: The training has diverged.
+        Diverged: The training has diverged.
     """
     if not (math.isfinite(loss) and math.isfinite(metric)):
-        raise TrainError(
+        raise Diverged(
             f"Training diverged at epoch {epoch}: loss {loss}, validation metric {metric}.",
             "Lower lr, or look for broken features.",
         )

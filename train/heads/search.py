@@ -92,8 +92,38 @@ def rank(draws: Sequence[Draw], folds: Sequence[Sequence[Mapping[str, Any]]], me
         row["models"] = len(values)
     ranked = sorted(board.values(), key=lambda row: math.inf if row["mean"] is None else -row["mean"])
     if ranked[0]["mean"] is None:
-        raise TrainError("Training diverged under all settings.", "Lower the learning rates of search.")
+        raise all_diverged()
     return [{"rank": place, **row} for place, row in enumerate(ranked, 1)]
+
+
+def all_diverged() -> TrainError:
+    """Return the error that ends a search without a candidate."""
+    return TrainError("Training diverged under all settings.", "Lower the learning rates of search.")
+
+
+def choose_again(search: dict[str, Any], why: Mapping[int, str]) -> list[str]:
+    """Put settings that diverged when they were trained again behind all others, and say so.
+
+    Args:
+        search: What search.json holds; its leaderboard, and what was chosen, are changed.
+        why: Messages by rank; the settings behind the last of these ranks are the chosen ones.
+
+    Returns:
+        Sentences that must stand beside the result.
+    """
+    board = search["configurations"]
+    search["chosen"] = board[max(why)]["settings"]
+    for row in board:
+        row |= {"again": why[row["rank"]]} if row["rank"] in why else {}
+    rows = [*(row for row in board if "again" not in row), *(row for row in board if "again" in row)]
+    rows.sort(key=lambda row: row["mean"] is None)
+    told = [
+        f"Settings {_settings(row['settings'])} were better, and diverged when trained again."
+        for row in rows
+        if "again" in row
+    ]
+    search["configurations"] = [row | {"rank": place} for place, row in enumerate(rows, 1)]
+    return told
 
 
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,10 +156,10 @@ def search_parts(search: Mapping[str, Any]) -> list[Table | str]:
     columns = ("rank", *names, metric, "spread", "models")
     rows = []
     for row in board[:SHOWN]:
-        values = ["diverged", ""] if row["mean"] is None else [row["mean"], row["spread"]]
+        values = ["diverged", ""] if row["mean"] is None or "again" in row else [row["mean"], row["spread"]]
         rows.append((row["rank"], *(_plain(row["settings"][name]) for name in names), *values, row["models"]))
     more = f" The first {SHOWN} of {len(board)}; search.json holds all." if len(board) > SHOWN else ""
-    chosen = ", ".join(f"{name} {_plain(value)}" for name, value in search["chosen"].items())
+    chosen = _settings(search["chosen"])
     return [
         Table(f"{search['drawn']} draws of {search['possible']} settings", columns, rows, columns),
         f"{metric}: mean over held-out folds at each fold's best epoch; spread: its standard deviation.{more}",
@@ -147,6 +177,10 @@ def average_parts(found: Mapping[str, Any]) -> list[Table | str]:
     ]
     columns = ("", *(TITLES.get(name, name) for name in names))
     return [Table(f"Mean ± standard deviation of {len(found['seeds'])} runs", columns, rows, columns[1:])]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in settings.items())
 
 
 def _plain(value: Any) -> str:
