@@ -16,6 +16,8 @@ from emo.extract.annotate.peak import peak_frames
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import find_encoder, load_encoder
+from emo.extract.media.detect import Detector
+from emo.extract.media.facemesh import follow_recipe
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media.reading import FRAMES, FrameTable, Reading
 from emo.extract.run.executor import Local
@@ -227,6 +229,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     recipes: dict[str, dict[str, object]] = {
         "audio": reading.audio_recipe,
         "faces": {"frames": FRAMES, "faces": source},
+        "points": {"frames": FRAMES, "faces": source, "points": follow_recipe()},
         "frame": {"frames": FRAMES, "frame": frame if isinstance(frame, str) else frame.recipe},
         "text": {},
     }
@@ -234,7 +237,6 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     dtypes = [args.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
     per_device = [_encoders(workspace, args, *each, recipes) for each in zip(devices, dtypes, strict=True)]
     levels = _levels(per_device[0], args)
-    needs_detector = faces is not None and any(encoder.needs == "faces" for encoder in per_device[0])
     workers = args.workers or _cores()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
@@ -246,7 +248,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         cuda[0] if cuda else None,
         args.commit_every,
     )
-    detector = faces.open_detector() if faces is not None and needs_detector else None
+    detector = _detector(faces, per_device[0])
     job = Pass(per_device, levels, options, retry_failed=args.retry_failed, detector=detector)
     specs = tuple(job.specs.values())
     if strange := sorted(set(args.exactly) - {spec.key for spec in specs}):
@@ -367,6 +369,22 @@ def _of_weights(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[str,
 def _profiles_of_weights(workspace: Workspace) -> tuple[str, ...]:
     """Profiles that the files under `[weights]` are for: `paper`, and `tiny` where emo.toml itself says so."""
     return ("paper", "tiny") if workspace.extract.profile == "tiny" else ("paper",)
+
+
+def _detector(faces: FaceConfig | None, encoders: Sequence[Encoder]) -> Detector | None:
+    """Return who finds faces; nobody where no encoder needs any, or where there are crops in their place.
+
+    Raises:
+        UsageError: An encoder of the face mesh has crops to look at.
+    """
+    wants = [encoder for encoder in encoders if encoder.needs in ("faces", "points")]
+    if faces is not None:
+        return faces.open_detector() if wants else None
+    for encoder in wants:
+        if encoder.needs == "points":
+            what = f"{encoder.name} looks at whole frames, and `faces` under [data.NAME] names crops of OpenFace."
+            raise UsageError(what, "Extract it in a workspace without that key.")
+    return None
 
 
 def _levels(encoders: Sequence[Encoder], args: ExtractArgs) -> dict[str, str]:

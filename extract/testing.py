@@ -34,7 +34,7 @@ HALF = 0.05  # likewise, of bfloat16 against float32
 RATE_OF_SOUND = 44_100  # of the sound that variants resample
 # Public plain attributes of a class that change no number; every other one is a constant of the recipe.
 NO_CONSTANTS = {"name", "needs", "ignore", "prefixes", "learned", "extra"}
-KINDS = {"audio": "no-audio", "faces": "no-face", "frame": "no-frame", "text": "no-text"}
+KINDS = {"audio": "no-audio", "faces": "no-face", "points": "no-face", "frame": "no-frame", "text": "no-text"}
 
 Promise = Callable[[type[Encoder]], None]
 

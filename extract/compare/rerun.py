@@ -22,6 +22,7 @@ from emo.extract.encoders.base import ClipInputs, Decoded, Encoder, Variant
 from emo.extract.encoders.registry import find_encoder, load_encoder
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import Detector
+from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import Reading
@@ -245,11 +246,13 @@ def decode(
     with open_media(path, Reading.of_recipe(encoder.media_recipe)) as media:
         if encoder.needs == "audio":
             return Decoded(ClipInputs(audio=media.audio()), sound=_sound(path), path=path)
-        if encoder.needs == "faces":
-            tracker = FaceTracker(detector, faces, path.name)
+        if encoder.needs in ("faces", "points"):
+            tracker = FaceTracker(detector, faces, path.name, FaceMesh() if encoder.needs == "points" else None)
             for frame in media.frames():
                 tracker.feed(frame)
-            return Decoded(ClipInputs(faces=tracker.finish().choose().crops), path=path)
+            track = tracker.finish().choose()
+            points = None if track.mesh is None else track.points()[0]
+            return Decoded(ClipInputs(faces=track.crops, points=points), path=path)
         frames: dict[str, NDArray[np.uint8]] = {}
         places = {"first": 0, "second": 1, "middle": media.info.n_frames // 2, "last": media.info.n_frames}
         for frame in media.frames():

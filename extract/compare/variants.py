@@ -141,6 +141,7 @@ def _sinc(
 INPUTS: dict[str, Callable[[Encoder], Iterator[Variant]]] = {
     "audio": _sound,
     "faces": _colours,
+    "points": lambda encoder: iter(()),
     "frame": _colours,
     "text": lambda encoder: iter(()),
 }

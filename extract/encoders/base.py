@@ -63,6 +63,9 @@ class ClipInputs:
         audio_t0_s: Time of the first audio sample, on the clock of the video.
         hop_s: Seconds between face crops; `None` where they are not evenly spaced.
         t0_s: Time of the first face crop.
+        points: (T, 468, 3) float32, the face mesh of the same person in pixels of the frames, where it sees one.
+        points_t0_s: Time of the first of them.
+        points_hop_s: Seconds between them; `None` where they are not evenly spaced.
         transcripts: What is said, by language; of the clip, so that no media is needed for it.
     """
 
@@ -73,6 +76,9 @@ class ClipInputs:
     audio_t0_s: float = 0.0
     hop_s: float | None = None
     t0_s: float = 0.0
+    points: NDArray[np.float32] | None = None
+    points_t0_s: float = 0.0
+    points_hop_s: float | None = None
     transcripts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -186,7 +192,7 @@ class Encoder(ABC):
     names: ClassVar[Mapping[str, str]]  # level -> name of the feature
     family: ClassVar[str]
     modality: ClassVar[str]
-    needs: ClassVar[str]  # "audio", "faces", "frame" or "text"
+    needs: ClassVar[str]  # "audio", "faces", "points", "frame" or "text"
     source: ClassVar[Source] = Source()  # where the published weights are
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
@@ -398,6 +404,8 @@ class Encoder(ABC):
             return ClipInputs(audio=rng.normal(0, 0.1, 4000 * size).astype(np.float32))
         if cls.needs == "faces":
             return ClipInputs(faces=rng.integers(0, 256, (size, 112, 96, 3), dtype=np.uint8), hop_s=0.04)
+        if cls.needs == "points":
+            return ClipInputs(points=rng.normal(100, 50, (size, 468, 3)).astype(np.float32), points_hop_s=0.04)
         if cls.needs == "text":
             words = ("".join(map(chr, rng.integers(97, 123, 5))) for _ in range(size))
             return ClipInputs(transcripts={"english": " ".join(words)})

@@ -34,6 +34,7 @@ _lines: dict[str, Place] = {
     "eva_g_448 eva eva_g": "emo.extract.encoders.eva:Eva",
     "eGeMAPS_UTT egemaps eGeMAPS": "emo.extract.encoders.egemaps:Egemaps",
     "all-MiniLM-L6-v2-UTT minilm MiniLM": "emo.extract.encoders.minilm:MiniLM",
+    "mesh_UTT mesh": "emo.extract.encoders.mesh:Mesh",
 }
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from emo.extract.media import facemesh
 from emo.extract.media.align import TEMPLATE_MM
 from emo.extract.media.detect import Detection, Detections, Detector, iou
-from emo.extract.media.facemesh import OPENFACE_68, FaceMesh
+from emo.extract.media.facemesh import LEAST_PRESENCE, OPENFACE_68, FaceMesh
 from emo.extract.media.tflite import SHA256, TfLite
 from emo.featstore.errors import UsageError
 
@@ -118,7 +119,6 @@ class BlazeFace(Detector):
     name = "blazeface"
     runtime = "ai-edge-litert"
     NMS_IOU = 0.3  # as in the graph
-    LEAST_PRESENCE = 0.5  # of the mesh, as in the graph
     SURE = 0.6  # score of a face whatever the mesh says; the least one in the graph
 
     def __init__(self, long_side: int | None = None, min_score: float = 0.3) -> None:
@@ -140,8 +140,7 @@ class BlazeFace(Detector):
             "resize": "pillow box",
             "min_score": self.min_score,
             "nms_iou": self.NMS_IOU,
-            "mesh": self._mesh.recipe(),
-            "least_presence": self.LEAST_PRESENCE,
+            "mesh": facemesh.recipe(),
             "sure": self.SURE,
             "alignment": "68 points of the mesh, as OpenFace; else five landmarks",
         }
@@ -171,7 +170,7 @@ class BlazeFace(Detector):
         across = left_eye - right_eye
         points, presence = self._mesh.find(rgb, (low + high) / 2, max(high - low), np.arctan2(across[1], across[0]))
         whole, extent = points[OPENFACE_68, :2], points[:, :2]
-        if presence >= self.LEAST_PRESENCE:
+        if presence >= LEAST_PRESENCE:
             box = np.concatenate([extent.min(axis=0), extent.max(axis=0)])
             five = np.stack([whole[36:42].mean(axis=0), whole[42:48].mean(axis=0), whole[30], whole[48], whole[54]])
         elif score >= self.SURE:

@@ -17,6 +17,9 @@ from emo.extract.media.tflite import SHA256, TfLite
 SIDE = 192
 POINTS = 468
 GROWN = 1.5
+LEAST_PRESENCE = 0.5  # as in the graph
+ELSEWHERE = 0.04  # share of the side of a box by which points may lie elsewhere before the mesh looks again
+EYE_CORNERS = (33, 263)  # the outer ones
 FILE = "face_landmark.tflite"
 
 RIGHT_EYE, LEFT_EYE = (33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380)
@@ -32,6 +35,21 @@ The jaw's were chosen on 55 frontal faces of four people as those of the mesh's 
 """
 
 
+def recipe() -> dict[str, Any]:
+    """Return everything that changes the points, as plain JSON values."""
+    return {
+        "weights": f"sha256:{SHA256[FILE]}",
+        "roi": f"{GROWN:g} x longer side, eyes level",
+        "side": SIDE,
+        "least_presence": LEAST_PRESENCE,
+    }
+
+
+def follow_recipe() -> dict[str, Any]:
+    """Return everything that changes the points of a face that is followed from frame to frame."""
+    return {**recipe(), "again_beyond": ELSEWHERE}
+
+
 class FaceMesh:
     """Finds the points of faces whose place is known. May be asked from several threads at once.
 
@@ -43,10 +61,6 @@ class FaceMesh:
 
     def __init__(self) -> None:
         self._net = TfLite(FILE)
-
-    def recipe(self) -> dict[str, Any]:
-        """Return everything that changes the points, as plain JSON values."""
-        return {"weights": f"sha256:{SHA256[FILE]}", "roi": f"{GROWN:g} x longer side, eyes level", "side": SIDE}
 
     def find(self, rgb: np.ndarray, middle: np.ndarray, side: float, turn: float = 0.0) -> tuple[np.ndarray, float]:
         """Points of one face.
@@ -67,6 +81,32 @@ class FaceMesh:
         found = points.reshape(POINTS, 3)
         flat = found[:, :2] @ linear.T + shift
         return np.column_stack([flat, found[:, 2] * step]).astype(np.float32), float(1 / (1 + np.exp(-logit.item())))
+
+    def follow(self, rgb: np.ndarray, box: np.ndarray, turn: float) -> np.ndarray:
+        """Points of a face whose box somebody else gives; NaN where the mesh sees no face.
+
+        Where the points reach elsewhere than the box, the mesh looks again at where they are: detectors' boxes differ.
+
+        Args:
+            rgb: The frame, `(H, W, 3)` uint8.
+            box: `(4,)`: left, top, right, bottom.
+            turn: Of the eyes, in radians, clockwise in the image.
+
+        Returns:
+            `(468, 3)` float32; see `find`.
+        """
+        points, presence = self.find(rgb, *_square(box), turn)
+        own = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])
+        (middle, side), (new, size) = _square(box), _square(own)
+        if np.abs(new - middle).max() > ELSEWHERE * side or abs(size - side) > ELSEWHERE * side:
+            across = points[EYE_CORNERS[1]] - points[EYE_CORNERS[0]]
+            points, presence = self.find(rgb, new, size, float(np.arctan2(across[1], across[0])))
+        return points if presence >= LEAST_PRESENCE else np.full_like(points, np.nan)
+
+
+def _square(box: np.ndarray) -> tuple[np.ndarray, float]:
+    """Middle of a box and its longer side."""
+    return (box[:2] + box[2:]) / 2, float(max(box[2:] - box[:2]))
 
 
 def _cut(rgb: np.ndarray, linear: np.ndarray, shift: np.ndarray) -> Image.Image:

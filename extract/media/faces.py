@@ -124,6 +124,7 @@ class FaceTrack:
         landmarks: Five points per frame, `(T, 5, 2)` float32, in the order of `Detection`.
         score: Confidence, `(T,)` float32; interpolated where the detector did not look.
         crops: Aligned faces, RGB, `(T, size, size, 3)` uint8.
+        mesh: Points of the face mesh, `(T, 468, 3)` float32 in pixels, NaN where it sees no face; `None` if not asked.
     """
 
     index: np.ndarray
@@ -132,6 +133,13 @@ class FaceTrack:
     landmarks: np.ndarray
     score: np.ndarray
     crops: np.ndarray
+    mesh: np.ndarray | None = None
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points `(N, 468, 3)` and times `(N,)` of the frames in which the mesh sees the face."""
+        assert self.mesh is not None
+        seen = np.isfinite(self.mesh).all(axis=(1, 2))
+        return self.mesh[seen], self.time_s[seen]
 
     @cached_property
     def area(self) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from emo.extract.media.align import align_faces
 from emo.extract.media.container import Frame
 from emo.extract.media.detect import Detection, Detections, Detector, iou
+from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import FaceConfig, FaceTrack, FaceTracks
 from emo.extract.media.join import FACE, Part, dress, join
 
@@ -50,6 +51,7 @@ class _Track:
     time_s: list[float] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
     crops: list[np.ndarray] = field(default_factory=list)
+    mesh: list[np.ndarray] = field(default_factory=list)
 
     def expected(self, index: int) -> np.ndarray:
         """Box `(4,)` in a later frame, if the face goes on moving and growing as it did."""
@@ -70,6 +72,7 @@ class _Track:
             np.stack([d.landmarks for d in self.detections]).astype(np.float32),
             np.array([d.score for d in self.detections], np.float32),
             np.concatenate(self.crops),
+            np.stack(self.mesh) if self.mesh else None,
         )
 
 
@@ -103,10 +106,13 @@ class FaceTracker:
         detector: Shared between clips; see `FaceConfig.open_detector`.
         config: Settings.
         name: Name of the clip, for messages.
+        mesh: Looks at every face in every frame, where its points are wanted.
     """
 
-    def __init__(self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip") -> None:
-        self._detector, self._config, self._name = detector, config or FaceConfig(), name
+    def __init__(
+        self, detector: Detector, config: FaceConfig | None = None, name: str = "the clip", mesh: FaceMesh | None = None
+    ) -> None:
+        self._detector, self._config, self._name, self._mesh = detector, config or FaceConfig(), name, mesh
         self._waiting: list[Frame] = []  # frames after the last one that is searched
         self._begun: deque[_Search | None] = deque()  # searches whose results nobody has asked for; `None` ends a shot
         self._growing: list[_Track] = []
@@ -222,6 +228,10 @@ class FaceTracker:
         landmarks = np.stack([detection.points if whole else detection.landmarks for detection in detections])
         shape = {"size": config.size, "scale": config.scale, "mask": config.mask}
         track.crops.append(align_faces([frame.rgb for frame in frames], landmarks, **shape))
+        if self._mesh is not None:
+            for frame, each in zip(frames, detections, strict=True):
+                across = each.landmarks[1] - each.landmarks[0]
+                track.mesh.append(self._mesh.follow(frame.rgb, each.box, float(np.arctan2(across[1], across[0]))))
 
 
 def _far(track: _Track, face: Detection) -> bool:

@@ -212,4 +212,5 @@ def _inside(size: int) -> np.ndarray:
 def _merged(parts: Sequence[FaceTrack]) -> FaceTrack:
     if len(parts) == 1:
         return parts[0]
-    return FaceTrack(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(FaceTrack)))
+    members = {each.name: [getattr(part, each.name) for part in parts] for each in fields(FaceTrack)}
+    return FaceTrack(**{name: None if found[0] is None else np.concatenate(found) for name, found in members.items()})

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
 from emo.extract.media.container import Media, open_media
 from emo.extract.media.detect import Detector
+from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import FrameTable, Reading
@@ -80,6 +81,7 @@ class ClipDecoder:
     ) -> None:
         self.encoders, self.faces, self.frame, self.detector = encoders, faces, frame, detector
         self.reading = reading or Reading()
+        self.mesh = FaceMesh() if any(encoder.needs == "points" for encoder in encoders.values()) else None
 
     def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
         """Open and decode a clip once. What touches only one kind of input fails only the encoders that need it.
@@ -108,6 +110,7 @@ class ClipDecoder:
         needs = {encoder.needs for encoder in encoders}
         found: dict[str, Any] = {}
         errors: dict[str, MediaError] = {}
+        tracker: FaceTracker | None = None
 
         def attempt(kind: str, read: Callable[[], dict[str, Any]]) -> None:
             try:
@@ -123,14 +126,18 @@ class ClipDecoder:
                 attempt("frame", lambda: {"index": self._frame_index(media, clip.id)})
             if "faces" in needs and self.faces is None:
                 attempt("faces", lambda: {"faces": _openface_crops(clip)})
-            follow = "faces" in needs and self.faces is not None
-            if "index" in found or follow:
-                self._watch(media, path, result, found, errors, follow=follow)
+            if needs & {"faces", "points"} and self.faces is not None:
+                mesh = self.mesh if "points" in needs else None
+                tracker = FaceTracker(self.detector, self.faces, path.name, mesh) if self.detector else None
+            if "index" in found or tracker is not None:
+                self._watch(media, path, result, found, errors, tracker)
             if "audio" in needs:
                 with result.timed("audio"):
                     attempt("audio", lambda: {"audio": media.audio(), "audio_t0_s": media.info.audio_start_s})
                 result.notes |= media.notes
         found.pop("index", None)
+        if "faces" in errors:
+            errors["points"] = errors["faces"]
         result.failed |= {each.name: errors[each.needs] for each in encoders if each.needs in errors}
         _prepare([each for each in encoders if each.needs not in errors], ClipInputs(**found), path, result)
 
@@ -141,11 +148,9 @@ class ClipDecoder:
         result: Decoded,
         found: dict[str, Any],
         errors: dict[str, MediaError],
-        *,
-        follow: bool,
+        tracker: FaceTracker | None,
     ) -> None:
         """Run through the frames once, following faces and picking the frame for whole-image encoders."""
-        tracker = FaceTracker(self.detector, self.faces, path.name) if follow and self.detector else None
         index, last = found.get("index", -1), None
         try:
             frames = media.frames()
@@ -184,6 +189,10 @@ class ClipDecoder:
                 errors["faces"] = error
             else:
                 found.update(faces=track.crops, t0_s=float(track.time_s[0]), hop_s=even_hop_s(track.time_s))
+                if track.mesh is not None:
+                    points, time_s = track.points()
+                    start_s = float(time_s[0]) if len(time_s) else 0.0
+                    found.update(points=points, points_t0_s=start_s, points_hop_s=even_hop_s(time_s))
 
     def _frame_index(self, media: Media, clip_id: str) -> int:
         if self.frame == "first":
