@@ -126,7 +126,10 @@ class Number(Column):
 
 @dataclass(frozen=True)
 class Words(Column):
-    """A set of words as the organisers write it, `['sad', 'left out']`; the empty set, `[]`, scores 0."""
+    """A set of words as the organisers write it, `['sad', 'left out']`; the empty set, `[]`, scores 0.
+
+    An answer between brackets stands as it is, because the scorers split words at apostrophes, and a file should not.
+    """
 
     def example(self) -> str:
         return "['sad', 'left out']"
@@ -135,7 +138,11 @@ class Words(Column):
         return read_set_answers(path, column)
 
     def values(self, said: Said, policy: str) -> dict[Key, str | None]:
-        return {key: str(list(dict.fromkeys(split_words(each.answer)))) for key, each in said.items()}
+        texts = {key: " ".join(each.answer.split()) for key, each in said.items()}
+        return {
+            key: text if text[:1] + text[-1:] == "[]" else str(list(dict.fromkeys(split_words(text))))
+            for key, text in texts.items()
+        }
 
     def wrong(self, text: str) -> str:
         return "" if text.strip() else "there is no text; a clip without words is written []"

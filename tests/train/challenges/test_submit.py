@@ -81,12 +81,14 @@ def test_a_valence_is_written_where_the_track_wants_one_and_left_out_where_it_is
 
 
 def test_sets_of_words_are_written_as_the_scorers_read_them() -> None:
-    rows = [{"name": name, "openset": f"[Happy, 'left out', happy{n}]"} for n, name in enumerate(NAMES)]
+    answers = ["[\"don't know\", 'sad']", "Happy, left out, happy", "", "[]", "calm", "['a',\n 'b']"]
+    rows = [{"name": name, "openset": answer} for name, answer in zip(NAMES, answers, strict=True)]
     Path("sets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked("fg", predictions=Path("sets.jsonl"))
     with np.load("submission-openset.npz") as archive:
         assert archive["filenames"].tolist() == NAMES
-        assert archive["fileitems"][1] == "['happy', 'left out', 'happy1']"
+        wanted = [answers[0], "['happy', 'left out']", "[]", "[]", "['calm']", "['a', 'b']"]
+        assert archive["fileitems"].tolist() == wanted
     asked("ov", "mer2024", predictions=Path("submission-openset.npz"))
     same = [read_set_answers(Path(each)).said for each in ("submission-openset.npz", "predict-openset.csv")]
     assert same[0] == same[1]
