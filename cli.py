@@ -494,6 +494,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
             "emo data ledger reproduction.md --run emotion-llama-avt=report",
         ),
     },
+    "bench": {
+        "run": ("emo.train.bench.pages:bench_page", "emo bench run unimodal --dry-run"),
+        "ensemble": ("emo.train.bench.pages:ensemble_page", "emo bench ensemble trimodal"),
+    },
     "run": {
         "list": ("emo.train.runs:list_page", "emo run list"),
         "verify": ("emo.train.runs:verify_page", "emo run verify"),
@@ -513,14 +517,24 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
 GROUPS = {
     "store": "Look after the feature store.",
     "data": "Datasets: what they are, what is here.",
+    "bench": "Many heads on many features by one protocol: emo bench FILE (or --list) means emo bench run FILE.",
     "run": "Runs: what was trained here, and whether its files are whole.",
     "weights": "Model weights: what is here, fetch, check, exchange.",
     "annotate": "Annotations as MERR has them: made from clips, checked, exported.",
 }
 
 
+USUAL = {"bench": "run"}  # group -> the command that is meant where the first word is none
+
+
 class Pages(typer.core.TyperGroup):
     """A group whose commands are imported when one of them is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        usual = USUAL.get(str(self.name))
+        if usual and args and args[0] not in (*self.list_commands(ctx), "--help"):
+            args = [usual, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(PAGES[str(self.name)])

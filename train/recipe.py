@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 from emo.featstore.errors import UsageError
 from emo.featstore.registry import Registry
 from emo.featstore.text import nearest
-from emo.train.keys import Recipe
+from emo.train.keys import Keys, Recipe
 
 if TYPE_CHECKING:
     from emo.featstore.sources.hub import Source
     from emo.train.heads.base import Head
     from emo.train.llm.family import Family
 
+K = TypeVar("K", bound=Keys)
 HEADS = {
     "attention": "emo.train.heads.attention:Attention",
     "attention-mer2023": "emo.train.heads.attention:AttentionMer2023",
@@ -93,12 +94,21 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
         UsageError: All that is wrong with it, at once, each key with its nearest known one.
     """
     name = str(source)
-    table = _yaml(recipe_source(name), name)
+    return make_recipe(read_keys(recipe_source(name), f"Recipe {name}", overrides), f"Recipe {name}")
+
+
+def read_keys(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read YAML text as a table of keys, with `key=value` pairs above it.
+
+    Raises:
+        UsageError: It is not YAML, or no table.
+    """
+    table = _yaml(text, where)
     if not isinstance(table, dict):
-        raise UsageError(f"Recipe {name} is not a table of key: value.")
+        raise UsageError(f"{where} is not a table of key: value.")
     for pair in overrides:
         _override(table, pair)
-    return make_recipe(table, f"Recipe {name}")
+    return table
 
 
 def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
@@ -107,15 +117,23 @@ def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
     Raises:
         UsageError: All problems at once.
     """
-    recipe = recipe_class(table, where)
+    return validated(recipe_class(table, where), table, where)
+
+
+def validated(keys: type[K], table: Mapping[str, Any], where: str) -> K:
+    """Make keys of a table.
+
+    Raises:
+        UsageError: All problems at once; `where` says whose keys they are.
+    """
     try:
-        return recipe.model_validate(table)
+        return keys.model_validate(table)
     except ValidationError as error:
         problems = []
         for each in error.errors():
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "extra_forbidden":
-                near = nearest(str(each["loc"][-1]), _keys(recipe, each["loc"][:-1]))
+                near = nearest(str(each["loc"][-1]), _keys(keys, each["loc"][:-1]))
                 problems.append(f"unknown key {key}" + (f" (did you mean {near}?)" if near else ""))
             else:
                 said = each["msg"].removeprefix("Value error, ")
@@ -166,19 +184,31 @@ def recipe_source(name: str) -> str:
     Raises:
         UsageError: There is none of this name, or it cannot be read.
     """
-    if name.endswith((".yaml", ".yml")):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"Cannot read recipe {name}: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"Cannot read recipe {name}: it is not UTF-8 ({error.reason}).") from error
+    if name.endswith(FILES):
+        return read_file(Path(name), "recipe")
     if name not in shipped_recipes():
         if name in head_names():
             return f"head: {name}\n"  # an installed package's: all its keys have defaults
         known = ", ".join(shipped_recipes())
         raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {known}; or give a .yaml file.")
     return (resources.files("emo.train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+FILES = (".yaml", ".yml")  # what is named so is a file, and not what comes with emo
+
+
+def read_file(path: Path, what: str) -> str:
+    """Return the text of a YAML file; `what` says in messages what it should hold.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot read {what} {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"Cannot read {what} {path}: it is not UTF-8 ({error.reason}).") from error
 
 
 def _override(table: dict[str, Any], pair: str) -> None:
@@ -197,4 +227,5 @@ def _yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's own, impossible dates, endless depth
-        raise UsageError(f"{where} is not YAML: {error}.") from error
+        said = " ".join(str(error).split())  # YAML's own words are several lines
+        raise UsageError(f"{where} is not YAML: {said}.") from error

@@ -180,11 +180,16 @@ def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Datase
     store = open_store(workspace.store_path) if recipe.feature_names() else None
     if store is not None:
         recipe = settle(store, recipe, workspace.extract.profile, say)
+    return store, recipe, usable_clips(source, store, say), source
+
+
+def usable_clips(source: Dataset, store: Store | None, say: Say) -> list[Clip]:
+    """Clips of a dataset that can be trained on: where there is a store, those that have media or that it knows."""
     known = set(store.clips()) if store else set()
     clips = [clip for clip in source.clips() if store is None or clip.media is not None or clip.id in known]
     labelled = sum(clip.label is not None for clip in clips)
     say(f"{source.name}: {len(clips):,} clips, {labelled:,} of them labelled")
-    return store, recipe, clips, source
+    return clips
 
 
 def _train_head(job: Job) -> Trained:

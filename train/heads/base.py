@@ -162,6 +162,29 @@ class Fold:
     on_epoch: OnEpoch
 
 
+@dataclass(frozen=True)
+class Job:
+    """A head that is to be trained and not made yet: of this recipe and seed, on this fold; `make` makes it."""
+
+    recipe: Any
+    seed: int
+    fold: Fold
+    make: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which of many jobs are trained at once.
+
+    Attributes:
+        parts: Numbers of the jobs of each unit.
+        threads: Whether several units may be trained at a time, by threads of one process.
+    """
+
+    parts: tuple[tuple[int, ...], ...]
+    threads: bool = False
+
+
 class Head(ABC):
     """One trainable head. `fit_head` makes one per seed and fold.
 
@@ -266,6 +289,23 @@ class Head(ABC):
                 fold.on_epoch(Epoch(0, None, math.nan, False))
                 best.append(0)
         return best
+
+    @classmethod
+    def units(cls, jobs: Sequence[Job], data: Any) -> Units:
+        """Decide which jobs are trained at once, as a function of the jobs alone: each by itself here.
+
+        Args:
+            jobs: In the order in which they are to be trained.
+            data: From `prepare`.
+        """
+        return Units(tuple((i,) for i in range(len(jobs))))
+
+    @classmethod
+    def fit_unit(
+        cls, heads: Sequence[Head], data: Any, targets: Targets, folds: Sequence[Fold], keep: bool = True
+    ) -> list[int]:
+        """Train the heads of one unit, as `fit_all` does; what they learn does not depend on any other unit."""
+        return cls.fit_all(heads, data, targets, folds, keep)
 
     @abstractmethod
     def predict(self, data: Any, rows: np.ndarray) -> Outputs:

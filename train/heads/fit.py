@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +17,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from emo.featstore.clip import Clip, Label
+from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
 from emo.featstore.files import json_text, write_atomic, write_json, write_jsonl
-from emo.featstore.install import versions
-from emo.train.answers import Prediction
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, media_of, profile_note
+from emo.train.features import FeatureSource, media_of
 from emo.train.heads.base import Epoch, Fold, HeadRecipe, OnEpoch
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan
 from emo.train.heads.objective import Diverged
+from emo.train.heads.outcome import describe, member_seed, prediction_rows, scores
 from emo.train.heads.search import RUNS, all_diverged, average, check_search, choose_again, draw, numbers_of, rank
-from emo.train.metrics.labels import Score, score, too_few
+from emo.train.metrics.labels import Score, too_few
 from emo.train.recipe import head_class
 from emo.train.runs import Run, dataset_of, seal, split_counts, utc, write_sealed
 
@@ -171,7 +169,7 @@ def _train(
             return on_epoch
 
         for seed, fold, train, held_out in plan.folds:
-            heads.append(kind(recipe, shapes, classes, plan.valence, device, _member_seed(seed, fold)))
+            heads.append(kind(recipe, shapes, classes, plan.valence, device, member_seed(seed, fold)))
             folds.append(Fold(train, held_out, make_measure(metric, targets, held_out, classes), listen(seed, fold)))
         best = kind.fit_all(heads, data, targets, folds)
 
@@ -218,7 +216,7 @@ def _search(material: Material, recipe: Any, count: int, device: str, teller: _T
 
     for i, each in enumerate(draws):
         for seed, fold, train, held_out in of_seed[each.seed]:
-            heads.append(kind(each.recipe, shapes, classes, plan.valence, device, _member_seed(seed, fold)))
+            heads.append(kind(each.recipe, shapes, classes, plan.valence, device, member_seed(seed, fold)))
             measure = make_measure(metric, targets, held_out, classes)
             folds.append(Fold(train, held_out, measure, listen(i, seed, fold)))
     kind.fit_all(heads, kind.prepare(material.inputs.streams, device), targets, folds, keep=False)
@@ -288,13 +286,13 @@ def _fit(
     write_atomic(run_dir / "recipe.yaml", plan.recipe.to_yaml())
     if search is None:
         answers, members = _train(material, plan, run_dir, device, teller)
-    rows = _prediction_rows(material, plan, LogitMean.over(list(answers.values())))
+    rows = prediction_rows(material, plan, LogitMean.over(list(answers.values())))
     write_jsonl(run_dir / "predictions.jsonl", rows)
 
-    validation, splits = _scores(material, rows)
+    validation, splits = scores(material, rows)
     runs = []
     for seed, mean in answers.items() if len(answers) > 1 else ():
-        own, others = _scores(material, _prediction_rows(material, plan, mean))
+        own, others = scores(material, prediction_rows(material, plan, mean))
         numbers = {name: numbers_of(each) for name, each in others.items()}
         runs.append({"seed": seed, "validation": numbers_of(own), "splits": numbers})
     averaged = average(runs) if runs else None
@@ -308,7 +306,7 @@ def _fit(
     }
     metrics |= {"runs": runs, "average": averaged} if runs else {}
     write_json(run_dir / "metrics.json", metrics)
-    info |= _describe(material, plan, members) | {"n_train": validation.n, "n_predicted": len(rows), "device": device}
+    info |= describe(material, plan, members) | {"n_train": validation.n, "n_predicted": len(rows), "device": device}
     return FitResult(Run(run_dir, info), validation, splits, tuple(notes), averaged, search)
 
 
@@ -320,68 +318,6 @@ def _notes(plan: Plan, validation: Score, drawn: int | None) -> list[str]:
     if plan.recipe.passes:
         notes.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
     return [note for note in notes if note]
-
-
-def _describe(material: Material, plan: Plan, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what run.json says of features, folds and heads: all that answering needs."""
-    inputs, groups = material.inputs, material.groups
-    features = [
-        {
-            "name": choice.name,
-            "pool": choice.pool,
-            "key": spec.key,
-            "fingerprint": spec.fingerprint,
-            "profile": spec.profile,
-            "modality": spec.modality,
-            "dim": stream.dim,
-            "sequence": stream.sequence,
-        }
-        for choice, spec, stream in zip(plan.recipe.features, inputs.specs, inputs.streams, strict=True)
-    ]
-    return {
-        "features": features,
-        "profile": profile_note(inputs.specs) or "Features come from the published encoders (paper profile).",
-        "notes": list(plan.notes),
-        "folds": {"by": list(groups.by) or ["random"], "groups": len(groups) or len(material.train)},
-        "valence": plan.valence,
-        "members": [{key: member[key] for key in ("seed", "fold", "weights")} for member in members],
-        "skipped": list(inputs.skipped),
-        "zeroed": list(inputs.zeroed),
-        "versions": {"python": platform.python_version()} | versions("numpy", "torch", "scikit-learn"),
-    }
-
-
-def _prediction_rows(material: Material, plan: Plan, answers: LogitMean) -> list[dict[str, Any]]:
-    """One row per clip. `folds` names, per seed, the fold that held the clip out; `null` where all folds spoke."""
-    folds: dict[int, list[int]] = {}
-    for _, fold, _, held_out in plan.folds:
-        for i in held_out:
-            folds.setdefault(int(i), []).append(fold)
-    rows = []
-    for i, clip in enumerate(material.clips):
-        row = {"name": clip.id, "split": clip.split, "folds": folds.get(i)} | answers.row(i, material.labels)
-        label = clip.label or Label()
-        truth = {"truth": label.emotion, "truth_valence": label.valence}
-        rows.append(row | {key: value for key, value in truth.items() if value is not None})
-    return rows
-
-
-def _scores(material: Material, rows: Sequence[Mapping[str, Any]]) -> tuple[Score, dict[str, Score]]:
-    """Score of the held-out training clips, and of every other split whose truth is known."""
-    said = {row["name"]: Prediction(row["answer"], row.get("valence")) for row in rows}
-    truths: dict[str | None, dict[str, Label]] = {}
-    for clip, row in zip(material.clips, rows, strict=True):
-        if clip.label and clip.label.emotion:
-            truths.setdefault(None if row["folds"] else clip.split, {})[clip.id] = clip.label
-    scores = {}
-    for split, truth in truths.items():
-        scores[split] = score(truth, {name: said[name] for name in truth}, "strict", material.labels)
-    validation = scores.pop(None)
-    return validation, {str(split): each for split, each in scores.items()}
-
-
-def _member_seed(seed: int, fold: int) -> int:
-    return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
 
 
 def _contiguous(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

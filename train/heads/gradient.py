@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from emo.featstore.errors import ModelError
 from emo.featstore.sources.strict import fit_names
 from emo.train.features import Stream, StreamShape
-from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
+from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Job, Measure, OnEpoch, Outputs, Targets, Units
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise, seeded
 from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
 
@@ -194,14 +194,37 @@ class GradientHead(Head):
         return best
 
     @classmethod
+    def _stacks(cls, data: Any) -> bool:
+        """Whether heads over these streams are trained as one."""
+        return cls.stackable and not any(offsets is not None for _, offsets in data)
+
+    @classmethod
     def fit_all(
         cls, heads: Sequence[Head], data: Any, targets: Targets, folds: Sequence[Fold], keep: bool = True
     ) -> list[int]:
-        if not cls.stackable or any(offsets is not None for _, offsets in data):
+        if not cls._stacks(data):
             return super().fit_all(heads, data, targets, folds, keep)
         from emo.train.heads.stack import train_together
 
         return train_together(heads, [tensor for tensor, _ in data], targets, folds, keep)
+
+    @classmethod
+    def units(cls, jobs: Sequence[Job], data: Any) -> Units:
+        if not cls._stacks(data):
+            return super().units(jobs, data)
+        from emo.train.heads.stack import plan_units
+
+        return plan_units(jobs)
+
+    @classmethod
+    def fit_unit(
+        cls, heads: Sequence[Head], data: Any, targets: Targets, folds: Sequence[Fold], keep: bool = True
+    ) -> list[int]:
+        if not cls._stacks(data):
+            return super().fit_unit(heads, data, targets, folds, keep)
+        from emo.train.heads.stack import train_together
+
+        return train_together(heads, [tensor for tensor, _ in data], targets, folds, keep, [[*range(len(heads))]])
 
     @one_thread()
     @torch.no_grad()

@@ -72,8 +72,7 @@ def load_material(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str
     inputs = load_inputs(store, choices, [clip.id for clip in clips], recipe.missing)
     by_id = {clip.id: clip for clip in clips}
     clips = tuple(by_id[clip_id] for clip_id in inputs.clip_ids)
-    splits = trained_splits(clips, recipe.train_splits)
-    trains = np.array([_has_emotion(clip) and split_name(clip.split) in splits for clip in clips])
+    trains = trained_mask(clips, recipe)
     train = np.flatnonzero(trains)
     if len(train) < 2:
         raise UsageError(
@@ -83,6 +82,17 @@ def load_material(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str
         )
     groups = group_clips([clips[i] for i in train], recipe.fold_by)
     return Material(labels, clips, inputs, _targets(clips, labels), train, np.flatnonzero(~trains), groups)
+
+
+def trained_mask(clips: Sequence[Clip], recipe: HeadRecipe) -> np.ndarray:
+    """Return which clips are trained on, `(N,)` bool: the labelled ones of the splits to train on."""
+    splits = trained_splits(clips, recipe.train_splits)
+    return np.array([_has_emotion(clip) and split_name(clip.split) in splits for clip in clips], dtype=bool)
+
+
+def fold_count(recipe: HeadRecipe, trained: int, groups: Groups) -> int:
+    """Return how many folds there are: no more than there are clips, or groups of clips."""
+    return min(recipe.folds, trained if groups.of is None else len(groups))
 
 
 def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
@@ -95,7 +105,7 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
     notes = [note for note in (profile_note(inputs.specs),) if note]
     groups = material.groups
     count, what = (len(train), "labelled clips") if groups.of is None else (len(groups), f"groups by {groups.by[0]}")
-    folds = min(recipe.folds, count)
+    folds = fold_count(recipe, len(train), groups)
     if folds < recipe.folds:
         notes.append(f"{count} {what} allow {folds} folds instead of {recipe.folds}.")
     for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
@@ -110,7 +120,7 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
     everywhere = valence and all(np.isfinite(targets.valence[part]).any() for *_, part in parts)
     if valence and not everywhere and recipe.select_by == "auto":
         notes.append("Some validation folds have no valence, so epochs were chosen by f1_weighted.")
-    return Plan(_resolve_metric(recipe, everywhere), parts, valence, tuple(notes), groups.note)
+    return Plan(resolve_metric(recipe, everywhere), parts, valence, tuple(notes), groups.note)
 
 
 def make_measure(metric: str, targets: Targets, rows: np.ndarray, classes: int) -> Measure:
@@ -153,7 +163,7 @@ def _targets(clips: Sequence[Clip], labels: Sequence[str]) -> Targets:
     return Targets(emotion, valence)
 
 
-def _resolve_metric(recipe: HeadRecipe, valence_everywhere: bool) -> HeadRecipe:
+def resolve_metric(recipe: HeadRecipe, valence_everywhere: bool) -> HeadRecipe:
     """Name the validation metric: `auto` is MERBench's, combined where there is valence, else weighted F1."""
     if recipe.select_by == "combined" and not valence_everywhere:
         raise UsageError(

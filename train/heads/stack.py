@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from emo.train.heads.base import Epoch, Fold, Outputs, Targets
+from emo.train.heads.base import Epoch, Fold, Job, Outputs, Targets, Units
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise
 from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
 
@@ -37,7 +37,12 @@ Event = tuple[int, Epoch]  # which head of a stack, and how its epoch went
 
 
 def train_together(
-    heads: Sequence[Any], data: Sequence[Tensor], targets: Targets, folds: Sequence[Fold], keep: bool
+    heads: Sequence[Any],
+    data: Sequence[Tensor],
+    targets: Targets,
+    folds: Sequence[Fold],
+    keep: bool,
+    stacks: Sequence[Sequence[int]] | None = None,
 ) -> list[int]:
     """`Head.fit_all` of heads that are stackable.
 
@@ -47,10 +52,13 @@ def train_together(
         targets: Of all clips.
         folds: One per head.
         keep: As in `Head.fit_all`.
+        stacks: Numbers of the heads of each stack; default: as `plan_stacks` finds best.
     """
     best = [0] * len(heads)
     cores, device = torch.get_num_threads(), heads[0].device
-    stacks = _stacks(heads, folds)
+    if stacks is None:
+        kinds = [_kind(_sizes(head), head.recipe, head.seed, fold) for head, fold in zip(heads, folds, strict=True)]
+        stacks = plan_stacks(kinds, device)
 
     def start(k: int) -> Iterator[Event]:
         return Stack([heads[i] for i in stacks[k]], data, targets, [folds[i] for i in stacks[k]], keep).events()
@@ -66,27 +74,69 @@ def train_together(
     return best
 
 
-def _stacks(heads: Sequence[Any], folds: Sequence[Fold]) -> list[list[int]]:
+class Kind(NamedTuple):
+    """What decides with which others a head is stacked.
+
+    Attributes:
+        alike: Equal for heads that fit one stack: shapes, steps, batch size, epochs.
+        size: Bytes of its weights.
+        seed: Of the head.
+        pace: See `_pace`.
+    """
+
+    alike: Any
+    size: int
+    seed: int
+    pace: tuple[float, float, float]
+
+
+def _sizes(head: Any) -> tuple[Any, int]:
+    """Shapes of a head's weights, and their bytes."""
+    weights = list(head.net.parameters())
+    return tuple(tuple(p.shape) for p in weights), sum(p.numel() * p.element_size() for p in weights)
+
+
+def _kind(sizes: tuple[Any, int], recipe: Any, seed: int, fold: Fold) -> Kind:
+    shapes, size = sizes
+    steps = -(-len(fold.train) // recipe.batch_size)
+    return Kind((shapes, steps, recipe.batch_size, recipe.epochs), size, seed, _pace(recipe))
+
+
+SHAPELESS = {"lr", "weight_decay", "grad_clip", "dropout", "seeds", "search"}  # keys on which no weight's shape depends
+
+
+def plan_units(jobs: Sequence[Job]) -> Units:
+    """`Head.units` of heads that are stackable: one head of each shape is made, and thrown away."""
+    sizes: dict[str, tuple[Any, int]] = {}
+    device = torch.device("cpu")
+    kinds: list[Kind] = []
+    for job in jobs:
+        shape = job.recipe.model_dump_json(exclude=SHAPELESS)
+        if shape not in sizes:
+            head = job.make()
+            sizes[shape], device = _sizes(head), head.device
+        kinds.append(_kind(sizes[shape], job.recipe, job.seed, job.fold))
+    return Units(tuple(map(tuple, plan_stacks(kinds, device))), threads=device.type == "cpu")
+
+
+def plan_stacks(kinds: Sequence[Kind], device: torch.device) -> list[list[int]]:
     """Which heads are stacked: those of the same shapes and number of steps, as many as there is room for."""
     alike: dict[Any, list[int]] = {}
-    for i, (head, fold) in enumerate(zip(heads, folds, strict=True)):
-        shapes = tuple(tuple(p.shape) for p in head.net.parameters())
-        steps = -(-len(fold.train) // head.recipe.batch_size)
-        alike.setdefault((shapes, steps, head.recipe.batch_size, head.recipe.epochs), []).append(i)
-    if heads[0].device.type == "cuda":
-        room = GPU_SHARE * torch.cuda.mem_get_info(heads[0].device)[0] / 2  # the best weights, activations
+    for i, kind in enumerate(kinds):
+        alike.setdefault(kind.alike, []).append(i)
+    if device.type == "cuda":
+        room = GPU_SHARE * torch.cuda.mem_get_info(device)[0] / 2  # the best weights, activations
         least = 1
     else:
-        room, least = CPU_BYTES, min(CPU_STACKS, len(heads))
+        room, least = CPU_BYTES, min(CPU_STACKS, len(kinds))
     stacks = []
     for group in alike.values():
-        size = sum(p.numel() * p.element_size() for p in heads[group[0]].net.parameters())
-        count = max(1, int(room // (ARRAYS * size)))
+        count = max(1, int(room // (ARRAYS * kinds[group[0]].size)))
         count = -(-len(group) // max(least, -(-len(group) // count)))  # heads of a stack; all stacks are alike
-        seeds = list(dict.fromkeys(heads[i].seed for i in group))
-        group.sort(key=lambda i: seeds.index(heads[i].seed))  # heads of one seed share their random numbers
+        seeds = list(dict.fromkeys(kinds[i].seed for i in group))
+        group.sort(key=lambda i: seeds.index(kinds[i].seed))  # heads of one seed share their random numbers
         for at in range(0, len(group), count):
-            stacks.append(sorted(group[at : at + count], key=lambda i: _pace(heads[i].recipe)))
+            stacks.append(sorted(group[at : at + count], key=lambda i: kinds[i].pace))
     return stacks
 
 

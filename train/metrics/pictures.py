@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -86,6 +86,27 @@ def reliability_png(found: Mapping[str, Any], foot: str) -> bytes:
         each.tick_params(length=0)
     below.grid(visible=False, axis="x")
     return _png(figure, axes, f"expected calibration error {found['ece']:.4f} over {found['n']:,} answers", foot)
+
+
+def grid_png(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], head: str, foot: str) -> bytes:
+    """Numbers of a table `(R, C)`, shaded from the least to the most; NaN stays blank."""
+    figure, axes = _figure(0.42 * len(rows) + 1.9)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    width = high - low or 1.0
+    axes.imshow((values - low) / width, cmap=_blues(), vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        said = f"{value:.3f}" if np.isfinite(value) else "–"
+        ink = "white" if np.isfinite(value) and (value - low) / width > 0.55 else INK
+        axes.text(column, row, said, ha="center", va="center", color=ink, fontsize=8)
+    short = [each if len(each) < 40 else each[:39] + "…" for each in rows]
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if len(columns) < 7 else 90)
+    axes.set_yticks(range(len(rows)), short)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    return _png(figure, axes, head, foot)
 
 
 def _blues() -> Any:

@@ -1,0 +1,193 @@
+"""The leaderboard: cells by the mean of their runs, each against the best one over the same clips."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emo.featstore.clip import Label
+from emo.featstore.page import Table
+from emo.train.answers import Prediction
+from emo.train.bench.recipe import VALIDATION
+from emo.train.metrics.compare import RESAMPLES, Comparison, Interval, compare
+
+TITLES = {"f1_weighted": "weighted F1", "accuracy": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of a bench that was ranked.
+
+    Attributes:
+        result: What its metrics.json holds.
+        said: Its answers by clip name, the mean of all runs, for the clips that rank.
+        truth: The labels of these clips.
+        rank: Its place, from 1.
+        against: The best cell compared with it; `None` for the best.
+    """
+
+    result: Mapping[str, Any]
+    said: Mapping[str, Prediction]
+    truth: Mapping[str, Label]
+    rank: int = 0
+    against: Comparison | None = None
+
+    @property
+    def title(self) -> str:
+        """How it is named in sentences."""
+        return f"{self.result['head']} on {self.result['features']}"
+
+    def mean(self, split: str, metric: str) -> float | None:
+        """Mean of a number over the runs."""
+        number = self.result["average"].get(split, {}).get(metric)
+        return None if number is None else float(number["mean"])
+
+    def difference(self, metric: str) -> Interval | None:
+        """This cell minus the best one, with its interval."""
+        if self.against is None:
+            return None
+        return self.against.f1_difference if metric == "f1_weighted" else self.against.accuracy_difference
+
+
+def row_of(result: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], split: str) -> Row:
+    """Make a row of a cell's files.
+
+    Args:
+        result: Of its metrics.json.
+        predictions: Of its predictions.jsonl.
+        split: The clips that rank: `validation` or a split.
+    """
+    here = [row for row in predictions if "truth" in row and _is_of(row, split)]
+    said = {row["name"]: Prediction(row["answer"], row.get("valence")) for row in here}
+    truth = {row["name"]: Label(row["truth"], row.get("truth_valence")) for row in here}
+    return Row(result, said, truth)
+
+
+def _is_of(row: Mapping[str, Any], split: str) -> bool:
+    return bool(row["folds"]) if split == VALIDATION else not row["folds"] and row["split"] == split
+
+
+def ranked(rows: Sequence[Row], split: str, metric: str, resamples: int = RESAMPLES) -> list[Row]:
+    """Order cells by the mean over their runs, and compare each with the first, clip by clip."""
+
+    def place(row: Row) -> tuple[float, str]:
+        return -(row.mean(split, metric) or 0.0), row.title
+
+    found: list[Row] = []
+    for rank, row in enumerate(sorted(rows, key=place), 1):
+        against = None
+        if found:
+            best = found[0]
+            against = compare(best.truth | row.truth, best.said, row.said, "strict", resamples)
+        found.append(replace(row, rank=rank, against=against))
+    return found
+
+
+def splits_of(rows: Sequence[Row]) -> list[str]:
+    """Validation, then every split that all cells have a score for."""
+    named = [list(row.result["average"]) for row in rows]
+    return [split for split in (named[0] if named else []) if all(split in each for each in named)]
+
+
+def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[float] | None = None) -> Table:
+    """The leaderboard for people; numbers are in hundredths, as the field's tables have them.
+
+    With `seconds`, for a screen: of the splits that do not rank the mean alone.
+    """
+    splits = splits_of(rows)
+    numbers = [*splits, "to best", "95 %"]
+    columns = ["rank", "features", "head", *numbers, *(["time"] if seconds else [])]
+    cells = []
+    for i, row in enumerate(rows):
+        values = [spread_text(row.result["average"][each].get(metric)) for each in splits]
+        if seconds:
+            values = [v if each == split else v.split(" ")[0] for v, each in zip(values, splits, strict=True)]
+        line = [row.rank, row.result["features"], row.result["head"], *values, *against_texts(row, metric)]
+        cells.append([*line, *([time_text(seconds[i])] if seconds else [])])
+    return Table(f"{TITLES[metric].capitalize()}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
+
+
+def spread_text(number: Mapping[str, float] | None) -> str:
+    """Mean and standard deviation of a number over runs, in hundredths."""
+    return "" if number is None else f"{100 * number['mean']:.2f} ± {100 * number['std']:.2f}"
+
+
+def against_texts(row: Row, metric: str) -> tuple[str, str]:
+    """Difference to the best, and its interval, in hundredths; a star where the interval leaves out zero."""
+    found = row.difference(metric)
+    if found is None:
+        return "best", ""
+    star = "*" if found.low > 0 or found.high < 0 else ""
+    return f"{100 * found.value:+.2f}", f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]{star}"
+
+
+def time_text(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def board_csv(rows: Sequence[Row], split: str, metric: str, others: Sequence[Mapping[str, Any]]) -> str:
+    """The leaderboard for programs: a line per cell, with every number of every split; `others` were not ranked."""
+    splits = splits_of(rows)
+    names = [(each, name) for each in splits for name in _numbers(rows, each)]
+    header = ["rank", "features", "head", "status", *(f"{s}_{n}_{what}" for s, n in names for what in ("mean", "std"))]
+    header += ["difference", "low", "high", "mcnemar_p", "clips", "runs", "settings"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        average, found = row.result["average"], row.difference(metric)
+        line = [row.rank, row.result["features"], row.result["head"], row.result["status"]]
+        for each, name in names:
+            line += [f"{average[each][name][what]:.6f}" for what in ("mean", "std")]
+        ends = (
+            ["", "", "", ""]
+            if found is None or row.against is None
+            else [found.value, found.low, found.high, row.against.p]
+        )
+        settings = "; ".join(f"{key}={value}" for key, value in row.result["settings"].items())
+        line += [f"{end:.6g}" if end != "" else "" for end in ends]
+        writer.writerow([*line, len(row.truth), len(row.result["runs"]), settings])
+    for other in others:
+        blank = [""] * (2 * len(names) + 7)
+        writer.writerow(["", other["features"], other["head"], other["status"], *blank])
+    return out.getvalue()
+
+
+def _numbers(rows: Sequence[Row], split: str) -> list[str]:
+    """Names of the numbers that all cells have of a split."""
+    return [name for name in rows[0].result["average"][split] if all(name in r.result["average"][split] for r in rows)]
+
+
+LETTERS = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {c: f"\\{c}" for c in "&%$#_{}"}
+)
+
+
+def board_latex(rows: Sequence[Row], split: str, metric: str, title: str) -> str:
+    """The leaderboard as a LaTeX table of the package booktabs; the best mean of every column is bold."""
+    splits = splits_of(rows)
+    best = {each: max(row.mean(each, metric) or 0.0 for row in rows) for each in splits} if rows else {}
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{title.translate(LETTERS)}: {TITLES[metric]}, mean $\pm$ deviation over runs; ranked by "
+        rf"{split.translate(LETTERS)}. $\Delta$: against the best, 95\,\% interval over clips; $*$ leaves out zero.}}",
+        rf"\begin{{tabular}}{{ll{'r' * len(splits)}r}}",
+        r"\toprule",
+        " & ".join(["features", "head", *(each.translate(LETTERS) for each in splits), r"$\Delta$"]) + r" \\",
+        r"\midrule",
+    ]
+    for row in rows:
+        cells = [str(row.result[key]).translate(LETTERS) for key in ("features", "head")]
+        for each in splits:
+            text = spread_text(row.result["average"][each][metric]).replace("±", r"$\pm$")
+            cells.append(rf"\textbf{{{text}}}" if row.mean(each, metric) == best[each] else text)
+        cells.append(" ".join(against_texts(row, metric)).strip().replace("*", "$^*$"))
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])

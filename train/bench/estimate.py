@@ -1,0 +1,109 @@
+"""How many models a bench trains, and about how long that takes: from recorded times, or from a few timed steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from emo.featstore.page import Page, Table
+from emo.train.bench.board import time_text
+from emo.train.bench.cell import cell_folder
+from emo.train.bench.ledger import Ledger
+from emo.train.bench.plan import Member, Phase, plan_runs, plan_search
+from emo.train.bench.recipe import Cell
+from emo.train.bench.run import Materials, single_threads
+from emo.train.bench.setup import Setup, identity, searched
+from emo.train.bench.work import Shop
+from emo.train.device import resolve_device
+
+STEPS = 2  # of a training that are timed
+UNITS = 4  # of a cell that are timed, evenly spread over its settings
+COLUMNS = ("features", "head", "models", "done", "about", "from")
+
+
+def estimate_page(setup: Setup, device: str) -> Page:
+    """Count the models that are left, and estimate their time; no file of the bench is written.
+
+    Raises:
+        UsageError: A cell was begun under other conditions.
+    """
+    device, materials = resolve_device(device), Materials(setup)
+    rows, value = [], []
+    with single_threads() as threads:
+        for cell, models in zip(setup.cells, setup.models, strict=True):
+            ledger = Ledger(cell_folder(setup, cell))
+            ledger.check(identity(setup, cell, device), f"Cell {cell.title} of bench {setup.name}")
+            done = len(ledger.read("search")) + len(ledger.read("runs"))
+            if done:
+                seconds, basis = ledger.seconds / ledger.models * max(0, models - done), "recorded times"
+            else:
+                seconds, basis = _timed(setup, cell, materials, device), "timed steps"
+            told = {"features": cell.features, "head": cell.head, "models": models, "done": done}
+            rows.append((*told.values(), time_text(seconds), basis))
+            value.append(told | {"seconds": round(seconds, 1), "from": basis})
+    parts: list[Table | str] = [Table(f"Bench {setup.name}", COLUMNS, rows, COLUMNS[2:5])]
+    parts += [f"Left out: {cell.title}: {why}." for cell, why in setup.left_out]
+    left = sum(each["models"] - each["done"] for each in value)
+    total = sum(each["seconds"] for each in value)
+    parts.append(
+        f"Times are estimates: a few units of each cell, timed over {STEPS} steps, or what models took before."
+    )
+    verdict = f"{left:,} of {sum(setup.models):,} models to train, about {time_text(total / threads)} (an estimate)."
+    return Page({"models": sum(setup.models), "left": left, "seconds": total, "cells": value}, parts, verdict)
+
+
+def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> float:
+    """Seconds that one thread would take for a cell."""
+    shop = Shop.open(materials.of(cell), cell.recipe.head, device, Ledger(cell_folder(setup, cell)))
+    protocol, material = setup.bench.protocol, shop.material
+    if not searched(setup.bench, cell.recipe):
+        return phase_s(shop, plan_runs(material, cell.recipe, protocol, []))
+    draws, phase = plan_search(material, cell.recipe, protocol)
+    runs = len(plan_runs(material, cell.recipe, protocol, draws).members)
+    # Which settings will be chosen is not known: a model of the runs costs what one of the search does.
+    return phase_s(shop, phase) * (1 + runs / len(phase.members))
+
+
+def phase_s(shop: Shop, phase: Phase) -> float:
+    """Estimate the seconds of a phase from a few of its units."""
+    parts = shop.units(phase).parts
+    some = [parts[i * len(parts) // min(UNITS, len(parts))] for i in range(min(UNITS, len(parts)))]
+    each = [unit_s(shop, phase, unit) / len(unit) for unit in some]
+    return sum(each) / len(each) * len(phase.members)
+
+
+def unit_s(shop: Shop, phase: Phase, unit: Sequence[int], steps: int = STEPS) -> float:
+    """Estimate the seconds of a unit: of its making, and of a few steps multiplied to its epochs and clips.
+
+    Of a head without epochs the whole training is timed.
+    """
+    members = [phase.members[i] for i in unit]
+    recipe: Any = members[0].recipe
+    if recipe.passes is None:
+        return _fit_s(shop, phase, members)
+    clips = len(members[0].train)
+    some = min(clips, steps * recipe.batch_size)
+
+    def few(epochs: int) -> list[Member]:
+        return [
+            replace(
+                each,
+                recipe=each.recipe.model_copy(update={"epochs": epochs}),
+                train=each.train[:some],
+                val=each.val[: max(1, len(each.val) * some // clips)],
+            )
+            for each in members
+        ]
+
+    _fit_s(shop, phase, few(1))  # what is slow only once
+    one, three = (_fit_s(shop, phase, few(epochs)) for epochs in (1, 3))
+    epoch = max(three - one, 0.1 * one) / 2
+    return max(one - epoch, 0.0) + epoch * clips / some * recipe.passes
+
+
+def _fit_s(shop: Shop, phase: Phase, members: Sequence[Member]) -> float:
+    start = perf_counter()
+    shop.fit(replace(phase, keep=False), members)
+    return perf_counter() - start

@@ -1,0 +1,152 @@
+"""What a bench leaves behind: leaderboard.csv, leaderboard.tex, heatmap.png, report.html, report.md, metrics.json.
+
+None of these holds a time, so that a bench that was stopped and went on ends in the same bytes; times.csv has them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from emo.featstore.files import write_atomic
+from emo.featstore.page import Page, Table
+from emo.train.bench.board import (
+    TITLES,
+    Row,
+    board_csv,
+    board_latex,
+    board_table,
+    ranked,
+    row_of,
+    spread_text,
+    time_text,
+)
+from emo.train.bench.cell import CELLS
+from emo.train.bench.run import FAILED, Outcome, read_rows
+from emo.train.bench.setup import Setup
+from emo.train.metrics.compare import RESAMPLES
+from emo.train.metrics.document import Part, Picture, write_parts
+from emo.train.metrics.pictures import grid_png
+
+SENTENCES = (
+    "Mean ± standard deviation over the runs of a cell, in hundredths. To best: the answers of all runs of a cell "
+    f"together minus those of the best one; 95 %: the middle of {RESAMPLES:,} resamples of the clips, the same ones "
+    "for both (paired bootstrap), * where it leaves out zero. It is not corrected for the number of rows.",
+)
+
+
+def write_bench(setup: Setup, outcome: Outcome) -> Page:
+    """Rank the cells, write the files of the bench, and return what the command says."""
+    split, metric = setup.bench.rank_by, setup.bench.metric
+    of = {cell.title: cell for cell in setup.cells}
+    rows = [
+        row_of(result, read_rows(setup, of[_title(result)]), split)
+        for result in outcome.results
+        if result["status"] == "ranked" and split in result["average"]
+    ]
+    rows = ranked(rows, split, metric)
+    others = [result for result in outcome.results if result["status"] != "ranked"]
+    others += [
+        {"features": cell.features, "head": cell.head, "status": "left out", "why": why} for cell, why in setup.left_out
+    ]
+    title = setup.bench.title or setup.name
+    verdict, sentences = _verdict(rows, split, metric), _sentences(setup, rows)
+    write_atomic(setup.folder / "leaderboard.csv", board_csv(rows, split, metric, others))
+    write_atomic(setup.folder / "leaderboard.tex", board_latex(rows, split, metric, title))
+    tables = [table for table in (_left_out(others), _settings(rows), _commands(setup, rows)) if table]
+    parts: list[Part] = [board_table(rows, split, metric), _heat_map(setup, rows, title), *tables]
+    value = {
+        "title": title,
+        "rank_by": split,
+        "metric": metric,
+        "cells": [dict(row.result) | {"rank": row.rank, "against": _against(row)} for row in rows],
+        "others": others,
+        "notes": sentences,
+    }
+    write_parts(setup.folder, value, title, verdict, sentences, parts)
+    seconds = dict(zip((_title(result) for result in outcome.results), outcome.seconds, strict=True))
+    write_atomic(setup.folder / "times.csv", _times(outcome))
+    board = board_table(rows, split, metric, [seconds[row.title] for row in rows])
+    spent = f"{sum(outcome.models):,} models took {time_text(sum(outcome.seconds))} to train, added up over threads."
+    code = 6 if any(each["status"] == FAILED for each in others) else 0
+    said = [board, *tables[: 1 if others else 0], *sentences, spent, f"Files: {setup.folder}"]
+    return Page(value | {"seconds": seconds, "folder": str(setup.folder)}, said, verdict, code)
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    return f"{result['head']} on {result['features']}"
+
+
+def _verdict(rows: Sequence[Row], split: str, metric: str) -> str:
+    if not rows:
+        return "No cell could be ranked."
+    best, rest = rows[0], rows[1:]
+    line = f"{best.title} is first: {TITLES[metric]} {spread_text(best.result['average'][split][metric])} on {split}"
+    close = 0
+    for row in rest:
+        found = row.difference(metric)
+        close += found is not None and found.low <= 0 <= found.high
+    return line + (f"; {close} of the {len(rest)} others do not differ from it beyond chance." if rest else ".")
+
+
+def _sentences(setup: Setup, rows: Sequence[Row]) -> list[str]:
+    """What must stand beside the numbers: of what they are, and what they cannot say."""
+    protocol = setup.bench.protocol
+    of = f"{protocol.folds} folds" if not protocol.val_splits else f"chosen by {', '.join(protocol.val_splits)}"
+    search = f"{protocol.search} settings drawn per cell" if protocol.search else "settings as in the recipes"
+    clips = sorted({len(row.truth) for row in rows})
+    over = " or ".join(map(str, clips))
+    lines = [f"{of}, {search}, {protocol.repeats} runs of the chosen ones; ranked over {over} clips.", *SENTENCES]
+    shared = [note for row in rows for note in row.result["notes"]]
+    return [*lines, *dict.fromkeys(note for note in shared if "trainings were not finite" not in note)]
+
+
+def _left_out(others: Sequence[Mapping[str, Any]]) -> Table | None:
+    lines = [(each["features"], each["head"], each["status"], each["why"]) for each in others]
+    return Table("Not ranked", ("features", "head", "what", "why"), lines) if lines else None
+
+
+def _settings(rows: Sequence[Row]) -> Table | None:
+    lines = []
+    for row in rows:
+        chosen = ", ".join(f"{key} {value}" for key, value in row.result["settings"].items()) or "the recipe's"
+        lost = row.result["search"]["diverged"]
+        lines.append((row.result["features"], row.result["head"], chosen, str(lost) if lost else ""))
+    columns = ("features", "head", "settings", "trainings not finite")
+    return Table("Chosen settings", columns, lines, columns[3:]) if lines else None
+
+
+def _commands(setup: Setup, rows: Sequence[Row]) -> Table | None:
+    """Where the answers of every cell lie."""
+    of = {cell.title: cell for cell in setup.cells}
+    lines = [(row.title, f"{CELLS}/{of[row.title].folder}/predictions.jsonl") for row in rows]
+    title = "Answers, for emo score LABELS --predictions A --against B"
+    return Table(title, ("cell", "file"), lines) if lines else None
+
+
+def _heat_map(setup: Setup, rows: Sequence[Row], title: str) -> Picture:
+    split, metric = setup.bench.rank_by, setup.bench.metric
+    sets, heads = [each.title for each in setup.bench.features], [each.title for each in setup.bench.heads]
+    values = np.full((len(sets), len(heads)), np.nan)
+    for row in rows:
+        values[sets.index(row.result["features"]), heads.index(row.result["head"])] = row.mean(split, metric)
+    png = grid_png(values, sets, heads, f"{TITLES[metric]} on {split}, mean over runs", title)
+    lines = [[name, *("" if np.isnan(v) else float(v) for v in line)] for name, line in zip(sets, values, strict=True)]
+    return Picture("heatmap.png", "Features by heads", png, Table("", ("", *heads), lines, heads))
+
+
+def _against(row: Row) -> dict[str, Any] | None:
+    return None if row.against is None else row.against.to_json()
+
+
+def _times(outcome: Outcome) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["features", "head", "models", "seconds"])
+    for result, models, seconds in zip(outcome.results, outcome.models, outcome.seconds, strict=True):
+        writer.writerow([result["features"], result["head"], models, f"{seconds:.2f}"])
+    return out.getvalue()
