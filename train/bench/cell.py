@@ -21,11 +21,11 @@ from emo.train.features import media_of
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material
 from emo.train.heads.outcome import describe, prediction_rows, scores
-from emo.train.heads.search import average, numbers_of, rank
+from emo.train.heads.search import average, choose_again, numbers_of, rank
 from emo.train.metrics.labels import too_few
 from emo.train.runs import dataset_of, seal, split_counts
 
-DIVERGED = "not finite"
+RANKED, DIVERGED = "ranked", "not finite"
 CELLS = "cells"
 
 
@@ -53,44 +53,82 @@ def cell_folder(setup: Setup, cell: Cell) -> Path:
 def run_cell(setup: Setup, cell: Cell, material: Material, shop: Shop) -> dict[str, Any]:
     """Train what is missing of a cell, and write its files.
 
+    Settings that win the search and are not finite when they are trained again are named, and the next are taken.
+
     Returns:
         What its metrics.json holds.
 
     Raises:
         EmoError: The cell cannot be trained at all, for a reason other than numbers that are not finite.
     """
-    protocol, tried, chosen = setup.bench.protocol, Counted(), {}
-    draws: list[Any] = []
+    about: dict[str, Any] = {"features": cell.features, "head": cell.head}
+    protocol = setup.bench.protocol
     recipe: Any = cell.recipe
-    about = {"features": cell.features, "head": cell.head}
-    if searched(setup.bench, recipe):
-        draws, phase = plan_search(material, recipe, protocol)
+    tried, ran = Counted(), Counted()
+    if not searched(setup.bench, recipe):
+        phase = plan_runs(material, recipe, protocol, [])
         records = shop.train(phase)
-        tried, metric = Counted.of(records), phase.plan.recipe.select_by
-        try:
-            board = rank(draws, _folds(len(draws), records, metric), metric)
-        except TrainError:
-            return _written(shop, about | _failed(tried, Counted()))
-        search = {"schema": 1, "drawn": len(draws), "select_by": metric, "ranges": recipe.search}
-        write_json(shop.ledger.folder / "search.json", search | {"configurations": board})
-        chosen = board[0]["settings"]
-        recipe = type(recipe).model_validate(recipe.model_dump() | chosen)
-    phase = plan_runs(material, recipe, protocol, draws)
+        ran = Counted.of(records)
+        if ran.diverged:
+            return _written(shop, about | _failed(tried, ran))
+        return _finished(setup, material, shop, phase, records, about | _counts({}, tried, ran), [])
+    draws, phase = plan_search(material, recipe, protocol)
     records = shop.train(phase)
-    if (ran := Counted.of(records)).diverged:
+    tried, metric = Counted.of(records), phase.plan.recipe.select_by
+    try:
+        board = rank(draws, _folds(len(draws), records, metric), metric)
+    except TrainError:
         return _written(shop, about | _failed(tried, ran))
+    search = {"schema": 1, "drawn": len(draws), "select_by": metric, "ranges": recipe.search}
+    search |= {"chosen": board[0]["settings"], "configurations": board}
+    why: dict[int, str] = {}
+    for row in board:
+        if row["mean"] is None:
+            break
+        drawn = next(i for i, each in enumerate(draws) if each.settings == row["settings"])
+        chosen = type(recipe).model_validate(recipe.model_dump() | row["settings"])
+        phase = plan_runs(material, chosen, protocol, draws, drawn)
+        records = shop.train(phase)
+        now = Counted.of(records)
+        ran = Counted(ran.models + now.models, ran.diverged + now.diverged)
+        if now.diverged:
+            why[row["rank"]] = f"{now} trainings were not finite"
+            continue
+        notes = [f"The settings are the best of {len(draws)} draws on the same validation clips."]
+        notes += choose_again(search, why) if why else []
+        write_json(shop.ledger.folder / "search.json", search)
+        return _finished(setup, material, shop, phase, records, about | _counts(row["settings"], tried, ran), notes)
+    return _written(shop, about | _failed(tried, ran))
+
+
+def _counts(settings: dict[str, Any], tried: Counted, ran: Counted) -> dict[str, Any]:
+    return {"status": RANKED, "settings": settings, "search": vars(tried), "ran": vars(ran)}
+
+
+def _finished(
+    setup: Setup,
+    material: Material,
+    shop: Shop,
+    phase: Phase,
+    records: Sequence[Record],
+    result: dict[str, Any],
+    notes: Sequence[str],
+) -> dict[str, Any]:
     found = _results(setup, material, phase, records, shop)
-    notes = [*found.pop("notes"), *_notes(phase, tried, protocol.search)]
-    status = {"status": "ranked", "settings": chosen, "search": vars(tried), "ran": vars(ran)}
-    result = _written(shop, about | status | found | {"notes": notes})
+    told = [*found.pop("notes"), *phase.plan.notes, phase.plan.fold_note, *notes]
+    if phase.plan.recipe.passes:
+        told.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
+    result = _written(shop, result | found | {"notes": [note for note in told if note]})
     seal(shop.ledger.folder)
     return result
 
 
 def _failed(tried: Counted, ran: Counted) -> dict[str, Any]:
-    """What is said of a cell whose numbers are not finite."""
-    why = f"{ran} models of the runs" if ran.models else f"under all settings; {tried} models of the search"
-    return {"status": DIVERGED, "why": f"training was not finite: {why}", "search": vars(tried), "ran": vars(ran)}
+    """Say of a cell that its numbers are not finite."""
+    counts = [f"{each} {what}" for each, what in ((tried, "models of the search"), (ran, "models of the runs"))]
+    shown = [text for text, each in zip(counts, (tried, ran), strict=True) if each.diverged]
+    why = f"training was not finite: {', '.join(shown)}"
+    return {"status": DIVERGED, "why": why, "search": vars(tried), "ran": vars(ran)}
 
 
 def _written(shop: Shop, result: dict[str, Any]) -> dict[str, Any]:
@@ -105,17 +143,6 @@ def _folds(draws: int, records: Sequence[Record], metric: str) -> list[list[dict
         drawn, _, fold = each.key
         found[int(drawn or 0)].append({"fold": fold, "best_epoch": each.best_epoch, metric: each.metric})
     return found
-
-
-def _notes(phase: Phase, tried: Counted, drawn: int | None) -> list[str]:
-    notes = [*phase.plan.notes, phase.plan.fold_note]
-    if tried.models:
-        notes.append(f"The settings are the best of {drawn} draws on the same validation clips.")
-    if tried.diverged:
-        notes.append(f"Of the search, {tried} trainings were not finite; settings with such a one were no candidates.")
-    if phase.plan.recipe.passes:
-        notes.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
-    return [note for note in notes if note]
 
 
 def _results(setup: Setup, material: Material, phase: Phase, records: Sequence[Record], shop: Shop) -> dict[str, Any]:

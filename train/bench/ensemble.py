@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Label
+from emo.featstore.document import Part, write_parts
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_json, write_jsonl
 from emo.featstore.page import Page, Table
-from emo.featstore.reading import parse_json, read_text
+from emo.featstore.reading import read_json
 from emo.train.answers import Prediction
-from emo.train.bench.cell import cell_folder
+from emo.train.bench.cell import RANKED, cell_folder
 from emo.train.bench.recipe import VALIDATION, Cell
 from emo.train.bench.run import read_rows
 from emo.train.bench.setup import Setup
 from emo.train.heads.folds import group_clips, make_folds
-from emo.train.metrics.document import Part, write_parts
 from emo.train.metrics.labels import score, weighted_f1
 
 PARTS = 5  # of the validation clips
@@ -192,7 +192,7 @@ def _is_ranked(setup: Setup, cell: Cell) -> bool:
     folder = cell_folder(setup, cell)
     if not (folder / "run.json").exists():
         return False
-    return bool(parse_json(read_text(folder / "metrics.json"), "metrics.json")["status"] == "ranked")
+    return bool(read_json(folder / "metrics.json")["status"] == RANKED)
 
 
 def _cached(setup: Setup, cells: Sequence[Cell]) -> Cached:
@@ -253,12 +253,12 @@ def _write_run(setup: Setup, cells: Sequence[Cell]) -> None:
     """Make the folder a run, so that `emo score` knows which clips its answers have seen: those of all its cells."""
     seen: dict[str, Any] = {"train": [], VALIDATION: [], "media": {}, "answered": {}}
     for cell in cells:
-        own = parse_json(read_text(cell_folder(setup, cell) / "clips.json"), "clips.json")
+        own = read_json(cell_folder(setup, cell) / "clips.json")
         for key in ("train", VALIDATION):
             seen[key] = list(dict.fromkeys([*seen[key], *own[key]]))
         for key in ("media", "answered"):
             seen[key] |= own[key]
-    first = parse_json(read_text(cell_folder(setup, cells[0]) / "run.json"), "run.json")
+    first = read_json(cell_folder(setup, cells[0]) / "run.json")
     kept = ("schema", "status", "labels", "dataset", "members", "profile", "notes")
     info = {"kind": "bench-ensemble", "name": f"{setup.name}-{FOLDER}", "of": [cell.folder for cell in cells]}
     write_json(setup.folder / FOLDER / "clips.json", seen)

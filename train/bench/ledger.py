@@ -1,4 +1,4 @@
-"""What is trained already: a file per unit, which is whole or absent. A cell's folder says whose models these are.
+"""Records of what is trained: a file per unit, which is whole or absent. A cell's folder says whose models these are.
 
 ```
 CELL/identity.json            what decides what the models learn
@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import digest, write_atomic, write_json
-from emo.featstore.reading import parse_json, read_text
+from emo.featstore.reading import parse_own, read_bytes
 from emo.train.heads.base import Outputs
 
 PARTS = ("val", "others")  # the rows that chose a model's epoch, and those that no model trains on
@@ -78,8 +78,8 @@ class Ledger:
         path = self.folder / "identity.json"
         if not path.exists():
             return
-        before = parse_json(read_text(path), str(path))
-        now = json.loads(json.dumps(identity))
+        before = parse_own(read_bytes(path), str(path))
+        now = parse_own(json.dumps(identity), str(path))
         if differ := [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]:
             raise UsageError(
                 f"{where} was begun under other conditions: {', '.join(differ)} changed.",
@@ -98,7 +98,7 @@ class Ledger:
                 table, arrays = _read(path)
                 records = [_record(row, i, arrays) for i, row in enumerate(table["models"])]
                 seconds = float(table["seconds"])
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError, UsageError) as error:
                 raise TrainError(f"{path} is damaged: {error}.", "Remove it; its models are trained again.") from error
             found |= {json.dumps(record.key): record for record in records}
             self.seconds += seconds
@@ -127,9 +127,9 @@ class Ledger:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8")), {}
+        return parse_own(read_bytes(path), str(path)), {}
     with safe_open(path, "numpy") as file:
-        return json.loads(file.metadata()["record"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return parse_own(file.metadata()["record"], str(path)), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _record(row: Mapping[str, Any], i: int, arrays: Mapping[str, np.ndarray]) -> Record:

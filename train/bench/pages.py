@@ -8,10 +8,7 @@ from typing import Annotated
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.workspace import Workspace, find_workspace
-from emo.train.bench.estimate import estimate_page
 from emo.train.bench.recipe import Bench, load_bench, shipped_benches
-from emo.train.bench.report import write_bench
-from emo.train.bench.run import run_bench
 from emo.train.bench.setup import Say, Setup, open_bench
 
 BENCH = "A YAML file, or the name of a bench that comes with emo."
@@ -33,6 +30,10 @@ def bench_page(
     if bench is None:
         raise UsageError("No bench is named.", f"Benches: {', '.join(shipped_benches())}; or give a .yaml file.")
     setup = _opened(workspace, say, bench, name, set_)
+    from emo.train.bench.estimate import estimate_page  # torch takes seconds, and wrong keys should be told at once
+    from emo.train.bench.report import write_bench
+    from emo.train.bench.run import run_bench
+
     if dry_run:
         return estimate_page(setup, device)
     return write_bench(setup, run_bench(setup, device, say))

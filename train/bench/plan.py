@@ -27,7 +27,7 @@ class Member:
         fold: Which of its folds is held out.
         train: Rows that it learns.
         val: Rows that choose its epoch.
-        drawn: Which settings of a search these are; `None` outside of one.
+        drawn: Which settings of the search these are; `None` where there was none.
     """
 
     recipe: Any
@@ -44,7 +44,7 @@ class Member:
 
     @property
     def key(self) -> list[int | None]:
-        """What it is called in records."""
+        """Name in records."""
         return [self.drawn, self.seed, self.fold]
 
 
@@ -78,12 +78,22 @@ def plan_search(material: Material, recipe: Any, protocol: Protocol) -> tuple[li
     return draws, Phase("search", plan, tuple(members), keep=False)
 
 
-def plan_runs(material: Material, recipe: Any, protocol: Protocol, draws: Sequence[Draw]) -> Phase:
-    """Say which models the chosen settings train, under seeds that the search has not seen."""
+def plan_runs(
+    material: Material, recipe: Any, protocol: Protocol, draws: Sequence[Draw], drawn: int | None = None
+) -> Phase:
+    """Say which models the chosen settings train, under seeds that the search has not seen.
+
+    Args:
+        material: Clips and features.
+        recipe: The chosen settings.
+        protocol: How many runs there are.
+        draws: Settings that the search has tried.
+        drawn: Which of them are chosen.
+    """
     first = _seeds(draws)[-1] + 1 if draws else protocol.seed
     recipe = recipe.model_copy(update={"seeds": tuple(range(first, first + protocol.repeats))})
     plan = make_any_plan(material, recipe, protocol)
-    members = [Member(plan.recipe, seed, fold, train, val) for seed, fold, train, val in plan.folds]
+    members = [Member(plan.recipe, seed, fold, train, val, drawn) for seed, fold, train, val in plan.folds]
     return Phase("runs", plan, tuple(members), keep=True)
 
 

@@ -1,4 +1,4 @@
-"""What a bench is: its keys, the benches that come with emo, and the recipe of every cell."""
+"""Benches: their keys, the benches that come with emo, and the recipe of every cell."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class FeatureSet(Keys):
     """The features of one row of the table: `NAME`, `[NAME, NAME]`, or a table of these keys."""
 
     name: str = ""
-    """What the leaderboard calls it. Type: text. Default: the names of its features, joined by +."""
+    """Name on the leaderboard. Type: text. Default: the names of its features, joined by +."""
     features: FeatureChoices = Field(min_length=1)
     """Features as in a recipe. Type: list."""
     frames: FeatureChoices | None = None
-    """What heads read that need frames; without it these heads are left out for this set, with a word. Type: list,
-    or null.
+    """Features of the heads that need frames; without them these heads are left out for this set, with a word.
+    Type: list, or null.
     """
 
     @property
     def title(self) -> str:
-        """What the leaderboard calls it."""
+        """Name on the leaderboard."""
         names = dict.fromkeys(feature.name for feature in self.features)
         return self.name or " + ".join(names)
 
@@ -47,20 +47,20 @@ class HeadChoice(Keys):
     """The head of one column of the table: `NAME`, or a table of these keys."""
 
     head: str
-    """Which head. Type: name of a head."""
+    """Head of the column. Type: name of a head."""
     name: str = ""
-    """What the leaderboard calls it, where a head comes several times. Type: text. Default: the head's name."""
+    """Name on the leaderboard, where a head comes several times. Type: text. Default: the head's name."""
     set: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     """Keys of its recipe that are not its defaults. Type: table."""
 
     @property
     def title(self) -> str:
-        """What the leaderboard calls it."""
+        """Name on the leaderboard."""
         return self.name or self.head
 
 
 class Protocol(Keys):
-    """Who trains on what, how often, and what is drawn."""
+    """Protocol of all cells: who trains on what, how often, and what is drawn."""
 
     folds: int = Field(default=5, ge=2)
     """Parts of the cross-validation over the training clips. Type: whole number from 2. Default: ... (MERBench)."""
@@ -110,7 +110,7 @@ class Bench(Keys):
     heads: tuple[Annotated[HeadChoice, BeforeValidator(_head_of)], ...] = Field(min_length=1)
     """Heads, one column of the table each. Type: list."""
     protocol: Protocol = Protocol()
-    """Who trains on what. Type: table."""
+    """Protocol of all cells. Type: table."""
     set: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     """Recipe keys of all heads that have them, such as epochs or standardise. Type: table."""
     missing: Missing = "error"
@@ -173,7 +173,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """How it is named in sentences."""
+        """Name in sentences."""
         return f"{self.head} on {self.features}"
 
 

@@ -1,4 +1,4 @@
-"""What a bench leaves behind: leaderboard.csv, leaderboard.tex, heatmap.png, report.html, report.md, metrics.json.
+"""Files that a bench leaves: leaderboard.csv, leaderboard.tex, heatmap.png, report.html, report.md, metrics.json.
 
 None of these holds a time, so that a bench that was stopped and went on ends in the same bytes; times.csv has them.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from emo.featstore.document import Part, Picture, write_parts
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
 from emo.train.bench.board import (
@@ -25,11 +26,10 @@ from emo.train.bench.board import (
     spread_text,
     time_text,
 )
-from emo.train.bench.cell import CELLS
+from emo.train.bench.cell import CELLS, RANKED
 from emo.train.bench.run import FAILED, Outcome, read_rows
 from emo.train.bench.setup import Setup
 from emo.train.metrics.compare import RESAMPLES
-from emo.train.metrics.document import Part, Picture, write_parts
 from emo.train.metrics.pictures import grid_png
 
 SENTENCES = (
@@ -46,10 +46,10 @@ def write_bench(setup: Setup, outcome: Outcome) -> Page:
     rows = [
         row_of(result, read_rows(setup, of[_title(result)]), split)
         for result in outcome.results
-        if result["status"] == "ranked" and split in result["average"]
+        if result["status"] == RANKED and split in result["average"]
     ]
     rows = ranked(rows, split, metric)
-    others = [result for result in outcome.results if result["status"] != "ranked"]
+    others = [result for result in outcome.results if result["status"] != RANKED]
     others += [
         {"features": cell.features, "head": cell.head, "status": "left out", "why": why} for cell, why in setup.left_out
     ]
@@ -94,7 +94,7 @@ def _verdict(rows: Sequence[Row], split: str, metric: str) -> str:
 
 
 def _sentences(setup: Setup, rows: Sequence[Row]) -> list[str]:
-    """What must stand beside the numbers: of what they are, and what they cannot say."""
+    """Return sentences that must stand beside the numbers: of what they are, and what they cannot say."""
     protocol = setup.bench.protocol
     of = f"{protocol.folds} folds" if not protocol.val_splits else f"chosen by {', '.join(protocol.val_splits)}"
     search = f"{protocol.search} settings drawn per cell" if protocol.search else "settings as in the recipes"
@@ -102,7 +102,7 @@ def _sentences(setup: Setup, rows: Sequence[Row]) -> list[str]:
     over = " or ".join(map(str, clips))
     lines = [f"{of}, {search}, {protocol.repeats} runs of the chosen ones; ranked over {over} clips.", *SENTENCES]
     shared = [note for row in rows for note in row.result["notes"]]
-    return [*lines, *dict.fromkeys(note for note in shared if "trainings were not finite" not in note)]
+    return [*lines, *dict.fromkeys(shared)]
 
 
 def _left_out(others: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -114,14 +114,15 @@ def _settings(rows: Sequence[Row]) -> Table | None:
     lines = []
     for row in rows:
         chosen = ", ".join(f"{key} {value}" for key, value in row.result["settings"].items()) or "the recipe's"
-        lost = row.result["search"]["diverged"]
-        lines.append((row.result["features"], row.result["head"], chosen, str(lost) if lost else ""))
+        lost = [f"{row.result[key]['diverged']} of {row.result[key]['models']}" for key in ("search", "ran")]
+        told = "" if all(each.startswith("0 ") for each in lost) else f"search {lost[0]}, runs {lost[1]}"
+        lines.append((row.result["features"], row.result["head"], chosen, told))
     columns = ("features", "head", "settings", "trainings not finite")
-    return Table("Chosen settings", columns, lines, columns[3:]) if lines else None
+    return Table("Chosen settings", columns, lines) if lines else None
 
 
 def _commands(setup: Setup, rows: Sequence[Row]) -> Table | None:
-    """Where the answers of every cell lie."""
+    """Name the files with the answers of every cell."""
     of = {cell.title: cell for cell in setup.cells}
     lines = [(row.title, f"{CELLS}/{of[row.title].folder}/predictions.jsonl") for row in rows]
     title = "Answers, for emo score LABELS --predictions A --against B"

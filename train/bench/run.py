@@ -10,7 +10,7 @@ from typing import Any
 
 from emo.featstore.errors import EmoError
 from emo.featstore.files import write_atomic
-from emo.featstore.reading import parse_json, read_text
+from emo.featstore.reading import read_jsonl
 from emo.train.bench.cell import cell_folder, run_cell
 from emo.train.bench.ledger import Ledger
 from emo.train.bench.progress import Meter
@@ -26,7 +26,7 @@ FAILED = "failed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the cells of a bench.
+    """Results of the cells of a bench.
 
     Attributes:
         results: What metrics.json of each cell holds, in the order of the bench.
@@ -123,6 +123,4 @@ def single_threads() -> Iterator[int]:
 
 def read_rows(setup: Setup, cell: Cell) -> list[dict[str, Any]]:
     """Return the predictions of a cell, a row per clip."""
-    path = cell_folder(setup, cell) / "predictions.jsonl"
-    lines = enumerate(read_text(path).split("\n"), 1)
-    return [parse_json(line, str(path), line=number) for number, line in lines if line.strip()]
+    return [row for _, row in read_jsonl(cell_folder(setup, cell) / "predictions.jsonl")]

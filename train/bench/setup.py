@@ -1,4 +1,4 @@
-"""What a bench starts from: its folder, store and clips, and which of its cells can be trained."""
+"""Start of a bench: its folder, store and clips, and which of its cells can be trained."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def open_bench(workspace: Workspace, bench: Bench, name: str, say: Say) -> Setup
 
 
 def _why_not(store: FeatureSource, recipe: HeadRecipe) -> str:
-    """Why a head cannot read these features, as its own sentence; empty where it can."""
+    """Say why a head cannot read these features, as its own sentence; nothing where it can."""
     specs = [store.resolve(name) for name in recipe.feature_names()]
     shapes = [
         StreamShape(spec.dim, spec.level != "utt" and choice.pool == "none", spec.modality)
@@ -140,7 +140,7 @@ def count_models(bench: Bench, store: FeatureSource, clips: Sequence[Clip], reci
 
 
 def searched(bench: Bench, recipe: Any) -> bool:
-    """Whether settings of a cell are drawn: the bench wants it, and the head has some."""
+    """Say whether settings of a cell are drawn: the bench wants it, and the head has some."""
     return bench.protocol.search is not None and bool(getattr(recipe, "search", None))
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import TrainError
 from emo.train.bench.ledger import Ledger, Record
 from emo.train.bench.plan import Member, Phase
 from emo.train.heads.base import Epoch, Fold, Head, Job, Units
 from emo.train.heads.material import Material, make_measure
+from emo.train.heads.objective import Diverged
 from emo.train.recipe import head_class
 
 _MAKING = threading.Lock()  # initial weights come from torch's one generator
@@ -33,7 +33,7 @@ class _Stopped(Exception):
 
 @dataclass
 class Shop:
-    """Where the models of one cell are trained.
+    """Workshop of the models of one cell.
 
     Attributes:
         material: Clips and features.
@@ -61,7 +61,7 @@ class Shop:
         return cls(material, kind, device, ledger, threads, data=kind.prepare(material.inputs.streams, device))
 
     def units(self, phase: Phase) -> Units:
-        """Which models of a phase are trained at once."""
+        """Say which models of a phase are trained at once."""
         return self.kind.units([self._job(each, phase) for each in phase.members], self.data)
 
     def train(self, phase: Phase) -> list[Record]:
@@ -101,7 +101,7 @@ class Shop:
         members, start = [phase.members[i] for i in unit], perf_counter()
         try:
             records = self.fit(phase, members)
-        except TrainError:
+        except Diverged:
             if not phase.keep:
                 raise
             records = [self._alone(phase, member) for member in members]  # which of them it is
@@ -112,14 +112,14 @@ class Shop:
     def _alone(self, phase: Phase, member: Member) -> Record:
         try:
             return self.fit(phase, [member])[0]
-        except TrainError:
+        except Diverged:
             return Record(member.key, None, None)
 
     def fit(self, phase: Phase, members: Sequence[Member]) -> list[Record]:
         """Train models as one unit; nothing is kept on disk.
 
         Raises:
-            TrainError: Answers are wanted, and the training of one is not finite.
+            Diverged: Answers are wanted, and the training of one is not finite.
         """
         best: list[Epoch | None] = [None] * len(members)
 

@@ -174,7 +174,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Units:
-    """Which of many jobs are trained at once.
+    """Division of many jobs into those that are trained at once.
 
     Attributes:
         parts: Numbers of the jobs of each unit.

@@ -1,4 +1,4 @@
-"""What training leaves behind, apart from weights: a row per clip, the scores of these rows, the words of run.json."""
+"""Results of training, apart from weights: a row per clip, the scores of these rows, the words of run.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from emo.train.metrics.labels import Score, score
 
 
 def describe(material: Material, plan: Plan, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What run.json says of features, folds and heads: all that answering needs."""
+    """Return what run.json says of features, folds and heads: all that answering needs."""
     inputs, groups = material.inputs, material.groups
     features = [
         {

@@ -75,7 +75,7 @@ def train_together(
 
 
 class Kind(NamedTuple):
-    """What decides with which others a head is stacked.
+    """Properties of a head that decide with which others it is stacked.
 
     Attributes:
         alike: Equal for heads that fit one stack: shapes, steps, batch size, epochs.
@@ -120,7 +120,7 @@ def plan_units(jobs: Sequence[Job]) -> Units:
 
 
 def plan_stacks(kinds: Sequence[Kind], device: torch.device) -> list[list[int]]:
-    """Which heads are stacked: those of the same shapes and number of steps, as many as there is room for."""
+    """Decide which heads are stacked: those of the same shapes and number of steps, as many as there is room for."""
     alike: dict[Any, list[int]] = {}
     for i, kind in enumerate(kinds):
         alike.setdefault(kind.alike, []).append(i)

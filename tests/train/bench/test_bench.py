@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.errors import UsageError
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
 from emo.train.bench import work
@@ -25,6 +25,7 @@ from emo.train.bench.pages import bench_page, ensemble_page
 from emo.train.bench.recipe import cells_of, load_bench, shipped_benches
 from emo.train.heads.base import Head
 from emo.train.heads.fit import fit_head
+from emo.train.heads.objective import Diverged
 from emo.train.heads.search import RUNS
 from emo.train.recipe import load_recipe
 
@@ -203,21 +204,31 @@ def test_trainings_that_are_not_finite_are_named_and_not_averaged(workspace: Wor
     assert [row["status"] for row in csv.DictReader(said.splitlines())] == ["ranked", "not finite"]
 
 
-def test_one_run_that_is_not_finite_leaves_the_cell_out(
-    workspace: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("never", [False, True])
+def test_settings_that_are_not_finite_in_a_run_are_named_and_the_next_are_taken(
+    workspace: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, never: bool
 ) -> None:
-    fit = work.Shop.fit
+    fit, seen = work.Shop.fit, list[int]()
 
     def sometimes(shop: Any, phase: Any, members: Any) -> Any:
-        if phase.keep and any((member.seed, member.fold) == (2, 1) for member in members):
-            raise TrainError("Training diverged at epoch 1.")
+        seen.extend(member.drawn for member in members if phase.keep and member.drawn not in seen)
+        wild = phase.keep and (never or members[0].drawn == seen[0])
+        if wild and any((member.seed, member.fold) == (2, 1) for member in members):
+            raise Diverged("Training diverged at epoch 1.")
         return fit(shop, phase, members)
 
     monkeypatch.setattr(work.Shop, "fit", sometimes)
     page = run(workspace, write(heads=["attention"], features=["aud"]))
-    (other,) = page.value["others"]
-    assert "1 of 4 models of the runs" in other["why"]
-    assert page.value["cells"] == []
+    if never:
+        assert "3 of 12 models of the runs" in page.value["others"][0]["why"]
+        assert page.value["cells"] == []
+        return
+    (cell,) = page.value["cells"]
+    assert cell["ran"] == {"models": 8, "diverged": 1}
+    assert any("were better, and diverged when trained again" in note for note in cell["notes"])
+    board = json.loads((workspace.root / "benches/toy/cells/aud--attention/search.json").read_text())["configurations"]
+    assert board[0]["settings"] == cell["settings"]
+    assert [row.get("again") for row in board] == [None, None, "1 of 4 trainings were not finite"]
 
 
 def test_a_head_without_its_frames_and_a_set_without_its_features_are_named(workspace: Workspace, write: Write) -> None:
@@ -347,12 +358,13 @@ def test_shipped_benches_are_merbenchs_tables() -> None:
     from emo.featstore.names import known_names
 
     sizes = {name: len(cells_of(load_bench(name), name)) for name in shipped_benches()}
-    assert sizes == {"bimodal": 6, "top-n": 6, "trimodal": 36, "unimodal": 31}
+    assert sizes == {"bimodal": 6, "top-n": 6, "trimodal": 24, "unimodal": 31}
     known = set(known_names())
     for name in shipped_benches():
         bench = load_bench(name)
         assert (bench.protocol.search, bench.protocol.repeats, bench.protocol.folds) == (50, 6, 5)
         names = {choice.name.replace("-FRA", "-UTT") for each in bench.features for choice in each.features}
+        names |= {choice.name.replace("-FRA", "-UTT") for each in bench.features for choice in each.frames or ()}
         assert names <= known
     assert {choice.head for choice in load_bench("trimodal").heads} == {
         *("attention", "lf_dnn", "lmf", "tfn", "misa", "mmim", "mult", "ef_lstm", "mfn", "graph_mfn", "mfm", "mctn")
