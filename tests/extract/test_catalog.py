@@ -7,6 +7,8 @@ import sys
 from datetime import date
 
 import pytest
+import torch
+from torch import nn
 
 from emo.extract.encoders.catalog import Member, catalog
 from emo.extract.encoders.registry import encoder_names, find_encoder, lines
@@ -84,6 +86,30 @@ def test_published_sizes_give_the_width_that_is_stated(name):
     encoder = find_encoder(name)(profile="random")
     assert encoder.dim == MEMBERS[name].entry.width
     assert encoder.spec("utt").name == name
+
+
+COUNTED = {  # models whose operations are those of linear layers, one per size; what a weight is used for in a unit
+    (each.entry.type, each.entry.width): (name, each.entry)
+    for name, each in MEMBERS.items()
+    if each.entry.family in ("speech", "image", "text", "causal") and each.entry.type not in ("xlnet", "gpt2")
+}
+CONVOLUTIONS = 4.9  # GFLOP per second of sound of wav2vec 2.0's seven convolutions, 512 channels wide
+FRAMES = 50  # per second of sound, after them
+
+
+@pytest.mark.parametrize(("name", "entry"), COUNTED.values(), ids=[name for name, _ in COUNTED.values()])
+def test_stated_operations_follow_from_the_published_sizes(name, entry):
+    """Two per weight of a linear layer and token, frame or patch; attention itself is little at these lengths."""
+    encoder = find_encoder(name)(profile="random")
+    with torch.device("meta"):
+        layers = [each.weight for each in encoder.build().modules() if isinstance(each, nn.Linear)]
+    weights = sum(each.numel() for each in layers)
+    if entry.type == "albert":  # one layer's weights, used by all
+        weights *= encoder.full.num_hidden_layers
+    units = {"speech": FRAMES, "text": 1, "causal": 1}
+    rows = units.get(entry.family) or (encoder._side // encoder.full.patch_size) ** 2 + 1
+    counted = 2e-9 * weights * rows + (CONVOLUTIONS if entry.family == "speech" else 0)
+    assert 0.65 < entry.gflop / counted < 1.5
 
 
 @pytest.mark.parametrize("name", KINDS.values())
