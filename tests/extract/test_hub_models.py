@@ -249,6 +249,35 @@ def test_a_clip_without_words_is_absent_and_zeros_only_where_a_recipe_asks_for_t
     assert found.streams[0].rows[:6].any(axis=1).all()
 
 
+def test_a_video_model_is_found_hashed_extracted_and_trained_on(work: tuple[Workspace, Store], tmp_path: Path) -> None:
+    """VideoMAE as the hub has it: the whole pre-training network, whose decoder the feature does not pass."""
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    config = VideoMAEConfig(**sizes, image_size=64, use_mean_pooling=False, decoder_num_hidden_layers=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        VideoMAEForPreTraining(config).save_pretrained(tmp_path / "m")
+    steps = {"do_resize": True, "size": {"shortest_edge": 64}, "resample": 2, "do_center_crop": True, "crop_size": 64}
+    _write(tmp_path / "m", "preprocessor_config.json", steps)
+    data = work[0].root / "data"
+    (tmp_path / "emo.toml").write_text(
+        f'[data.MER2023-SEMI]\nroot = "{data}"\nclips = "{data}/clips"\n[extract]\nprofile = "tiny"\n'
+        '[weights]\n"videomae-base-UTT" = "m"\n'
+    )
+    workspace = load_workspace(tmp_path)
+    outcome = open_session(workspace, ExtractArgs(encoders=("videomae-base-UTT",), device="cpu")).run()
+    assert outcome.failures == ()
+    store = open_store(workspace.store_path)
+    spec, encoder = store.resolve("videomae-base-UTT"), load_encoder("videomae-base-UTT", "tiny", str(tmp_path / "m"))
+    assert spec.weights == encoder.weights.hash
+    assert len(np.unique(store.utterances("videomae-base-UTT", list(SAID)), axis=0)) == 6
+    dataset = open_dataset("MER2023-SEMI", workspace.data["MER2023-SEMI"])
+    recipe = make_recipe({"head": "attention", "features": [spec.name], "epochs": 1, "folds": 2})
+    fitted = fit_head(store, list(dataset.clips()), dataset.labels, recipe, new_run(tmp_path, prefix="video"))
+    assert json.loads((fitted.run.path / "run.json").read_text())["status"] == "finished"
+
+
 @pytest.mark.parametrize("family", MODELS)
 def test_each_key_of_the_recipe_and_other_weights_are_another_feature(family: str, hub: Path) -> None:
     encoder = load_encoder(f"{MODELS[family][0].stem}-UTT")
