@@ -44,9 +44,9 @@ class TrioRecipe(GradientRecipe):
     features: FeatureChoices = USUAL_FEATURES
     """Feature streams, by their names in the store. Written NAME, or {name: NAME, pool: mean}. Audio, text and
     video are told by what a feature is made from (where that is unknown, by this order); several of one kind are
-    put side by side, and an absent kind gets another one twice, as in MERBench. Features with one row per frame are
-    aligned and read as sequences; in the heads that need frames, a feature with one row per clip counts as one.
-    Type: list.
+    put side by side, and an absent kind gets another one twice, as in MERBench. Features with one row per frame,
+    or per token of a text, are aligned and read as sequences; in the heads that need frames, a feature with one row
+    per clip counts as one. Type: list.
     """
     hidden: int = Field(default=128, ge=1)
     """Width of every layer. Type: whole number. Default: ... (MERBench; search says what it draws from)."""
