@@ -10,7 +10,12 @@ from typing import Any
 
 from emo.featstore.errors import UsageError
 
-RECIPES = {"merbench": "", "modern": "-modern", "frame": "-frame"}  # recipe -> what it adds to the name of a model
+RECIPES = {
+    "merbench": "",
+    "modern": "-modern",
+    "frame": "-frame",
+    "affectgpt": "",
+}  # recipe -> what it adds to the name of a model
 SET = "@"  # before the name of a set of encoders
 
 
