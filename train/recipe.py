@@ -42,7 +42,10 @@ HEADS = {
     "logistic": "emo.train.heads.logistic:Logistic",
     "knn": "emo.train.heads.knn:Knn",
 }
-FAMILIES = {"emotion-llama": "emo.train.llm.emotion_llama.family:EmotionLlamaFamily"}
+FAMILIES = {
+    "emotion-llama": "emo.train.llm.emotion_llama.family:EmotionLlamaFamily",
+    "affectgpt": "emo.train.llm.affectgpt.family:AffectGptFamily",
+}
 _heads = Registry("head", "emo.heads", HEADS)
 _families = Registry("published model", "emo.families", FAMILIES)
 head_names = _heads.names

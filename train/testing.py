@@ -409,9 +409,9 @@ def check_family(family: str | Family, folder: Path, rows: int = 9) -> None:
     asked = {"prompts": {"emotion": [WORDS]}, "data": {"emotion": ["clips"]}}
     recipe = chosen.Recipe.model_validate({"family": chosen.name, **asked})
     features = _family_features(chosen, recipe, folder, rows)
-    model = _family_model(chosen, features.specs)
+    model = _family_model(chosen, recipe, features.specs)
     tensors = tuple(torch.from_numpy(np.asarray(each)) for each in features.batch(features.names))
-    _check_trainable(chosen, features.specs, tensors, model)
+    _check_trainable(chosen, recipe, features.specs, tensors, model)
     for layout in chosen.layouts:
         _check_prompts(chosen, recipe, layout, model)
         _check_answers(chosen, recipe, layout, model, tensors)
@@ -450,7 +450,7 @@ def _family_features(family: Family, recipe: Any, folder: Path, rows: int) -> Fe
     return Features(open_store(folder / "features.emo"), wanted, list(clips), "error")
 
 
-def _family_model(family: Family, specs: Sequence[EncoderSpec], seed: int = 0) -> TunedModel:
+def _family_model(family: Family, recipe: Any, specs: Sequence[EncoderSpec], seed: int = 0) -> TunedModel:
     """Make the family's model on a tiny language model, and check that all of the latter is frozen."""
     from emo.train.llm.build import build
     from emo.train.llm.model import LoraArgs
@@ -460,7 +460,7 @@ def _family_model(family: Family, specs: Sequence[EncoderSpec], seed: int = 0) -
     def make(llm: Any, tokenizer: Tokenizer, source: str) -> TunedModel:
         given.extend(llm.parameters())
         tokenizer.chat_template = TURNS
-        return family.assemble(llm, tokenizer, specs, LoraArgs(r=4, alpha=8, dropout=0.0), source, seed)
+        return family.assemble(recipe, llm, tokenizer, specs, LoraArgs(r=4, alpha=8, dropout=0.0), source, seed)
 
     model = build(make, None, profile="tiny", seed=seed)
     assert not any(each.requires_grad for each in given), "the language model is not frozen"
@@ -468,7 +468,7 @@ def _family_model(family: Family, specs: Sequence[EncoderSpec], seed: int = 0) -
 
 
 def _check_trainable(
-    family: Family, specs: Sequence[EncoderSpec], tensors: tuple[torch.Tensor, ...], model: TunedModel
+    family: Family, recipe: Any, specs: Sequence[EncoderSpec], tensors: tuple[torch.Tensor, ...], model: TunedModel
 ) -> None:
     """Adapters and projections learn, from every feature, as the seed says; sizes that cannot be are refused."""
     learned = dict(model.named_parameters())
@@ -478,7 +478,7 @@ def _check_trainable(
     assert any("lora_" in name for name in learned), "no adapter is trainable"
     assert all(each.dtype == torch.float32 for each in learned.values()), "something trainable is not float32"
     json.dumps(model.build(), allow_nan=False)
-    again, other = (dict(_family_model(family, specs, seed).named_parameters()) for seed in (0, 1))
+    again, other = (dict(_family_model(family, recipe, specs, seed).named_parameters()) for seed in (0, 1))
     assert all(torch.equal(each, again[name]) for name, each in learned.items()), "one seed gives two models"
     assert not all(torch.equal(each, other[name]) for name, each in learned.items()), "the seed draws nothing"
     if not specs:
@@ -490,7 +490,7 @@ def _check_trainable(
             moved = (*tensors[:i], tensors[i] + 1, *tensors[i + 1 :])
             assert not torch.equal(before, model.condition(moved)), f"{spec.name} is wanted and not read"
             varying = [*specs[:i], replace(spec, level="frame", rows=None), *specs[i + 1 :]]
-            expect_refusal(ModelError, "", lambda varying=varying: _family_model(family, varying))
+            expect_refusal(ModelError, "", lambda varying=varying: _family_model(family, recipe, varying))
             wide = (*tensors[:i], torch.cat([tensors[i]] * 2, -1), *tensors[i + 1 :])
             expect_refusal(ModelError, "", lambda wide=wide: model.check(2, wide))
 
@@ -523,11 +523,11 @@ def _check_answers(
 
     prompt = family.prompt(recipe, family.instruction(recipe, TASKS[0], WORDS, SAID), model.tokenizer, layout)
     state = torch.get_rng_state()
-    answer = family.clean_answer(ANSWER)
+    answer = family.clean_answer(ANSWER, TASKS[1])
     ids = family.answer_ids(recipe, answer, model.tokenizer)
     kept = list(ids)
     text = family.answer_text(ids, model.tokenizer)
-    assert answer == family.clean_answer(ANSWER), "clean_answer gives two answers for one"
+    assert answer == family.clean_answer(ANSWER, TASKS[1]), "clean_answer gives two answers for one"
     assert ids == kept, "answer_text changes the ids that it is given"
     assert text == family.answer_text(ids, model.tokenizer), "answer_text gives two texts for one answer"
     assert torch.equal(state, torch.get_rng_state()), "an answer draws random numbers"
@@ -548,7 +548,7 @@ def _check_answers(
 
 def _check_official(family: Family, recipe: Any, specs: Sequence[EncoderSpec], folder: Path) -> None:
     """An official checkpoint gives equal tensors back; one that is damaged, foreign or absent changes nothing."""
-    model, fresh = _family_model(family, specs), _family_model(family, specs, seed=9)
+    model, fresh = _family_model(family, recipe, specs), _family_model(family, recipe, specs, seed=9)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for _, each in model.trainable():

@@ -121,7 +121,7 @@ def load_adapter(model: TunedModel, folder: str | Path) -> dict[str, Any]:
     if wrong := [name for name in found if not name.startswith(f"llama_model.{prefix}")]:
         raise ModelError(f"{folder / ADAPTER} holds {some_of(wrong, 3)}, which is no adapter.")
     found |= read_safetensors(folder / PROJECTIONS)
-    expected = dict(model.trainable())
+    expected = dict(model.kept())
     problems = fit_names(shapes(expected), shapes(found)).problems("is missing", "is unknown", OTHER_SHAPE)
     if problems := problems + not_finite(found):
         raise ModelError(f"{folder} does not fit the model: {some_of(problems, 5)}.")
@@ -196,7 +196,7 @@ def _detached(state: Mapping[str, Tensor]) -> State:
 
 
 def _save_projections(model: TunedModel, folder: Path) -> None:
-    state = {name: each for name, each in model.trainable() if not name.startswith("llama_model.")}
+    state = {name: each for name, each in model.kept() if not name.startswith("llama_model.")}
     save_file(_detached(state), folder / PROJECTIONS)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
 from emo.featstore.datasets.cells import split_name
-from emo.featstore.datasets.tables import normal_name, read_labels
+from emo.featstore.datasets.tables import by_clip, normal_name, read_csv, read_labels, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
 from emo.featstore.reading import read_json
@@ -29,6 +29,7 @@ from emo.train.heads.folds import group_clips, make_folds
 from emo.train.llm.recipe import CLIPS, FIELDS, SourceKeys, Task, TuneRecipe
 
 Find = Callable[[str], Path]
+Clean = Callable[[str, str], str]  # an annotated answer and its task -> the answer as it is trained on
 _ORDER, _TASK, _POOL = 1, 2, 4  # streams of random numbers that must differ; tune.py has 3
 
 # ---- annotation files -----------------------------------------------------------------------------------------------
@@ -98,6 +99,19 @@ def read_emotions(path: Path, labels: Sequence[str]) -> dict[str, str]:
     return emotions
 
 
+def read_texts(path: Path, column: str) -> dict[str, Annotation]:
+    """Read one text per clip from a csv file with the columns `name` and `column`; empty cells are left out.
+
+    Raises:
+        UsageError: It is no such file, a clip comes twice, or no cell holds a text.
+    """
+    rows = by_clip(rows_by_name(path, read_csv(path, ["name", column.lower()])))
+    found = {name: Annotation(row.fields[column.lower()]) for name, row in rows.items() if row.fields[column.lower()]}
+    if not found:
+        raise UsageError(f"{path} holds no text in its column {column}.")
+    return found
+
+
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object whose names may come twice."""
 
@@ -163,7 +177,7 @@ def transcript_of(clip: Clip | None, language: str) -> str:
     return (given.get(language) or given.get("text") or "").strip()
 
 
-def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Callable[[str], str]) -> Examples:
+def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean) -> Examples:
     """Bring clips and annotation files together.
 
     A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
@@ -275,7 +289,7 @@ class _Known:
         return Example(name, said, own or self.labels.get(name), answers)
 
 
-def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Callable[[str], str]) -> _Known:
+def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean) -> _Known:
     """Read all annotation files of a recipe."""
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
@@ -284,7 +298,7 @@ def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: C
         for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
             differ = []
             for name, note in _read(source, task, clips, recipe.labels, find).items():
-                answer = clean(note.answer)
+                answer = clean(note.answer, task)
                 if answers[task].setdefault(name, answer) != answer:
                     differ.append(name)
                 if note.label:
@@ -317,6 +331,8 @@ def _read(
     path = find(source.file)
     if path.suffix.lower() == ".json":
         return read_merr_json(path, source.field or FIELDS[task], labels)
+    if task != "emotion":
+        return read_texts(path, source.field or FIELDS[task])
     return {name: Annotation(emotion, emotion) for name, emotion in read_emotions(path, labels).items()}
 
 

@@ -72,6 +72,7 @@ class Family(ABC):
     @abstractmethod
     def assemble(
         self,
+        recipe: Any,
         llm: PreTrainedModel,
         tokenizer: Tokenizer,
         specs: Sequence[EncoderSpec],
@@ -82,6 +83,7 @@ class Family(ABC):
         """Return the model: a frozen language model, fresh adapters, fresh modules for features of these sizes.
 
         Args:
+            recipe: Of the run.
             llm: The language model, on its device.
             tokenizer: Its tokenizer.
             specs: Of the features, in the order of `wanted`.
@@ -146,8 +148,8 @@ class Family(ABC):
     # ---- 5: answers --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def clean_answer(self, text: str) -> str:
-        """Return an annotated answer in the form that is trained on."""
+    def clean_answer(self, text: str, task: str) -> str:
+        """Return an annotated answer to a task in the form that is trained on; a label in that of a label."""
 
     @abstractmethod
     def answer_text(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:

@@ -190,6 +190,10 @@ class TunedModel(nn.Module, ABC):
         """Trainable parameters by their official names, in the official order."""
         return [(official_name(name), each) for name, each in self.named_parameters() if each.requires_grad]
 
+    def kept(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that are saved with a model: the trainable ones, and what a family must not lose besides."""
+        return self.trainable()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Half precision for adapters and projections where the language model has it."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)

@@ -94,7 +94,9 @@ def _answers(
         for ids in model.generate(prompts, inputs, recipe.decode.max_new_tokens):
             yield {"answer": family.answer_text(ids, model.tokenizer)}
         return
-    words = [family.answer_ids(recipe, label, model.tokenizer) for label in recipe.scored]
+    words = [
+        family.answer_ids(recipe, family.clean_answer(label, "emotion"), model.tokenizer) for label in recipe.scored
+    ]
     logprobs = model.label_logprobs(prompts, inputs, words)  # (B, L)
     for row in torch.softmax(logprobs.double(), dim=1).tolist():
         best = max(range(len(row)), key=row.__getitem__)
@@ -122,7 +124,7 @@ def start_model(source: str, features: Features, recipe: TuneRecipe, device: str
     dtype = {"bf16": "bfloat16", "fp32": "float32"}[recipe.dtype]
 
     def make(llm: PreTrainedModel, tokenizer: Tokenizer, name: str) -> TunedModel:
-        return family.assemble(llm, tokenizer, features.specs, lora, name, recipe.seed)
+        return family.assemble(recipe, llm, tokenizer, features.specs, lora, name, recipe.seed)
 
     profile = source if source in DRAWN else "paper"
     return build(make, None if source in DRAWN else source, dtype, device, profile, recipe.seed, recipe.quantise)

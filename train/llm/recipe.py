@@ -11,8 +11,8 @@ from emo.train.features import Missing
 from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
 
-Task = Literal["emotion", "reason", "reason_v2", "description"]
-TASKS: tuple[Task, ...] = ("emotion", "reason", "reason_v2", "description")
+Task = Literal["emotion", "reason", "reason_v2", "description", "ovlabel"]
+TASKS: tuple[Task, ...] = ("emotion", "reason", "reason_v2", "description", "ovlabel")
 Policy = Literal["official", "strict", "nearest", "likelihood"]
 CLIPS = "clips"  # data source: the labels that the dataset's own clips carry
 
@@ -24,6 +24,7 @@ FIELDS: Mapping[Task, str] = {
     "reason": "caption",
     "reason_v2": "smp_reason_caption",
     "description": "caption",
+    "ovlabel": "openset",  # MERTools' tables of open-vocabulary labels
 }
 
 
@@ -60,21 +61,25 @@ class DataKeys(Keys):
     list of sources.
     """
     reason: tuple[Source, ...] = ()
-    """Texts of a MERR .json, of its key caption. Type: list of sources."""
+    """Texts of a MERR .json, of its key caption; or of a .csv, of the column that field names. Type: list of sources.
+    """
     reason_v2: tuple[Source, ...] = ()
     """Texts of a MERR .json, of its key smp_reason_caption. Type: list of sources."""
     description: tuple[Source, ...] = ()
-    """Texts of a MERR .json, of its key caption. Type: list of sources."""
+    """Texts of a MERR .json, of its key caption; or of a .csv, of the column that field names. Type: list of sources.
+    """
+    ovlabel: tuple[Source, ...] = ()
+    """Words of an open vocabulary: the column openset of a .csv, or a key of a .json. Type: list of sources."""
     transcripts: tuple[str, ...] = ()
     """csv files for clips whose dataset has none. Type: list of files."""
     language: str = "english"
     """Which transcript. Type: text."""
 
-    @field_validator("reason", "reason_v2", "description")
+    @field_validator("reason", "reason_v2", "description", "ovlabel")
     @classmethod
     def _texts(cls, sources: tuple[SourceKeys, ...]) -> tuple[SourceKeys, ...]:
-        if wrong := [source.file for source in sources if not source.file.lower().endswith(".json")]:
-            raise ValueError(f"texts are read from .json files, not from {', '.join(wrong)}")
+        if wrong := [source.file for source in sources if not source.file.lower().endswith((".json", ".csv"))]:
+            raise ValueError(f"texts are read from .json and .csv files, not from {', '.join(wrong)}")
         return sources
 
 
@@ -178,7 +183,7 @@ class TuneRecipe(Recipe):
     """Ids of an answer to keep, its end included. Type: whole number."""
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = Field(default={"emotion": 1.0}, validate_default=True)
     """Weights of the tasks; each sample is asked one of those that its clip has an answer for. Type: table of
-    emotion, reason, reason_v2, description: number.
+    emotion, reason, reason_v2, description, ovlabel: number.
     """
     prompts: dict[Task, tuple[str, ...]] = Field(default_factory=dict)
     """Instructions of each task; training draws one, answering takes the first. emotion is asked by validation and

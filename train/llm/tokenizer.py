@@ -28,7 +28,7 @@ BYTE_SPECIALS = ("<unk>", BEGIN, END, PAD)
 
 @dataclass(frozen=True)
 class Chat:
-    """Return what the folder of a tokenizer says of conversations.
+    """Form of conversations, as the folder of a tokenizer says it.
 
     Attributes:
         template: Jinja template of a conversation.

@@ -80,7 +80,7 @@ CLIPS = [
 
 def examples(tmp_path: Path, *overrides: str, clips: list[Clip] = CLIPS) -> Any:
     recipe = load_recipe("tiny", ["validation.holdout=0", *overrides])
-    return load_examples(clips, recipe, lambda name: tmp_path / name, process_answer)
+    return load_examples(clips, recipe, lambda name: tmp_path / name, lambda text, task: process_answer(text))
 
 
 def test_labels_of_the_clips_become_answers_and_test_clips_stay_out(tmp_path: Path) -> None:

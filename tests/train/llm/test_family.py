@@ -59,9 +59,9 @@ class Unstable(EmotionLlamaFamily):
 
 
 class AnySize(EmotionLlamaFamily):
-    def assemble(self, llm: Any, tokenizer: Any, specs: Sequence[Any], *given: Any) -> Any:
+    def assemble(self, recipe: Any, llm: Any, tokenizer: Any, specs: Sequence[Any], *given: Any) -> Any:
         read = [replace(spec, level="utt") if spec.rows is None else spec for spec in specs]
-        return super().assemble(llm, tokenizer, read, *given)
+        return super().assemble(recipe, llm, tokenizer, read, *given)
 
 
 class Forgetful(EmotionLlamaFamily):

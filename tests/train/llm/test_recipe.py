@@ -113,7 +113,7 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_key() -> None:
         "lr: Input should be greater than 0",
         "template: the template needs exactly one {}",
         "labels: labels must be different",
-        "data.reason: texts are read from .json files, not from labels.txt",
+        "data.reason: texts are read from .json and .csv files, not from labels.txt",
     ):
         assert part in str(caught.value)
 

@@ -78,6 +78,7 @@ class EmotionLlamaFamily(Family):
 
     def assemble(
         self,
+        recipe: Any,
         llm: PreTrainedModel,
         tokenizer: Tokenizer,
         specs: Sequence[EncoderSpec],
@@ -118,7 +119,7 @@ class EmotionLlamaFamily(Family):
         _check_llama2(model)
         export_official(model, path, {theirs: getattr(recipe, ours) for theirs, ours in self.settings.items()})
 
-    def clean_answer(self, text: str) -> str:
+    def clean_answer(self, text: str, task: str) -> str:
         """Return an annotated answer as the official processor leaves it."""
         return process_answer(text)
 

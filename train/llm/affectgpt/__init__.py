@@ -1,0 +1,1 @@
+"""AffectGPT 2025 as a family of language models."""
