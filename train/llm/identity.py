@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from emo.featstore.files import digest
 from emo.featstore.install import versions
@@ -42,15 +43,11 @@ def identity(recipe: TuneRecipe, family: Family, **more: Any) -> dict[str, Any]:
 
 def as_of_then(then: Mapping[str, Any], recipe: TuneRecipe) -> dict[str, Any]:
     """Return an earlier identity, with recipe keys that did not exist then at their defaults, which they had."""
-    usual = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in type(recipe).model_fields.items()
-        if not field.is_required() and FREE.get(name) is not True
-    }
-    kept = dict(then.get("recipe", {}))
-    now = recipe.model_dump(mode="json", exclude=FREE)
-    kept |= {name: now[name] for name in usual if name not in kept and getattr(recipe, name) == usual[name]}
-    return {**then, "recipe": kept}
+    try:
+        earlier = type(recipe).model_validate(then.get("recipe", {}))
+    except ValidationError:  # a key of then that is none any more; it stands in the table of differences as it was
+        return dict(then)
+    return {**then, "recipe": earlier.model_dump(mode="json", exclude=FREE)}
 
 
 @cache

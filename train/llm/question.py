@@ -15,7 +15,7 @@ from emo.train.runs import Run
 def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
     """Hash of all words that a clip is asked: an answer to another question is no answer to this one."""
     words = family_named(recipe.family).instruction(recipe, task, recipe.prompts[task][0], transcript)  # type: ignore[index]
-    return hashlib.blake2b(f"{layout}\0{recipe.template}\0{words}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(f"{layout}\0{recipe.around}\0{words}".encode(), digest_size=8).hexdigest()
 
 
 def predictions_path(run: Run, policy: str, layout: str | None = None, task: str = "emotion") -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -29,12 +30,7 @@ FIELDS: Mapping[Task, str] = {
 
 
 class FeatureKeys(Keys):
-    """Features that the language model is conditioned on."""
-
-    tokens: str | None = None
-    """Image tokens, CLS first; null: none. Type: name, or null."""
-    streams: tuple[str, ...] = ()
-    """Utterance vectors, in this order. Type: list of names."""
+    """Features that the language model is conditioned on; which there are is the family's matter."""
 
 
 class SourceKeys(Keys):
@@ -173,12 +169,6 @@ class TuneRecipe(Recipe):
     """Place of embeddings in the prompt of training and of this run's own answers. Type: name of a layout of the
     family.
     """
-    template: str = "{}"
-    """Text around the instruction, behind the id that begins a sequence. Literal <s> and </s> become the ids of
-    begin and end. Type: text with one {}.
-    """
-    end_sym: str = "</s>"
-    """Text that ends an answer. Type: text. Default: ..., which becomes the end id of any tokenizer."""
     max_txt_len: int = Field(default=1024, ge=1)
     """Ids of an answer to keep, its end included. Type: whole number."""
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = Field(default={"emotion": 1.0}, validate_default=True)
@@ -295,13 +285,6 @@ class TuneRecipe(Recipe):
             raise ValueError("at least one task needs a weight above 0")
         return tasks
 
-    @field_validator("template")
-    @classmethod
-    def _template(cls, template: str) -> str:
-        if template.count("{}") != 1:
-            raise ValueError("the template needs exactly one {} where the instruction goes")
-        return template
-
     @field_validator("labels", "score_labels")
     @classmethod
     def _labels(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -342,26 +325,16 @@ class TuneRecipe(Recipe):
         return self.score_labels or self.labels
 
     @property
+    @abstractmethod
     def text_only(self) -> bool:
         """Say whether the model reads the transcript alone."""
-        return self.features.tokens is None and not self.features.streams
+
+    @property
+    def around(self) -> str:
+        """Text around an instruction on which answers depend, where the family has such a key."""
+        return ""
 
     @property
     def title(self) -> str:
         """First part of a run's name where the user gives none."""
         return self.name
-
-    def feature_names(self) -> tuple[str, ...]:
-        """Return the names of the features that are read, in the order of the recipe."""
-        return tuple(name for name in (self.features.tokens, *self.features.streams) if name)
-
-    def with_features(self, names: Mapping[str, str]) -> Self:
-        """Return the recipe with features renamed: old name -> new name."""
-        tokens, streams = self.features.tokens, self.features.streams
-        renamed = {"tokens": names.get(tokens, tokens) if tokens else None}
-        new = self.features.model_copy(update={**renamed, "streams": tuple(names.get(each, each) for each in streams)})
-        return self.model_copy(update={"features": new})
-
-    def features_flag(self, names: Sequence[str]) -> str:
-        """Return the `--set` flags that choose these features, for a message."""
-        return f"--set features.tokens=... --set 'features.streams=[...]', with names such as {names[0]}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import field_validator
 
 from emo.featstore.errors import ModelError
 from emo.featstore.sources.hub import Source
@@ -38,6 +40,7 @@ class EmotionLlamaFeatures(FeatureKeys):
     """Image tokens, CLS first, and utterance vectors in the official order: face, video, audio."""
 
     tokens: str | None = "eva_g_448"
+    """Image tokens, CLS first; null: none. Type: name, or null."""
     streams: tuple[str, ...] = ("mae_340_UTT", "maeV_399_UTT", "HL-UTT")
     """Utterance vectors, in the official order face, video, audio. Type: list of names."""
 
@@ -53,7 +56,43 @@ class EmotionLlamaRecipe(TuneRecipe):
     language model, for other models than LLaMA-2. Type: train_consistent | official_eval | chat.
     """
     template: str = TEMPLATE
+    """Text around the instruction, behind the id that begins a sequence. Literal <s> and </s> become the ids of
+    begin and end. Type: text with one {}.
+    """
     end_sym: str = END
+    """Text that ends an answer. Type: text. Default: ..., which becomes the end id of any tokenizer."""
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError("the template needs exactly one {} where the instruction goes")
+        return template
+
+    @property
+    def text_only(self) -> bool:
+        """Say whether the model reads the transcript alone."""
+        return self.features.tokens is None and not self.features.streams
+
+    @property
+    def around(self) -> str:
+        """Text around an instruction on which answers depend."""
+        return self.template
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return the names of the features that are read, in the order of the recipe."""
+        return tuple(name for name in (self.features.tokens, *self.features.streams) if name)
+
+    def with_features(self, names: Mapping[str, str]) -> Self:
+        """Return the recipe with features renamed: old name -> new name."""
+        tokens, streams = self.features.tokens, self.features.streams
+        new = {"tokens": names.get(tokens, tokens) if tokens else None}
+        new |= {"streams": tuple(names.get(each, each) for each in streams)}
+        return self.model_copy(update={"features": self.features.model_copy(update=new)})
+
+    def features_flag(self, names: Sequence[str]) -> str:
+        """Return the `--set` flags that choose these features, for a message."""
+        return f"--set features.tokens=... --set 'features.streams=[...]', with names such as {names[0]}"
 
 
 class EmotionLlamaFamily(Family):
