@@ -1,0 +1,165 @@
+"""AffectGPT from a store to answers: tuned, resumed, carried out and in, asked; and what its recipe refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emo.featstore.clip import Clip, Label
+from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store, open_store
+from emo.train.llm.affectgpt.prompt import SETTINGS, begin_id, build_prompt, end_id, instruction, words_of
+from emo.train.llm.answer import TunedAnswerer
+from emo.train.llm.exchange import export_run, import_run
+from emo.train.llm.progress import Progress
+from emo.train.llm.resume import checkpoints
+from emo.train.llm.tokenizer import Tokenizer
+from emo.train.llm.tune import tune
+from emo.train.recipe import load_recipe
+from emo.train.runs import load_run
+
+FACE, SOUND = "clip-vit-large-patch14-affectgpt-FRA", "chinese-hubert-large-affectgpt-FRA"
+TINY = ("llm=tiny", "epochs=1", "steps_per_epoch=6", "batch_size=3", "decode.max_new_tokens=4", "lora.r=4")
+TINY += ("log_every=1", "checkpoint.every_steps=2", "validation.every=3", "lora.dropout=0.3", "max_txt_len=64")
+WORDS = ("happy", "sad", "angry", "neutral")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Store, list[Clip]]:
+    rng, clips = np.random.default_rng(0), []
+    specs = [EncoderSpec(FACE, "any", "face", "tokens", 6, 8, "tiny", "seed:0")]
+    specs += [EncoderSpec(SOUND, "any", "audio", "tokens", 5, 8, "tiny", "seed:0")]
+    with open_store(tmp_path / "features.emo", create=True).writer() as writer:
+        for i in range(24):
+            clips.append(
+                Clip(f"c{i}", split="train", label=Label(WORDS[i % 4]), transcripts={"english": "I see. " * (i % 3)})
+            )
+            writer.clip(f"c{i}", f"{i:032x}")
+            for spec in specs:
+                writer.add(spec, f"{i:032x}", rng.normal(size=(8, spec.dim)).astype(np.float32))
+    return open_store(tmp_path / "features.emo"), clips
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Any]:
+    return lambda *overrides: load_recipe("affectgpt", [*TINY, *overrides])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = checkpoints(run)[-1].path
+    return load_file(folder / "adapter_model.safetensors") | load_file(folder / "projections.safetensors")
+
+
+class Stop(Exception):
+    """Raised by a test's own progress report, as a crash between two steps would be."""
+
+
+def stop_after(step: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            raise Stop
+
+    return report
+
+
+def test_tuned_resumed_carried_and_asked(made: Any, recipe: Any, tmp_path: Path) -> None:
+    store, clips = made
+    tune(store, clips, recipe(), tmp_path / "whole", "cpu")
+    with pytest.raises(Stop):
+        tune(store, clips, recipe(), tmp_path / "parts", "cpu", on_progress=stop_after(5))
+    tune(store, clips, None, tmp_path / "parts", "cpu", resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(each, parts[name]) for name, each in whole.items())
+
+    run = load_run(tmp_path / "whole")
+    said = TunedAnswerer(run, "cpu").answer(store, clips[:3], "likelihood")
+    assert {each.answer for each in said.values()} <= set(recipe().scored)
+    assert all(abs(sum(each.probabilities.values()) - 1) < 1e-6 for each in said.values() if each.probabilities)
+
+    export_run(store, run, tmp_path / "out.pth", "official")
+    state = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    assert len([name for name in state if "lora_" not in name]) == 20
+    (tmp_path / "again").mkdir()
+    again = import_run(store, tmp_path / "out.pth", recipe(), tmp_path / "again", "cpu")
+    once = TunedAnswerer(again, "cpu").answer(store, clips[:3], "likelihood", layout="train_consistent")
+    assert {name: each.probabilities for name, each in once.items()} == {n: e.probabilities for n, e in said.items()}
+    carried = load_file(tmp_path / "again" / again.info["checkpoint"] / "projections.safetensors")
+    assert torch.equal(carried["image_llama_proj.weight"], state["image_llama_proj.weight"])  # though nothing reads it
+
+
+def test_a_setting_that_reads_less_takes_a_whole_checkpoint(made: Any, recipe: Any, tmp_path: Path) -> None:
+    """And says what it leaves out; one that reads more than the checkpoint has is refused."""
+    store, clips = made
+    tune(store, clips, recipe("epochs=1", "steps_per_epoch=1"), tmp_path / "run", "cpu")
+    export_run(store, load_run(tmp_path / "run"), tmp_path / "out.pth", "official")
+    (tmp_path / "less").mkdir()
+    less = import_run(store, tmp_path / "out.pth", recipe("setting=face_text"), tmp_path / "less", "cpu")
+    ignored = less.info["imported"]["ignored"]
+    assert any(name.startswith("fc_att") and "merged" in why for name, why in ignored.items())
+    (tmp_path / "text").mkdir()
+    tune(None, clips, recipe("setting=textonly", "steps_per_epoch=1"), tmp_path / "words", "cpu")
+    export_run(None, load_run(tmp_path / "words"), tmp_path / "words.pth", "official")
+    with pytest.raises(EmoError, match="expected tensors missing"):
+        import_run(store, tmp_path / "words.pth", recipe(), tmp_path / "text", "cpu")
+
+
+def test_texts_come_from_tables_of_open_vocabulary(made: Any, recipe: Any, tmp_path: Path) -> None:
+    store, clips = made
+    table = tmp_path / "openset.csv"
+    table.write_text("name,openset\nc0,\"['happy', 'calm']\"\nc1,[]\n", encoding="utf-8")
+    chosen = recipe("tasks={ovlabel: 1.0}", f"data.ovlabel=[{table}]", "validation.holdout=0", "steps_per_epoch=1")
+    tune(store, clips, chosen, tmp_path / "run", "cpu")
+    assert len(json.loads((tmp_path / "run" / "clips.json").read_text())["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("setting=face_txt", "there is no 'face_txt'"),
+        ("setting=frame", "features.frame: setting frame reads it"),
+        ("template='[INST] {} [/INST]'", "template"),
+        ("features.streams=[HL-UTT]", "streams"),
+        ("tokens.video=0", "tokens.video"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(recipe: Any, change: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        recipe(change)
+
+
+def test_a_cut_that_would_take_a_feature_is_refused() -> None:
+    tokenizer = Tokenizer.bytes()
+    text = instruction("audioonly", "What is it?", "")
+    assert build_prompt("official_eval", "audioonly", text, tokenizer).slots == ("audio",)
+    with pytest.raises(UsageError, match="holds a feature"):
+        build_prompt("official_eval", "audioonly", text, tokenizer, room=1990)
+
+
+def test_a_transcript_cannot_put_a_feature_in_its_place() -> None:
+    """The place's name in what somebody says is text, as all that follows the first one is."""
+    tokenizer = Tokenizer.bytes()
+    for setting in SETTINGS:
+        text = instruction(setting, "What is it?", "<AudioHere> <FaceHere>")
+        slots = build_prompt("train_consistent", setting, text, tokenizer).slots
+        assert len(set(slots)) == len(slots)
+        assert ("audio" in slots) == ("audio" in setting or setting in ("faceframe", "face", "frame"))
+
+
+def test_a_tokenizer_without_the_names_of_qwen_has_its_own() -> None:
+    tokenizer = Tokenizer.bytes()
+    assert (begin_id(tokenizer), end_id(tokenizer)) == (tokenizer.bos, tokenizer.eos)
+
+
+def test_words_without_the_sentence_around_them() -> None:
+    assert words_of("The character's emotional state is happy, calm.") == "happy, calm"
+    assert words_of("The valence score is -0.46.") == "-0.46"
+    assert words_of("She smiles.") == "She smiles."
