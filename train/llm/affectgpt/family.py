@@ -63,13 +63,13 @@ class TokenKeys(Keys):
     """Rows that each place of a prompt takes; more than one repeat the same vector."""
 
     video: int = Field(default=1, ge=1)
-    """Of faces, and of frames. Type: whole number. Default: ... (official)."""
+    """Rows of faces, and of frames. Type: whole number. Default: ... (official)."""
     audio: int = Field(default=1, ge=1)
-    """Of sound. Type: whole number. Default: ... (official)."""
+    """Rows of sound. Type: whole number. Default: ... (official)."""
     multi: int = Field(default=1, ge=1)
-    """Of sound and video merged. Type: whole number. Default: ... (official)."""
+    """Rows of sound and video merged. Type: whole number. Default: ... (official)."""
     image: int = Field(default=1, ge=1)
-    """Of a picture. Type: whole number. Default: ... (official)."""
+    """Rows of a picture. Type: whole number. Default: ... (official)."""
 
 
 class AffectGptRecipe(TuneRecipe):
