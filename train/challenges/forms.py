@@ -221,6 +221,8 @@ def remarks(track: Track, form: Form, path: Path, sheet: Sheet, clips: Sequence[
     told += [each.remark(sheet.column(each.name)) for each in track.columns if each.name in sheet.header]
     if form.must and not fnmatch(path.name, form.must):
         told.append(f"The organisers take files named {form.must}: rename {path.name}.")
+    if clips is not None and track.rows is not None and len(clips) != track.rows:
+        told.append(f"The list has {len(clips):,} clips, and the organisers' has {track.rows:,}.")
     expected = [name for name in track.header() if name in sheet.header]
     if expected != [name for name in sheet.header if name in expected]:
         told.append(f"The columns are in another order than {','.join(expected)}.")

@@ -66,6 +66,7 @@ def test_emotions_are_written_in_the_order_of_the_list(here: Path) -> None:
     page = asked("track1")
     assert table("submission.csv") == [["name", "discrete"], *map(list, zip(NAMES, WORDS, strict=True))]
     assert page.value["rows"] == 6
+    assert "The list has 6 clips, and the organisers' has 20,000." in page.parts
     assert not page.value["problems"]
     assert page.exit_code == 0
     assert not asked("semi", check=Path("submission.csv")).exit_code
