@@ -324,7 +324,7 @@ def _watch(session: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from emo.extract.session import interruptible
+    from emo.extract.run.interrupt import interruptible
 
     if not session.plan.jobs:
         return session.run()
@@ -510,6 +510,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "export": ("emo.train.session:exported_page", "emo weights export official official.pth --form official"),
     },
     "annotate": {
+        "run": ("emo.extract.annotate.pages:run_page", "emo annotate run --dataset MER2023-SEMI"),
+        "status": ("emo.extract.annotate.pages:status_page", "emo annotate status"),
+        "peek": ("emo.extract.annotate.pages:peek_page", "emo annotate peek sample_00000338"),
+        "export": ("emo.extract.annotate.pages:export_page", "emo annotate export --form merr --out MERR_mine.json"),
         "check": ("emo.extract.annotate.check:check_page", "emo annotate check MERR_fine_grained.json"),
         "stats": ("emo.extract.annotate.check:stats_page", "emo annotate stats MERR_fine_grained.json --report stats"),
     },

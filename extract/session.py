@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -281,31 +279,6 @@ def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip]
         split = dataset.find_split(args.split)
         clips = (clip for clip in clips if clip.split == split)
     return table.name, clips, table.faces
-
-
-@contextmanager
-def interruptible(job: Pass, say: Callable[[str], None], give_up: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C (or a scheduler's SIGTERM) finish the clips under way; the second one ends at once.
-
-    Args:
-        job: The pass that is running.
-        say: Gets a sentence at the first one.
-        give_up: Called at the second one, before the process ends.
-    """
-
-    def interrupt(number: int, frame: Any) -> None:
-        if job.progress.stopping:
-            give_up()
-            os._exit(130)  # what is committed is safe, the rest is invisible; threads need not agree to it
-        job.stop()
-        say("finishing the clips under way; Ctrl-C again stops at once (committed clips stay)")
-
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _face_config(workspace: Workspace, args: ExtractArgs) -> FaceConfig:

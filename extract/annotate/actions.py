@@ -60,6 +60,11 @@ def unit_of() -> Mapping[str, str]:
     }
 
 
+def label_words() -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """Return the words by which a caption names each emotion, by language."""
+    return _data("labels")
+
+
 def rules(table: str = "merr-2024") -> Mapping[str, Sequence[str]]:
     """Return the action units of each label's rule, in the order that decides ties.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emo.extract.annotate.actions import CODE, LABELS, rules, unit_of
+from emo.extract.annotate.answers import refuses
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_json
@@ -140,6 +141,8 @@ def oddities(record: Mapping[str, Any], form: str) -> list[str]:
         found.append("pseu_emotion is none of MERR's nine words")
     elif units and label in rules() and not set(units) <= set(rules()[label]):
         found.append("AU_list goes beyond the label's rule")
+    if refuses(record[CAPTIONS[form]]):
+        found.append("the caption is a refusal")
     if extra := sorted(set(record) - set(FIELDS[form])):
         found.append(f"further fields: {', '.join(extra)}")
     return found

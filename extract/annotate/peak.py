@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,10 @@ class PeakOptions:
             raise UsageError(f"{self.smooth} frames cannot be averaged around one.", "Give an odd number, or 1.")
         if not 0 <= self.confidence <= 1:
             raise UsageError(f"{self.confidence} is no confidence.", "It is a number from 0 to 1.")
+
+    def as_all_au(self) -> PeakOptions:
+        """Return the same choice by all units, which gives a first label where `label-au` needs one."""
+        return replace(self, rule="all-au")
 
     def spec(self, of: EncoderSpec, labels: str = "") -> EncoderSpec:
         """Return the recipe of the records of this choice.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import MediaError, UsageError
@@ -91,3 +92,13 @@ class Reading:
         if ("audio" in recipe and dict(recipe) != reading.audio_recipe) or recipe.get("frames", FRAMES) != FRAMES:
             raise UsageError("this version of emo decodes media in another way than that feature was made.")
         return reading
+
+
+def as_failure(error: Exception, path: Path) -> MediaError:
+    """A failure as it is recorded; what is not a `MediaError` is a fault of emo, and trying again may help."""
+    if isinstance(error, MediaError):
+        return error
+    if isinstance(error, OSError):
+        sentence = f"{path} cannot be read: {error.strerror or error}."
+        return MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True)
+    return MediaError("internal", f"{path.name}: {type(error).__name__}: {error}.", retry=True)

@@ -23,7 +23,7 @@ from emo.extract.media.detect import Detector
 from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
-from emo.extract.media.reading import FrameTable, Reading
+from emo.extract.media.reading import FrameTable, Reading, as_failure
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
@@ -210,16 +210,6 @@ def _prepare(encoders: Sequence[Encoder], inputs: ClipInputs, path: Path, result
                 result.prepared[encoder.name] = encoder.prepare(inputs)
         except Exception as error:  # noqa: BLE001 - one encoder's fault is not the others'
             result.failed[encoder.name] = as_failure(error, path)
-
-
-def as_failure(error: Exception, path: Path) -> MediaError:
-    """A failure as it is recorded; what is not a `MediaError` is a fault of emo, and trying again may help."""
-    if isinstance(error, MediaError):
-        return error
-    if isinstance(error, OSError):
-        sentence = f"{path} cannot be read: {error.strerror or error}."
-        return MediaError("unreadable", sentence, "Check the file and its permissions.", retry=True)
-    return MediaError("internal", f"{path.name}: {type(error).__name__}: {error}.", retry=True)
 
 
 def even_hop_s(time_s: NDArray[np.float64]) -> float | None:

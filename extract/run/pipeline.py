@@ -24,8 +24,8 @@ from emo.extract.encoders.base import Encoder, Output
 from emo.extract.media.detect import CenterFace, Detector
 from emo.extract.media.facenet import DetectionServer
 from emo.extract.media.faces import COLUMNS, FaceConfig
-from emo.extract.media.reading import FrameTable, Reading
-from emo.extract.run.decode import ClipDecoder, Decoded, as_failure
+from emo.extract.media.reading import FrameTable, Reading, as_failure
+from emo.extract.run.decode import ClipDecoder, Decoded
 from emo.extract.run.lane import Lane, Ready, put
 from emo.extract.run.plan import Job, left
 from emo.extract.run.trace import Trace

@@ -27,6 +27,7 @@ LONGEST_WAIT_S = 60.0
 MAX_REPLY_BYTES = 4 << 20
 MAX_REDIRECTS = 3
 REDIRECTS = (301, 302, 307, 308)
+_COUNTS = ("prompt_tokens", "completion_tokens")  # in `usage` of a reply
 
 
 class Chat(Protocol):
@@ -64,6 +65,29 @@ class Request:
         return json.dumps(asked if self.max_tokens is None else asked | {"max_tokens": self.max_tokens}).encode()
 
 
+@dataclass(frozen=True)
+class Reply:
+    """An answer, and what the endpoint says of it.
+
+    Attributes:
+        text: The answer; empty where the model said nothing.
+        cut: Whether it ends at the limit of tokens, and not where the model would.
+        tokens: Of the question and of the answer, where the endpoint counts them.
+    """
+
+    text: str
+    cut: bool = False
+    tokens: tuple[int, int] | None = None
+
+
+class Refused(UsageError):
+    """The endpoint refuses a request by a status below 500; `status` says which."""
+
+    def __init__(self, message: str, hint: str, status: int) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
 class _Trouble(Exception):
     """Something that may pass: the request is sent again, after `wait_s` if the endpoint asks for that."""
 
@@ -86,6 +110,9 @@ class HttpChat:
         key: Sent as a bearer token, if any; never stored or printed.
         timeout_s: Of one attempt, from the first connection to the last byte.
         sleep: How to wait.
+        who: Word for it in messages.
+        key_name: Variable that the key comes from, for messages.
+        attempt: Called before each request, those that are sent again too; may raise to stop.
     """
 
     url: str
@@ -93,6 +120,9 @@ class HttpChat:
     key: str = field(default="", repr=False)
     timeout_s: float = 60.0
     sleep: Callable[[float], None] = time.sleep
+    who: str = "judge"
+    key_name: str = "EMO_JUDGE_KEY"
+    attempt: Callable[[], None] = lambda: None
 
     @property
     def id(self) -> str:
@@ -104,33 +134,40 @@ class HttpChat:
         return self.complete(Request(({"role": "user", "content": prompt},), seed))
 
     def complete(self, request: Request) -> str:
+        """Return the text of one completion; see `answer`."""
+        return self.answer(request).text
+
+    def answer(self, request: Request) -> Reply:
         """Return one completion.
 
         Raises:
-            UsageError: The endpoint refuses the request (any other 4xx), redirects to another host, or cannot be one.
+            Refused: The endpoint refuses the request (any other 4xx).
+            UsageError: It redirects to another host, or cannot be one.
             TrainError: It gave no answer in `ATTEMPTS` attempts.
         """
         if not (self.key.isascii() and self.key.isprintable()):
-            raise UsageError("The key of the endpoint holds signs that no key has.", "Correct EMO_JUDGE_KEY.")
+            raise UsageError("The key of the endpoint holds signs that no key has.", f"Correct {self.key_name}.")
         trouble: _Trouble | None = None
         for attempt in range(ATTEMPTS):
             if attempt:
                 asked_s = trouble.wait_s if trouble else 0.0
                 self.sleep(min(LONGEST_WAIT_S, asked_s or 2.0 ** (attempt - 1)))
+            self.attempt()
             try:
-                if (text := self._ask(request)).strip():
-                    return text
+                reply = self._ask(request)
+                if reply.text.strip():
+                    return reply
                 trouble = None
             except _Trouble as error:
                 trouble = error
         if trouble is None:
-            return ""
+            return reply
         raise TrainError(
-            f"The judge at {self.url} gave no answer in {ATTEMPTS} attempts; the last one: {trouble}.",
+            f"The {self.who} at {self.url} gave no answer in {ATTEMPTS} attempts; the last one: {trouble}.",
             "What it has answered is kept where --cache is given; the same command goes on.",
         )
 
-    def _ask(self, request: Request) -> str:
+    def _ask(self, request: Request) -> Reply:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         address, deadline = f"{self.url.rstrip('/')}/chat/completions", time.monotonic() + self.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
@@ -141,7 +178,7 @@ class HttpChat:
             target = _joined(address, told.get("location", ""))
             if origin(target) != origin(address):
                 raise UsageError(
-                    f"The judge at {self.url} redirects to another place: {target[:200]!r}.",
+                    f"The {self.who} at {self.url} redirects to another place: {target[:200]!r}.",
                     "The key is not sent there. If you trust it, give its address.",
                 )
             address = target
@@ -150,15 +187,32 @@ class HttpChat:
         if status >= 300:
             said = data[:300].decode(errors="replace").strip()
             said = said.replace(self.key, "(the key)") if self.key else said
-            raise UsageError(
-                f"The judge at {self.url} refuses model {self.model}: {status} {said}.",
-                "Check the address, the model's name and EMO_JUDGE_KEY.",
+            raise Refused(
+                f"The {self.who} at {self.url} refuses model {self.model}: {status} {said}.",
+                f"Check the address, the model's name and {self.key_name}.",
+                status,
             )
-        try:
-            content = parse_json(data.decode(), "the reply")["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:  # not JSON, or JSON of another form
-            raise _Trouble("a reply that is no completion") from error
-        return "" if content is None else whole_text(str(content))
+        return _read(data)
+
+
+def _read(data: bytes) -> Reply:
+    """Return the answer in a reply.
+
+    Raises:
+        _Trouble: It is no completion.
+    """
+    try:
+        value = parse_json(data.decode(), "the reply")
+        choice = value["choices"][0]
+        content = choice["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:  # not JSON, or JSON of another form
+        raise _Trouble("a reply that is no completion") from error
+    used = value.get("usage")
+    asked, said = (used.get(name) for name in _COUNTS) if isinstance(used, dict) else (None, None)
+    counted = isinstance(asked, int) and isinstance(said, int) and asked >= 0 and said >= 0
+    tokens = (int(asked or 0), int(said or 0)) if counted else None
+    text = "" if content is None else whole_text(str(content))
+    return Reply(text, choice.get("finish_reason") == "length", tokens)
 
 
 def origin(address: str) -> tuple[str, str, int]:

@@ -48,6 +48,7 @@ def test_the_published_file_is_counted_as_it_was_by_hand(shared: Path) -> None:
     assert (found.exit_code, value["records"], value["good"], value["faults"]) == (0, 4487, 4487, {})
     assert value["warnings"]["AU_list is not within peak_AU_list"]["records"] == 306
     assert "AU_list is empty" not in value["warnings"]
+    assert value["warnings"]["the caption is a refusal"]["records"] == 9
     phrases = re.findall(r"^\| (AU\d\d) \| (.+) \|$", facts, re.M)
     assert {unit: dict(listed(text, ";")) for unit, text in phrases} == value["phrases"]
     labels = re.findall(r"^\| (\w+) \| (\d+) \| (AU.+) \|$", facts, re.M)
@@ -97,6 +98,7 @@ def test_each_fault_is_named_and_counted(
         ({"visual_prior_list": ["winks"]}, "a phrase is of no profile"),
         ({"pseu_emotion": "Angry"}, "pseu_emotion is none of MERR's nine words"),
         ({"pseu_emotion": "happy"}, "AU_list goes beyond the label's rule"),
+        ({"smp_reason_caption": "I cannot analyze explicit content."}, "the caption is a refusal"),
         ({"note": "x"}, "further fields: note"),
     ],
 )

@@ -12,6 +12,7 @@ from emo.extract.annotate.actions import INTENSITIES, PRESENCES, phrases_of
 from emo.extract.annotate.expression import Matching, fitting_rules, named_units, phrases, pseudo_label
 from emo.extract.annotate.openface import OpenFaceTables, read_table
 from emo.extract.annotate.peak import PeakOptions, find_peak
+from emo.extract.annotate.testing import check_unit_source
 from emo.extract.annotate.units import UnitTable, stored_table
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
@@ -124,6 +125,11 @@ def test_the_source_finds_tables_where_openface_puts_them(tmp_path: Path) -> Non
     columns = source.read(Clip("a")).columns
     assert source.spec(columns) != OpenFaceTables(tmp_path, face=1).spec(columns)
     assert stored_table(source.spec(columns), source.read(Clip("a")).rows).columns == columns
+
+
+def test_the_source_keeps_the_contract(shared: Path) -> None:
+    source = OpenFaceTables(shared / "data/openface_au")
+    check_unit_source(source, Clip("sample_00000143"), Clip("sample_00000144"))
 
 
 # ---- the peak --------------------------------------------------------------------------------------------------------

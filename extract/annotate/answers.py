@@ -1,0 +1,116 @@
+"""Is an answer of a model one: checks that need no second model, each of which ends in a typed failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from emo.extract.annotate.actions import label_words
+from emo.featstore.errors import MediaError
+
+GRAM = 6  # words in a row by which an answer repeats the prompt
+REPEATED = 0.6  # share of the answer's word groups that are the prompt's
+ECHOED = 0.9  # share of the prompt's word groups that an echo holds
+LONGEST = 4000  # letters of an answer that is one
+# What refusals of common models begin with or hold; only the first sentences are looked at.
+REFUSALS = re.compile(
+    r"\bI(?:'m| am) (?:sorry|unable|not able)\b|\b(?:sorry|unfortunately),? (?:but )?I (?:can|am|do)"
+    r"|\bI (?:can(?:no|')t|cannot|do(?: no|n')t|won't|am not able to) "
+    r"(?:assist|help|provide|analy[sz]e|see|view|hear|listen|identify|describe|process|fulfil|comply|access)"
+    r"|\bas an AI\b|\bagainst (?:my|our) (?:guidelines|policy|policies)\b"
+    r"|(?:抱歉|对不起|很遗憾)[,，]?\s*(?:我|但)|我(?:无法|不能|没办法)(?:提供|分析|查看|看到|听|识别|描述|协助|回答)|作为(?:一个|一名)?(?:AI|人工智能)",
+    re.IGNORECASE,
+)
+HEAD = 200  # letters of an answer in which a refusal stands
+QUOTED = re.compile(r"[\"“「].*?(?:[\"”」]|$)", re.DOTALL)
+YES, NO = re.compile(r"\W*(yes\b|是|对|符合)", re.I), re.compile(r"\W*(no\b|否|不)", re.I)
+
+
+def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
+    """Return an answer without blanks around it.
+
+    Args:
+        text: The answer.
+        cut: Whether it ends at the limit of tokens.
+        asked: What was asked, without the clip's clues.
+        filled: What was asked, with them.
+
+    Raises:
+        MediaError: `empty-answer`, `cut-off-answer`, `refused`, `repeats-prompt` or `too-long-answer`.
+    """
+    plain = text.strip()
+    if not plain:
+        raise MediaError("empty-answer", "The model said nothing.")
+    if cut:
+        raise MediaError("cut-off-answer", f"The answer ends at the limit of tokens: {_end(plain)!r}.", "Raise it.")
+    if refuses(plain):
+        raise MediaError("refused", f"The model refuses: {plain[:120]!r}.")
+    if len(plain) > LONGEST:
+        raise MediaError("too-long-answer", f"The answer has {len(plain):,} letters; {LONGEST:,} are the most.")
+    if repeats(plain, asked) or (filled and holds(plain, filled)):
+        raise MediaError("repeats-prompt", f"The model repeats what it is asked: {plain[:120]!r}.")
+    return plain
+
+
+def refuses(text: str) -> bool:
+    """Say whether an answer begins with a refusal; what it quotes is not its own."""
+    return bool(REFUSALS.search(QUOTED.sub(" ", text[:HEAD])))
+
+
+def repeats(text: str, asked: str) -> bool:
+    """Say whether most of an answer is what was asked: its groups of six words (or Chinese characters) in a row."""
+    mine, given = _grams(text), set(_grams(asked))
+    return bool(mine) and sum(each in given for each in mine) >= REPEATED * len(mine)
+
+
+def holds(text: str, asked: str) -> bool:
+    """Say whether an answer holds nearly all of what was asked, as an echo does."""
+    mine, given = set(_grams(text)), _grams(asked)
+    return bool(given) and sum(each in mine for each in given) >= ECHOED * len(given)
+
+
+def _grams(text: str) -> list[tuple[str, ...]]:
+    words = re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text.lower())
+    return [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+
+
+def check_label(caption: str, label: str, quoted: Sequence[str] = ()) -> None:
+    """Refuse a caption that names another emotion and not its own.
+
+    Args:
+        caption: The caption.
+        label: Its label.
+        quoted: Texts in it that are no words of the caption's own, such as what the person says.
+
+    Raises:
+        MediaError: `contradicts-label`.
+    """
+    plain = caption.lower()
+    for each in quoted:
+        if each.strip():
+            plain = plain.replace(each.strip().lower(), " ")
+    found = [name for name, words in label_words().items() if _names(plain, words)]
+    if found and label in label_words() and label not in found:
+        sentence = f"The caption speaks of {', '.join(found)} and not of {label}: {_end(caption)!r}."
+        raise MediaError("contradicts-label", sentence)
+
+
+def _names(text: str, words: Mapping[str, Sequence[str]]) -> bool:
+    english = re.search(rf"\b(?:{'|'.join(words['en'])})\b", text)
+    return bool(english) or any(word in text for word in words["zh"])
+
+
+def check_verdict(text: str) -> None:
+    """Read a second model's verdict.
+
+    Raises:
+        MediaError: `not-verified` where it is no, `unclear-verdict` where it is neither yes nor no.
+    """
+    if NO.match(text):
+        raise MediaError("not-verified", f"The second model does not agree: {text.strip()[:120]!r}.")
+    if not YES.match(text):
+        raise MediaError("unclear-verdict", f"The second model says neither yes nor no: {text.strip()[:120]!r}.")
+
+
+def _end(text: str) -> str:
+    return ("..." if len(text) > 100 else "") + " ".join(text.split())[-100:]

@@ -1,0 +1,137 @@
+"""Answers between two commits: appended to a file beside the store as they come, so that a killed run loses none."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from emo.featstore.clip import FileId, MediaId
+from emo.featstore.errors import MediaError, WriteError
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store
+from emo.featstore.storage.writer import Writer
+
+MOST = 64  # runs beside one store at once
+
+
+class Spool:
+    """The file of one run: a line per answer or failure, emptied with each commit. Locked while the run lives.
+
+    Args:
+        store_path: Folder of the store; the file lies beside it.
+    """
+
+    def __init__(self, store_path: Path) -> None:
+        for number in range(MOST):
+            path = _place(store_path, number)
+            try:
+                file = open(path, "a+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - held while it runs
+            except OSError as error:
+                raise WriteError(path, error) from error
+            if _lock(file.fileno()) and not os.fstat(file.fileno()).st_size:
+                break
+            file.close()
+        else:
+            raise WriteError(path, OSError(0, f"{MOST} runs write answers beside this store"))
+        self.path, self._file, self._known = path, file, set[str]()
+
+    def clip(self, clip: str, file: FileId, path: Path) -> None:
+        """Append which content a clip's id means."""
+        self._append([{"clip": clip, "file": list(file), "path": os.fspath(path)}])
+
+    def record(self, spec: EncoderSpec, media: MediaId, value: Any) -> None:
+        """Append an answer; it is in the hands of the operating system when this returns."""
+        self._write(spec, {"media": media, "value": value})
+
+    def failure(self, spec: EncoderSpec, media: MediaId, error: MediaError) -> None:
+        """Append a failure, likewise."""
+        self._write(spec, {"media": media, "failed": [error.kind, error.message, error.hint, error.retry]})
+
+    def _write(self, spec: EncoderSpec, row: dict[str, Any]) -> None:
+        lines = []
+        if spec.fingerprint not in self._known:
+            self._known.add(spec.fingerprint)
+            lines.append({"spec": spec.canonical(), "of": spec.fingerprint})
+        self._append([*lines, {"of": spec.fingerprint, **row}])
+
+    def _append(self, lines: list[dict[str, Any]]) -> None:
+        try:
+            self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            self._file.flush()
+        except OSError as error:
+            raise WriteError(self.path, error) from error
+
+    def clear(self) -> None:
+        """Forget everything: it is committed."""
+        self._known.clear()
+        self._file.truncate(0)
+
+    def close(self) -> None:
+        """End the file; what is in it stays for the next run, an empty one is removed."""
+        if not os.fstat(self._file.fileno()).st_size:
+            with suppress(OSError):
+                self.path.unlink()
+        self._file.close()
+
+
+def recover(store: Store) -> int:
+    """Commit the answers that runs left behind which were killed, and return how many there were.
+
+    A line that was cut off while it was written is passed over: its answer is asked for again.
+    """
+    count = 0
+    for number in range(MOST):
+        path = _place(store.path, number)
+        if not path.exists():
+            continue
+        with open(path, "r+", encoding="utf-8", errors="surrogateescape") as file:
+            if not _lock(file.fileno()):
+                continue  # its run is alive
+            with store.writer() as writer:
+                count += sum(_restore(writer, row, spec) for row, spec in _rows(file.read()))
+            file.truncate(0)
+            path.unlink()
+    return count
+
+
+def _rows(text: str) -> Iterator[tuple[dict[str, Any], EncoderSpec | None]]:
+    specs: dict[str, EncoderSpec] = {}
+    for line in text.split("\n"):
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            if "spec" in row:
+                specs[row["of"]] = EncoderSpec.from_json(row["spec"])
+            elif "clip" in row:
+                yield row, None
+            elif row["of"] in specs:
+                yield row, specs[row["of"]]
+
+
+def _restore(writer: Writer, row: dict[str, Any], spec: EncoderSpec | None) -> int:
+    """Hand one line to the writer; return whether it is an answer or a failure."""
+    if spec is None:
+        writer.clip(row["clip"], FileId(*row["file"]), Path(row["path"]))
+        return 0
+    if "failed" in row:
+        kind, message, hint, retry = row["failed"]
+        writer.fail(spec, row["media"], MediaError(kind, message, hint, retry=retry))
+    else:
+        writer.add_record(spec, row["media"], row["value"])
+    return 1
+
+
+def _place(store_path: Path, number: int) -> Path:
+    return store_path.with_name(f"{store_path.name}.answers-{number}.jsonl")
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
