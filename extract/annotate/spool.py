@@ -12,6 +12,7 @@ from typing import Any
 
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, WriteError
+from emo.featstore.reading import parse_json
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
@@ -103,7 +104,7 @@ def _rows(text: str) -> Iterator[tuple[dict[str, Any], EncoderSpec | None]]:
     specs: dict[str, EncoderSpec] = {}
     for line in text.split("\n"):
         with suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
+            row = parse_json(line, "an answer")
             if "spec" in row:
                 specs[row["of"]] = EncoderSpec.from_json(row["spec"])
             elif "clip" in row:
