@@ -47,7 +47,7 @@ COARSE_TEXT = {
 
 
 class Keep(Protocol):
-    """Where the steps of one clip are kept."""
+    """The place where the steps of one clip are kept."""
 
     def kept(self, spec: EncoderSpec, of: str) -> Any:
         """Return the value of a step if it is there and was made of the same; else `None`.

@@ -39,7 +39,7 @@ class Clues:
 
 @dataclass(frozen=True)
 class Question:
-    """What a describer is asked.
+    """A question to a describer.
 
     Attributes:
         kind: `scene`, `voice`, `caption` or `verify`.

@@ -1,4 +1,4 @@
-"""What an annotation is made of: the settings of a run, and the recipe of every record that comes of them."""
+"""The making of an annotation: the settings of a run, and the recipe of every record that comes of them."""
 
 from __future__ import annotations
 
