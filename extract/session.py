@@ -23,6 +23,7 @@ from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, Shard, plan
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import processes_work
+from emo.extract.texts import LANGUAGES, Heard
 from emo.extract.weights_page import local_path
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
@@ -223,7 +224,7 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     faces = None if openface is not None else _face_config(workspace, args)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
     source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
-    reading = _reading(workspace, args)
+    reading = read_as(workspace, args.audio_track)
     recipes: dict[str, dict[str, object]] = {
         "audio": reading.audio_recipe,
         "faces": {"frames": FRAMES, "faces": source},
@@ -255,7 +256,8 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
             f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
             "Restore profile, weights, faces and frame under which it was extracted; or use the store alone: --cached.",
         )
-    todo = plan(store, clips, specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
+    heard = Heard(store if any(LANGUAGES in spec.recipe for spec in specs) else None, workspace.extract.asr)
+    todo = plan(store, heard.fill(clips), specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
     if todo.jobs and not args.dry_run:
         job.trace = Trace(args.trace)
     environment = {
@@ -264,7 +266,8 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **versions("torch", "transformers", "av", *([] if detector is None else [detector.runtime])),
     }
-    return Session(name, path, specs, todo, job, environment, _of_weights(workspace, per_device[0]), args.shard)
+    notes = _of_weights(workspace, per_device[0]) + heard.says()
+    return Session(name, path, specs, todo, job, environment, notes, args.shard)
 
 
 def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
@@ -292,9 +295,10 @@ def _face_config(workspace: Workspace, args: ExtractArgs) -> FaceConfig:
     return FaceConfig(**given)  # type: ignore[arg-type]
 
 
-def _reading(workspace: Workspace, args: ExtractArgs) -> Reading:
+def read_as(workspace: Workspace, audio_track: int | None = None) -> Reading:
+    """How a workspace has its media files read; a sound track that is named counts more than its own."""
     table = workspace.extract
-    track = table.audio_track if args.audio_track is None else args.audio_track
+    track = table.audio_track if audio_track is None else audio_track
     given = {"audio_track": track, "sound_tail": table.sound_tail, "max_minutes": table.max_minutes}
     return Reading(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 

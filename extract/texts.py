@@ -1,22 +1,28 @@
 """Transcripts as what a feature is made of: which one an encoder reads, and whether it is still the one it has read.
 
 A feature is kept under its clip's media, and a transcript is no part of the media. So a pass keeps the hash of the text
-beside every feature that it makes of one (a record), and makes the feature anew when the text has changed.
+beside every feature that it makes of one (a record), and makes the feature anew when the text has changed. A transcript
+of the dataset comes first; where it has none, one that `emo transcribe` wrote is read, and the hash says by whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from emo.featstore.clip import Clip, MediaId
-from emo.featstore.errors import FeatureMissing
+from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import Store
 
 LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
+ASR = "asr"  # kind of the records that hold transcripts
+CODES = {"zh": "chinese", "yue": "chinese", "en": "english"}  # a recogniser's languages, as datasets call them
+HEARD_BY = " heard by "  # in the hash of a text that no dataset gave
 
 
 def text_of(transcripts: Mapping[str, str], languages: Sequence[str]) -> str:
@@ -32,6 +38,63 @@ def hash_spec(spec: EncoderSpec) -> EncoderSpec:
 def hash_text(text: str) -> str:
     """Return the hash of a text, as a record holds it."""
     return digest(text.encode())
+
+
+def hash_of(clip: Clip, spec: EncoderSpec) -> str:
+    """Return the hash of the text that a feature reads of a clip, and who wrote it where that was a recogniser."""
+    hashed = hash_text(text_of(clip.transcripts, spec.recipe[LANGUAGES]))
+    return f"{hashed}{HEARD_BY}{clip.heard_by}" if clip.heard_by else hashed
+
+
+def read_by(store: Store, spec: EncoderSpec, clip_ids: Sequence[str]) -> dict[str, str]:
+    """Return which transcript the feature of each clip was made of: `dataset`, or the key of a recogniser's records.
+
+    Clips without the feature are left out.
+    """
+    kept = _kept(store, spec, list(clip_ids))
+    return {clip: hashed.partition(HEARD_BY)[2] or "dataset" for clip, hashed in kept.items()}
+
+
+class Heard:
+    """Transcripts that a recogniser wrote into a store, for clips whose dataset has none.
+
+    Args:
+        store: The store; `None` where there is none yet.
+        wanted: Name or key of the records; empty for the only ones there are.
+
+    Raises:
+        UsageError: The store has several, and none is named.
+        FeatureMissing: It has none of this name.
+    """
+
+    def __init__(self, store: Store | None, wanted: str = "") -> None:
+        specs = [each.spec for each in store.features(records=True) if each.spec.encoder == ASR] if store else []
+        if wanted and store is not None:
+            specs = [store.resolve(wanted, records=True)]
+        elif len(specs) > 1:
+            names = ", ".join(spec.key for spec in specs)
+            hint = f'Write asr = "{specs[-1].key}" under [extract] in emo.toml.'
+            raise UsageError(f"The store has transcripts of {len(specs)} recognisers: {names}.", hint)
+        self.spec = specs[0] if specs else None
+        self.used = 0
+        self._values: dict[str, Any] = store.records(self.spec) if store and self.spec else {}
+
+    def fill(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        """Yield the clips; those without any transcript of their own get the one that was heard."""
+        for clip in clips:
+            value = None if any(map(str.strip, clip.transcripts.values())) else self._values.get(clip.id)
+            if self.spec is None or not value or not value["text"]:
+                yield clip
+                continue
+            self.used += 1
+            language = CODES.get(value["language"], value["language"])
+            yield replace(clip, transcripts={language: value["text"]}, heard_by=self.spec.key)
+
+    def says(self) -> tuple[str, ...]:
+        """What must be said of a pass that reads them."""
+        if not (self.used and self.spec):
+            return ()
+        return (f"{self.used:,} clips have no transcript of their dataset; what {self.spec.key} heard is read.",)
 
 
 def _hash_spec_1(spec: EncoderSpec) -> EncoderSpec:
@@ -77,6 +140,6 @@ def changed(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId
     found = set[MediaId]()
     for media, clip in first.items():
         text, before = text_of(clip.transcripts, spec.recipe[LANGUAGES]), kept.get(clip.id)
-        if (before is not None or text) and before != hash_text(text):
+        if (before is not None or text) and before != hash_of(clip, spec):
             found.add(media)
     return found

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.files import digest, file_digest, write_json
+from emo.featstore.files import digest, emo_home, file_digest, write_json
 from emo.featstore.reading import read_json
 from emo.featstore.sources.headers import damaged_entries
 from emo.featstore.sources.hub import FILES, Source, cached, fetch, weight_files
@@ -126,11 +126,6 @@ def find_weights(source: str | os.PathLike[str]) -> Weights:
 
 
 _hashes: dict[str, str] = {}
-
-
-def emo_home() -> Path:
-    """Folder of what emo remembers between runs: `EMO_HOME`, or `~/.cache/emo`."""
-    return Path(os.environ.get("EMO_HOME") or "~/.cache/emo").expanduser()
 
 
 def _hash_file(path: Path) -> str:

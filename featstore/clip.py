@@ -41,6 +41,7 @@ class Clip:
         speaker: Who speaks, where the dataset knows it: a name that is unique in the dataset.
         dialogue: Conversation or recording that the clip is cut from, likewise; clips of one share people and scene.
         session: Session of recordings that the dialogue belongs to, likewise (IEMOCAP).
+        heard_by: Key of the records that the transcripts are from; empty where they are the dataset's own.
         faces: Folder of an OpenFace run for this clip, where the user has one.
         annotations: What annotators wrote, by kind: `openset` (words with commas between them), `reason`,
             `reason_english`, ...; absent ones have no key.
@@ -57,6 +58,7 @@ class Clip:
     annotations: Mapping[str, str] = field(default_factory=dict)
     dialogue: str | None = None
     session: str | None = None
+    heard_by: str = ""
 
 
 class FileId(NamedTuple):

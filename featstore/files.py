@@ -96,3 +96,8 @@ def digest(data: bytes) -> str:
 def file_digest(file: BufferedReader) -> str:
     """Return 32 hex digits of BLAKE2b over the rest of an open file."""
     return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def emo_home() -> Path:
+    """Folder of what emo remembers between runs: `EMO_HOME`, or `~/.cache/emo`."""
+    return Path(os.environ.get("EMO_HOME") or "~/.cache/emo").expanduser()

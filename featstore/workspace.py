@@ -72,6 +72,7 @@ class ExtractTable:
         max_minutes: A longer clip is refused; `None` for the extractor's default.
         frame: Frame for `eva_g_448`: `first` (as published), `middle`, `peak` (the records of `emo annotate run`), or
             the path of a table of indices per clip.
+        asr: Records of transcripts to read of clips whose dataset has none; empty for the only ones in the store.
     """
 
     profile: str = "paper"
@@ -81,6 +82,7 @@ class ExtractTable:
     faces_every: int | None = None
     device: str = "auto"
     frame: str = "first"
+    asr: str = ""
     audio_track: int | None = None
     sound_tail: str | None = None
     max_minutes: float | None = None
@@ -228,7 +230,7 @@ class _Reader:
 
     def extract_table(self) -> ExtractTable:
         default = ExtractTable()
-        names = ("profile", "encoders", "face", "faces_detector", "faces_every", "device", "frame", *SOUND_KEYS)
+        names = ("profile", "encoders", "face", "faces_detector", "faces_every", "device", "frame", "asr", *SOUND_KEYS)
         table = self.section("extract", names)
         profile = self.text("extract", table, "profile", default.profile)
         if profile not in PROFILES:
@@ -261,6 +263,7 @@ class _Reader:
             max_minutes=minutes,
             device=self.text("extract", table, "device", default.device),
             frame=frame,
+            asr=self.text("extract", table, "asr"),
         )
 
     def weights(self, encoders: Iterable[str]) -> dict[str, str]:
@@ -366,6 +369,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 # audio_track = 1             # of several sound tracks: which one; without it the one that ffmpeg would choose
 # sound_tail = "keep"         # end of an mp4's sound: keep the last packet, as the published features, or trim it
 # max_minutes = 5             # a longer clip is refused
+# asr = "whisper-base.transcript"    # transcripts of `emo transcribe` to read, where the store has several
 
 [weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
 # A model of the catalog may be named alone: "clip-vit-base-patch32" serves its -UTT, -modern-UTT and -frame-UTT.

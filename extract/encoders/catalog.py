@@ -15,6 +15,7 @@ RECIPES = {
     "modern": "-modern",
     "frame": "-frame",
     "affectgpt": "",
+    "stats": "-stats",
 }  # recipe -> what it adds to the name of a model
 SET = "@"  # before the name of a set of encoders
 

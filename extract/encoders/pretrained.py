@@ -19,6 +19,7 @@ from emo.extract.encoders.catalog import Entry
 from emo.extract.encoders.settings import MODEL, check_names, unlike
 from emo.extract.weights import LoadReport, State, seeded_state
 from emo.featstore.errors import ModelError, UsageError
+from emo.featstore.sources import packages
 from emo.featstore.sources.hub import Source, cached
 from emo.featstore.text import some_of
 
@@ -69,7 +70,7 @@ class Pretrained(Encoder):
 
     @classmethod
     def installed(cls) -> str | None:
-        found = cached(cls.source.hub) if cls.source.hub else None
+        found = (cached(cls.source.hub) if cls.source.hub else None) or packages.installed(cls.entry.stem)
         return str(found) if found else None
 
     @property

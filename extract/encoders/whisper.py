@@ -2,7 +2,10 @@
 
 Recipe `merbench`: the log-mel spectrum of the first 30 s (padded with zeros, the rest is dropped), two start tokens,
 the decoder's last hidden state (2, D). Recipe `modern`: the encoder's last hidden state over all windows of 30 s,
-without the frames of the padding.
+without the frames of the padding. Recipe `stats`: mean and standard deviation of these frames, side by side (2 D).
+
+Weights are a folder of transformers, or one of CTranslate2 (`faster-whisper-base`, or the packages of the extra
+`offline`): they fill the same network. What differs is what is written: CTranslate2's files are mostly float16.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from emo.extract.encoders.base import ClipInputs, Prepared, check_audio
 from emo.extract.encoders.pretrained import Pretrained
 from emo.extract.encoders.settings import read_settings
 from emo.extract.encoders.waves import RATE
+from emo.extract.encoders.whisper_ct2 import sizes_of, tensors_of
+from emo.extract.weights import LoadReport, fit, trusted
 from emo.featstore.errors import ModelError
+from emo.featstore.sources.ct2 import is_ct2, open_ct2
 
 WINDOW = 480_000  # samples: 30 s
 HOP = 320  # samples between frames of the encoder
@@ -36,6 +42,7 @@ class Whisper(Pretrained):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "merbench": {"side": "decoder", "tokens": 2, "suffixes": {"utt": "UTT", "tokens": "FRA"}},
         "modern": {"side": "encoder", "tokens": 0, "suffixes": {"utt": "UTT", "frame": "FRA"}},
+        "stats": {"side": "encoder", "tokens": 0, "statistics": ("mean", "std"), "suffixes": {"utt": "UTT"}},
     }
     small: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "whisper": {
@@ -57,15 +64,20 @@ class Whisper(Pretrained):
     ignore = ((r"proj_out\..*", "the matrix that makes words"),)
     side: str = "encoder"
     tokens: int = 0  # start tokens that the decoder reads
+    statistics: tuple[str, ...] = ("mean",)  # of the rows, side by side, at level utt; std divides by their number
 
     @property
     def dim(self) -> int:
-        return self.full.d_model
+        return self.full.d_model * len(self.statistics)
+
+    def kind_and_width(self) -> tuple[str, int]:
+        return self.entry.type, self.entry.width * len(self.statistics)
 
     def configure(self, config: Any) -> dict[str, Any]:
         from transformers import WhisperFeatureExtractor
 
-        sizes = super().configure(config)
+        self._ct2 = self.weights is not None and is_ct2(self.weights.files[0])
+        sizes = super().configure(sizes_of(open_ct2(self.weights.files[0])) if self._ct2 else config)
         bins = self.full.num_mel_bins
         usual = {"feature_size": bins, **MEL}
         found, notes = read_settings(self.weights, usual) if self.weights is not None else (usual, [])
@@ -81,9 +93,26 @@ class Whisper(Pretrained):
 
     def recipe(self, level: str) -> dict[str, Any]:
         takes = "the first 30 s" if self.side == "decoder" else "all windows of 30 s, frames of the padding left out"
-        pool = "mean over rows" if level == "utt" else None
+        pool = f"{' and '.join(self.statistics)} over rows" if level == "utt" else None
         mine = {"side": self.side, "tokens": self.tokens, "takes": takes, "pool": pool, "mel": MEL}
         return {**super().recipe(level), **mine}
+
+    def read(self) -> tuple[nn.Module, LoadReport]:
+        if not self._ct2:
+            return super().read()
+        with trusted(self.weights.source):
+            model = self.build()
+            expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+            state, report = fit(expected, tensors_of(open_ct2(self.weights.files[0])), self.ignore, self.weights.source)
+            model.load_state_dict(state, strict=True, assign=True)
+        return model, report
+
+    def pool(self, rows: Sequence[Tensor], levels: Sequence[str]) -> dict[str, Tensor | Sequence[Tensor]]:
+        pooled = super().pool(rows, levels)
+        if "utt" in levels and "std" in self.statistics:
+            spread = [each.double().std(0, correction=0, keepdim=True) for each in rows]  # (1, D)
+            pooled["utt"] = torch.cat([pooled["utt"], torch.stack(spread).float()], 2)  # (B, 1, 2 D)
+        return pooled
 
     def prepare(self, inputs: ClipInputs) -> Prepared:
         audio = check_audio(inputs.audio, SHORTEST, self.name).astype(np.float32)

@@ -30,7 +30,7 @@ from emo.extract.run.lane import Lane, Ready, put
 from emo.extract.run.plan import Job, left
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import TRIM_EVERY, DecodePool, trim
-from emo.extract.texts import LANGUAGES, hash_spec, hash_text, text_of
+from emo.extract.texts import LANGUAGES, hash_of, hash_spec
 from emo.featstore.clip import Clip, MediaId, hash_media
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.spec import EncoderSpec
@@ -335,8 +335,7 @@ class Pass:
         elif ready.file is not None:
             writer.add(spec, ready.file.media, result.array, result.t0_s, result.hop_s)
             if LANGUAGES in spec.recipe:  # after the feature: cut off between the two, a pass makes it again
-                text = text_of(ready.clip.transcripts, spec.recipe[LANGUAGES])
-                writer.add_record(hash_spec(spec), ready.file.media, hash_text(text))
+                writer.add_record(hash_spec(spec), ready.file.media, hash_of(ready.clip, spec))
             self.progress.stored += 1
         ready.pending -= 1
         self._finished(ready)

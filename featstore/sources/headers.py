@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import ModelError, UsageError
 from emo.featstore.reading import parse_own, read_json
+from emo.featstore.sources.ct2 import is_ct2, open_ct2
 
 MAX_HEADER_BYTES = 100 << 20  # the safetensors library refuses longer headers too
 AGAIN = "Fetch it again."
@@ -60,6 +61,11 @@ def _inspect_file(path: Path) -> Inspection:
         return _inspect_zip(path, size)
     if head.startswith(b"GGUF"):
         return Inspection("unchecked", f"{path.name} is a GGUF file of {gb(size)}.")
+    if is_ct2(path):
+        try:
+            return Inspection("ok", f"{path.name}: {len(open_ct2(path).variables):,} tensors of CTranslate2, {gb(size)}.")
+        except ModelError as error:
+            return Inspection("damaged", error.message, error.hint)
     if head.startswith(b"\x80"):
         what = f"{path.name} is a torch file of the form before 1.6 ({gb(size)}); only loading it would tell more."
         return Inspection("unchecked", what)
@@ -150,7 +156,8 @@ def _inspect_folder(path: Path) -> Inspection:
             return Inspection("incomplete", what, pull)
         if shards:
             return _inspect_all([path / shard for shard in shards])
-    files = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
+    names = ("model.safetensors", "pytorch_model.bin", "model.bin")
+    files = [path / name for name in names if (path / name).is_file()]
     if not files:
         return Inspection("incomplete", f"{path} has neither model.safetensors nor pytorch_model.bin.", pull)
     return _inspect_all(files[:1])

@@ -29,7 +29,13 @@ BLOCK_BYTES = 1 << 18
 FAMILIES = (r".*\.safetensors", r"pytorch_model.*\.bin", r".*\.bin", r".*\.pth")
 TEXT_FILES = r".*\.(json|txt|model)"
 # Files of a Hugging Face folder that a loader reads, the first that is there; an index names shards.
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.bin",  # CTranslate2's form
+)
 
 Report = Callable[[str, int, int | None], None]  # file, bytes so far, bytes in all
 

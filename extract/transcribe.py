@@ -1,0 +1,199 @@
+"""`emo transcribe`: what is said in clips whose dataset does not tell, as records of the store."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo.extract.asr import DEFAULT, Transcriber
+from emo.extract.media.container import open_media
+from emo.extract.run.decode import as_failure
+from emo.extract.run.pipeline import Progress
+from emo.extract.run.plan import Job, plan
+from emo.extract.session import Outcome, read_as
+from emo.extract.texts import CODES
+from emo.featstore.clip import Clip, hash_media
+from emo.featstore.datasets import open_dataset
+from emo.featstore.errors import MediaError
+from emo.featstore.install import versions
+from emo.featstore.page import Page, Table, throttle
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.storage.writer import Writer
+from emo.featstore.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TranscribeArgs:
+    """What one call of `emo transcribe` asks for.
+
+    Attributes:
+        dataset: Name of a `[data.NAME]` table; may be `None` where there is just one.
+        split: Only clips of this split.
+        model: Name of a package's model, a folder, or a Hugging Face id.
+        language: Code of the language that is spoken; `None`: the model tells it, clip by clip.
+        every: Also clips whose dataset has a transcript, which is compared and stays the one that is read.
+        device: `cpu` or `cuda`.
+        limit: Only the first so many clips that are present.
+        retry_failed: Try again what failed for good.
+    """
+
+    dataset: str | None = None
+    split: str | None = None
+    model: str = DEFAULT
+    language: str | None = None
+    every: bool = False
+    device: str = "cpu"
+    limit: int | None = None
+    retry_failed: bool = False
+
+
+@dataclass
+class _Round:
+    """One call at work: what it reads, where it writes, and what came of it."""
+
+    store: Store
+    spec: EncoderSpec
+    transcriber: Transcriber
+    workspace: Workspace
+    progress: Progress = field(default_factory=Progress)
+    failed: list[tuple[str, MediaError]] = field(default_factory=list)
+
+    def run(self, jobs: Sequence[Job], writer: Writer, say: Callable[[str], None]) -> None:
+        """Transcribe clip by clip; a broken one is recorded, and Ctrl-C keeps what is done."""
+        self.progress.total = len(jobs)
+        for job in jobs:
+            try:
+                self._clip(job, writer)
+            except KeyboardInterrupt:
+                self.progress.stopping = True
+                return
+            self.progress.done += 1
+            say(f"{self.progress.done:,} of {len(jobs):,} clips")
+
+    def _clip(self, job: Job, writer: Writer) -> None:
+        try:
+            file = job.file or hash_media(job.path)
+            writer.clip(job.clip.id, file, job.path)
+            if self.store.status(self.spec, file.media) == "ok":  # a copy of a clip that is done
+                return
+            with open_media(job.path, read_as(self.workspace)) as media:
+                value = self.transcriber.transcribe(media.audio(), media.info.audio_start_s)
+                self.progress.media_s += media.info.duration_s
+        except Exception as error:  # noqa: BLE001 - one broken clip must not end a round over 100,000
+            failure = as_failure(error, job.path)
+            writer.fail(self.spec, job.clip.id, failure)
+            self.failed.append((job.clip.id, failure))
+            self.progress.failed[failure.kind] += 1
+            return
+        writer.add_record(self.spec, file.media, value)
+        self.progress.stored += 1
+
+
+def transcribe_page(workspace: Workspace, args: TranscribeArgs, say: Callable[[str], None]) -> Page:
+    """Transcribe the clips of a dataset that has no transcripts of its own for them; done ones are not done again.
+
+    Raises:
+        UsageError: A flag or the workspace is wrong, or faster-whisper is not installed.
+        WeightsMissing: The model is not there.
+        ModelError: It is no Whisper model.
+    """
+    table = workspace.table(args.dataset)
+    dataset = open_dataset(table.name, table)
+    split = None if args.split is None else dataset.find_split(args.split)
+    clips = [clip for clip in dataset.clips() if split is None or clip.split == split]
+    told = [clip for clip in clips if any(map(str.strip, clip.transcripts.values()))]
+    known = {clip.id for clip in told}
+    wanted = [clip for clip in clips if args.every or clip.id not in known]
+    transcriber = Transcriber(args.model, args.language, args.device)
+    spec = transcriber.spec(read_as(workspace).audio_recipe)
+    path = workspace.store_path
+    store = open_store(path) if has_store(path) else None
+    todo = plan(store, wanted, [spec], retry_failed=args.retry_failed, limit=args.limit)
+    say(f"{table.name}: {len(clips):,} clips; the dataset has transcripts of {len(told):,}, which stay the ones read")
+    say(f"{spec.key}: {todo.done:,} are done, {todo.hopeless:,} failed for good, {len(todo.jobs):,} to do")
+    store = open_store(path, create=True)
+    work = _Round(store, spec, transcriber, workspace)
+    if todo.jobs:
+        transcriber.load()
+        environment = {"device": args.device, **versions("faster-whisper", "ctranslate2", "av")}
+        with store.writer(commit_every=20, environment=environment) as writer:
+            work.run(todo.jobs, writer, throttle(say))
+    return _page(work, [clip for clip in wanted if clip.id in set(todo.clips)])
+
+
+def _page(work: _Round, clips: Sequence[Clip]) -> Page:
+    """What the store has of these clips now."""
+    ids = [clip.id for clip in clips]
+    has = dict(zip(ids, work.store.has(work.spec, ids), strict=True)) if work.progress.total or _there(work) else {}
+    found = work.store.records(work.spec, [each for each in ids if has.get(each)]) if any(has.values()) else {}
+    empty = Counter(value["why_empty"] for value in found.values() if not value["text"])
+    spoken = Counter(value["language"] for value in found.values() if value["text"])
+    failures = [each for each in work.store.failures() if each.feature == work.spec.key and each.clip in set(ids)]
+    outcome = Outcome(work.progress, tuple(failures))
+    value = outcome.to_json() | {"record": work.spec.key, "transcripts": len(found), "languages": dict(spoken)}
+    value |= {"empty": dict(empty), "against_dataset": _compared(clips, found)}
+    rows = [[f"said in {language}", n] for language, n in spoken.most_common()]
+    rows += [[f"empty: {why}", n] for why, n in empty.most_common()]
+    parts: list[Table | str] = [Table(work.spec.key, ("transcripts", "clips"), rows, ("clips",))]
+    if against := value["against_dataset"]:
+        parts.append(
+            f"Against the dataset's own transcripts of {against['clips']:,} clips: {against['cer']:.3f} of their "
+            "characters are wrong (letters and digits only; simplified and traditional signs differ)."
+        )
+    return Page(value, parts + list(outcome.page().parts), exit_code=outcome.exit_code)
+
+
+def _there(work: _Round) -> bool:
+    return any(each.spec.fingerprint == work.spec.fingerprint for each in work.store.features(records=True))
+
+
+def _compared(clips: Sequence[Clip], found: dict[str, Any]) -> dict[str, Any]:
+    """Share of wrong characters over all clips whose dataset has a transcript in the language that was heard."""
+    wrong = total = n = 0
+    for clip in clips:
+        value = found.get(clip.id)
+        if value is None:
+            continue
+        languages = [CODES.get(value["language"], value["language"])] if value["language"] else clip.transcripts
+        truth = next((clip.transcripts[each] for each in languages if clip.transcripts.get(each, "").strip()), None)
+        if truth is not None:
+            errors, length = character_errors(truth, value["text"])
+            wrong, total, n = wrong + errors, total + length, n + 1
+    return {"clips": n, "characters": total, "cer": wrong / total} if total else {}
+
+
+def character_errors(truth: str, heard: str) -> tuple[int, int]:
+    """Return how many characters must be changed, put in or taken out, and the length of the truth.
+
+    Letters and digits count, in Unicode's compatibility form (NFKC) and lower case; spaces and punctuation do not.
+    """
+    a, b = ("".join(_letters(text)) for text in (truth, heard))
+    row = np.arange(len(b) + 1)
+    for i, letter in enumerate(a, 1):
+        new = np.empty_like(row)
+        new[0] = i
+        for j, other in enumerate(b, 1):
+            new[j] = min(row[j] + 1, new[j - 1] + 1, row[j - 1] + (letter != other))
+        row = new
+    return int(row[-1]), len(a)
+
+
+def _letters(text: str) -> Iterator[str]:
+    return (each for each in unicodedata.normalize("NFKC", text).lower() if each.isalnum())
+
+
+def transcript_of_file(path: Path, transcriber: Transcriber) -> dict[str, Any]:
+    """Return what is said in one media file, see `Transcriber.transcribe`.
+
+    Raises:
+        MediaError: It cannot be read, or has no sound.
+    """
+    with open_media(path) as media:
+        return transcriber.transcribe(media.audio(), media.info.audio_start_s)

