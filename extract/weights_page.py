@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import SET, catalog
 from emo.extract.encoders.registry import encoder_names, find_encoder
+from emo.extract.pocket import LANGUAGE_MODEL
+from emo.extract.pocket import SET as POCKET
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
 from emo.featstore.sources.headers import Inspection, inspect
@@ -156,12 +158,14 @@ def pulled_page(
     workspace: Workspace | None,
     others: Others,
     say: Callable[[str], None],
-    name: Annotated[str, Arg("A name of `emo weights list`, or a Hugging Face id.")],
+    name: Annotated[str, Arg("A name of `emo weights list`, a Hugging Face id, or a set of encoders such as @pocket.")],
     dest: Annotated[Path | None, Flag("Folder. Default: the Hugging Face cache.")] = None,
     endpoint: Annotated[str | None, Flag("Another hub's address.")] = None,
     token: Annotated[str | None, Flag("Hugging Face token for gated models.")] = None,
 ) -> Page:
     """Fetch weights; a fetch that was cut off goes on where it stopped."""
+    if name.startswith(SET):
+        return _pulled_set(workspace, others, say, name, endpoint=endpoint, token=token)
     now = throttle(say, 2.0)
 
     def show(file: str, done: int, total: int | None) -> None:
@@ -170,6 +174,19 @@ def pulled_page(
     options = {"endpoint": endpoint, "token": token, "on_progress": show}
     path = str(pull(name, dest, workspace=workspace, others=others, **options))
     return Page({"name": name, "path": path}, [path])
+
+
+def _pulled_set(
+    workspace: Workspace | None, others: Others, say: Callable[[str], None], name: str, **options: Any
+) -> Page:
+    """Fetch what a set of encoders needs, and with the pocket's the language model of its recipe."""
+    names = list(catalog().spread((name,)))
+    names += [LANGUAGE_MODEL] if name == SET + POCKET and LANGUAGE_MODEL in others else []
+    rows = []
+    for each in names:
+        say(f"{each} ...")
+        rows.append({"name": each, "path": str(pull(each, workspace=workspace, others=others, **options))})
+    return Page(rows, [f"{row['name']}: {row['path']}" for row in rows])
 
 
 def pull(

@@ -405,7 +405,12 @@ def starter_toml(dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", d
 def write_starter(
     folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = ""
 ) -> Path:
-    """Write a first `emo.toml` into a folder, which is created if need be; see `starter_toml`.
+    """Write a first `emo.toml` into a folder, see `write_workspace` and `starter_toml`."""
+    return write_workspace(folder, starter_toml(dataset, root, detector))
+
+
+def write_workspace(folder: Path, text: str) -> Path:
+    """Write the text of a new `emo.toml` into a folder, which is created if need be.
 
     Raises:
         UsageError: There is one already, or it cannot be written.
@@ -416,7 +421,7 @@ def write_starter(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(path, "x", encoding="utf-8") as file:
-            file.write(starter_toml(dataset, root, detector))
+            file.write(text)
     except FileExistsError:
         raise UsageError(f"{path} exists already.", "Edit it, or choose another folder.") from None
     except OSError as error:

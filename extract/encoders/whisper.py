@@ -2,7 +2,9 @@
 
 Recipe `merbench`: the log-mel spectrum of the first 30 s (padded with zeros, the rest is dropped), two start tokens,
 the decoder's last hidden state (2, D). Recipe `modern`: the encoder's last hidden state over all windows of 30 s,
-without the frames of the padding. Recipe `stats`: mean and standard deviation of these frames, side by side (2 D).
+without the frames of the padding. Recipe `stats`: the sound as long as it is, without any padding (an eighth of the
+arithmetic for a clip of 3 s), the state behind half of the encoder's layers, where more of the voice is left than at
+the end, and mean and standard deviation of its frames side by side (2 D).
 
 Weights are a folder of transformers, or one of CTranslate2 (`faster-whisper-base`, or the packages of the extra
 `offline`): they fill the same network. What differs is what is written: CTranslate2's files are mostly float16.
@@ -29,6 +31,7 @@ from emo.featstore.sources.ct2 import is_ct2, open_ct2
 WINDOW = 480_000  # samples: 30 s
 HOP = 320  # samples between frames of the encoder
 SHORTEST = 400
+MIDDLE = "middle"  # hidden state behind half of the encoder's layers
 MEL = {"sampling_rate": RATE, "hop_length": 160, "chunk_length": 30, "n_fft": 400}
 
 
@@ -42,7 +45,14 @@ class Whisper(Pretrained):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "merbench": {"side": "decoder", "tokens": 2, "suffixes": {"utt": "UTT", "tokens": "FRA"}},
         "modern": {"side": "encoder", "tokens": 0, "suffixes": {"utt": "UTT", "frame": "FRA"}},
-        "stats": {"side": "encoder", "tokens": 0, "statistics": ("mean", "std"), "suffixes": {"utt": "UTT"}},
+        "stats": {
+            "side": "encoder",
+            "tokens": 0,
+            "take": (MIDDLE,),
+            "padded": False,
+            "statistics": ("mean", "std"),
+            "suffixes": {"utt": "UTT"},
+        },
     }
     small: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "whisper": {
@@ -64,6 +74,7 @@ class Whisper(Pretrained):
     ignore = ((r"proj_out\..*", "the matrix that makes words"),)
     side: str = "encoder"
     tokens: int = 0  # start tokens that the decoder reads
+    padded: bool = True  # whether the encoder reads 30 s whatever there is, as it was trained
     statistics: tuple[str, ...] = ("mean",)  # of the rows, side by side, at level utt; std divides by their number
 
     @property
@@ -72,6 +83,10 @@ class Whisper(Pretrained):
 
     def kind_and_width(self) -> tuple[str, int]:
         return self.entry.type, self.entry.width * len(self.statistics)
+
+    @property
+    def layers(self) -> list[Any]:
+        return [self.full.encoder_layers // 2 if each == MIDDLE else each for each in self.take]
 
     def configure(self, config: Any) -> dict[str, Any]:
         from transformers import WhisperFeatureExtractor
@@ -93,7 +108,9 @@ class Whisper(Pretrained):
 
     def recipe(self, level: str) -> dict[str, Any]:
         takes = "the first 30 s" if self.side == "decoder" else "all windows of 30 s, frames of the padding left out"
-        pool = f"{' and '.join(self.statistics)} over rows" if level == "utt" else None
+        takes = takes if self.padded else "all windows of 30 s, the last one as long as the sound"
+        usual = level != "utt" and self.statistics == ("mean",)
+        pool = None if usual else f"{' and '.join(self.statistics)} over rows"
         mine = {"side": self.side, "tokens": self.tokens, "takes": takes, "pool": pool, "mel": MEL}
         return {**super().recipe(level), **mine}
 
@@ -129,20 +146,47 @@ class Whisper(Pretrained):
         return [self.join([item.payload[:, :, :-1] for item in batch])]
 
     def run(self, tensors: Sequence[Tensor], batch: Sequence[Prepared]) -> list[Tensor]:
+        windows = [len(item.payload) for item in batch]
         with self.computing() as model:
-            rows = self.states(model, tensors[0]).float()  # (sum of n, T, D)
-        parts = rows.split([len(item.payload) for item in batch])
-        if self.side == "decoder":
-            return [part[0] for part in parts]
-        return [part.flatten(0, 1)[: self.frames(item)] for part, item in zip(parts, batch, strict=True)]
+            if self.side == "decoder":
+                return [part[0] for part in self.decoded(model, tensors[0]).float().split(windows)]
+            return self.encoded(model.encoder, tensors[0], batch)
 
     def frames(self, item: Prepared) -> int:
         """Frames of a clip that are sound and not padding."""
         return -(-int(item.payload[0, 0, -1]) // HOP)
 
-    def states(self, model: nn.Module, mel: Tensor) -> Tensor:
-        """Pick what the recipe takes of the model: (B, 2, D) of the decoder or (B, 1500, D) of the encoder."""
-        if self.side == "encoder":
-            return model.encoder(mel).last_hidden_state
+    def decoded(self, model: nn.Module, mel: Tensor) -> Tensor:
+        """The decoder's states (B, 2, D) behind the start tokens."""
         start = torch.full((len(mel), self.tokens), self.full.decoder_start_token_id, device=mel.device)
         return model(mel, decoder_input_ids=start).last_hidden_state
+
+    def encoded(self, encoder: nn.Module, mel: Tensor, batch: Sequence[Prepared]) -> list[Tensor]:
+        """The encoder's states (T, D) of each clip, float32, where there is sound; windows of one length at once."""
+        whole = WINDOW // HOP
+        lengths = [min(whole, left) for item in batch for left in range(self.frames(item), 0, -whole)]
+        groups: dict[int, list[int]] = {}
+        for i, length in enumerate(lengths):
+            groups.setdefault(whole if self.padded else length, []).append(i)
+        rows: list[Tensor] = [mel] * len(lengths)
+        for length, group in groups.items():
+            states = self.states(encoder, mel[group, :, : 2 * length]).float()  # two hops of the spectrum are a frame
+            for i, each in zip(group, states, strict=True):
+                rows[i] = each[: lengths[i]]
+        parts = iter(rows)
+        return [torch.cat([next(parts) for _ in item.payload]) for item in batch]
+
+    def states(self, encoder: nn.Module, mel: Tensor) -> Tensor:
+        """Hidden states that the recipe takes, summed: (B, T, D), of a spectrum (B, bins, 2 T) of any length.
+
+        The steps of transformers' `WhisperEncoder`, which takes 30 s only; the last state is the normalised one.
+        """
+        x = nn.functional.gelu(encoder.conv2(nn.functional.gelu(encoder.conv1(mel)))).transpose(1, 2)
+        x = x + encoder.embed_positions.weight[: x.shape[1]]
+        states = [x]
+        for layer in encoder.layers:
+            x = layer(x, None)
+            x = x[0] if isinstance(x, tuple) else x
+            states.append(x)
+        states[-1] = encoder.layer_norm(x)
+        return sum(states[each] for each in self.layers)

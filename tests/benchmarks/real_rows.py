@@ -140,7 +140,9 @@ def json_of(work: Path, run: str, name: str = "run.json") -> dict[str, Any]:
     return json.loads((work / "runs" / run / name).read_text(encoding="utf-8"))
 
 
-def by_actor(work: Path, head: str, choices: Sequence[Flags], folds: int) -> Rows:
+def by_actor(
+    work: Path, head: str, choices: Sequence[Flags], folds: int, feature: str = EGEMAPS, prefix: str = "actors"
+) -> Rows:
     """Rows of `predictions.jsonl` of every clip, from the run that did not see its actor; `fold` is added."""
     store = open_store(work / "features.emo")
     splits = sorted({f"actor{clip[-2:]}" for clip in store.clips() if clip.count("-") == 6})
@@ -148,7 +150,7 @@ def by_actor(work: Path, head: str, choices: Sequence[Flags], folds: int) -> Row
     for fold in range(folds):
         seen = [actor for i, actor in enumerate(splits) if i % folds != fold]
         only = f"train_splits=[{', '.join(seen)}]"
-        run = train(work, f"actors-{head}-{fold}", "RAVDESS", EGEMAPS, choices, "--set", only)
+        run = train(work, f"{prefix}-{head}-{fold}", "RAVDESS", feature, choices, "--set", only)
         text = (work / "runs" / run / "predictions.jsonl").read_text(encoding="utf-8")
         rows += [row | {"fold": fold} for row in map(json.loads, text.splitlines()) if row["split"] not in seen]
     return rows

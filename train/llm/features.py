@@ -76,6 +76,22 @@ class Features:
                     found.append(self._records(spec, names, present[rows]))
         return found
 
+    def statistics(self, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+        """Return mean and standard deviation (D,) over clips of each utterance vector; `None` for other features.
+
+        A column that is the same in all clips has the deviation 1. Clips that lack the feature do not count.
+        """
+        rows = np.array([self._row[name] for name in names])
+        found: list[tuple[np.ndarray, np.ndarray] | None] = []
+        for spec, present in zip(self.specs, self._present if self.specs else (), strict=True):
+            if spec.level != "utt":
+                found.append(None)
+                continue
+            x = self._matrices[spec.key][rows[present[rows]]].astype(np.float64)  # (N, D)
+            deviation = x.std(axis=0)
+            found.append((x.mean(axis=0), np.where(deviation > 0, deviation, 1.0)))
+        return found
+
     def _records(self, spec: EncoderSpec, names: Sequence[str], has: np.ndarray) -> np.ndarray:
         assert self._store is not None
         out = np.zeros((len(names), spec.rows or 1, spec.dim), self._dtype[spec.key])

@@ -152,6 +152,17 @@ class TunedModel(nn.Module, ABC):
     def condition(self, features: Sequence[Tensor]) -> Tensor:
         """Turn features into embeddings `(B, C, H)`."""
 
+    def standardise(self, statistics: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> None:
+        """Begin with fresh projections that see each feature with mean 0 and deviation 1.
+
+        Args:
+            statistics: Mean and deviation (D,) of each utterance vector in the order of the family, `None` for others.
+
+        Raises:
+            UsageError: The family has no such beginning.
+        """
+        raise UsageError("This family of models has no key `standardise`.", "Leave it out of the recipe.")
+
     @abstractmethod
     def check(self, clips: int, features: Sequence[Tensor]) -> None:
         """Refuse features that are not what the model was made for.

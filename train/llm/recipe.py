@@ -165,6 +165,11 @@ class TuneRecipe(Recipe):
     """
     features: FeatureKeys = FeatureKeys()
     """Features that the model is conditioned on, by names in the store. Type: table."""
+    standardise: bool = False
+    """Fresh projections begin by giving every stream mean 0 and one deviation over the clips to train on, in rows as
+    large as the words of the language model. Only the beginning is other, so it does not go with init_from. Type: true
+    | false.
+    """
     layout: str = "chat"
     """Place of embeddings in the prompt of training and of this run's own answers. Type: name of a layout of the
     family.
@@ -304,6 +309,8 @@ class TuneRecipe(Recipe):
             problems.append("prompts.emotion: scoring asks the first of these, so there must be one")
         if self.min_lr > self.lr:
             problems.append("min_lr: is above lr")
+        if self.standardise and self.init_from:
+            problems.append("standardise: is for fresh projections, so leave it out with init_from")
         if self.parallel == "fsdp" and self.quantise:
             problems.append("parallel: fsdp cannot share a quantised language model, so leave out one of the two")
         if self.parallel == "fsdp" and self.compile:

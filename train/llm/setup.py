@@ -14,6 +14,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
 from emo.featstore.sources import packages
+from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
 from emo.train.features import profile_note
@@ -80,7 +81,7 @@ def find_source(llm: str, weights: Mapping[str, str]) -> str:
     if llm in DRAWN or "/" in llm or Path(llm).exists():
         return llm
     if llm in packages.PACKAGES:
-        if found := packages.installed(llm):
+        if found := packages.installed(llm) or cached(packages.PACKAGES[llm].hub):
             return str(found)
         raise WeightsMissing(
             f"The recipe's language model {llm!r} is neither under [weights] in emo.toml nor installed.",
@@ -300,6 +301,8 @@ def prepare(
     source = find_source(recipe.llm, weights)
     sharded = recipe.parallel == "fsdp" and world.size > 1
     model = _start(source, features, recipe, device, sharded)
+    if recipe.standardise:
+        model.standardise(features.statistics([example.name for example in examples.train]))
     mix = TaskMix({task: recipe.tasks[task] for task in recipe.active}, recipe.prompts)
     how = (recipe.batch_size, recipe.accumulate, recipe.sort_by_length, recipe.length_pool)
     sampler = Sampler(examples.train, mix, recipe.seed, *how)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -152,6 +153,18 @@ class EmotionLlama(TunedModel):
             grouped = tokens[:, 1:].reshape(len(tokens), self.widths.groups, -1)  # neighbours in raster order
             parts = [self.llama_proj(grouped), *parts, self.cls_tk_llama_proj(tokens[:, :1])]
         return torch.cat(parts, dim=1)
+
+    def standardise(self, statistics: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> None:
+        """Change fresh projections of streams so that they give rows of mean 0, as large as words; see `TunedModel`."""
+        words = self.embeddings.weight.float().square().mean().sqrt()
+        known = [each for each in statistics if each is not None]
+        for i, (mean, deviation) in enumerate(known, 1):
+            linear = getattr(self, f"feats_llama_proj{i}")
+            center, scale = (torch.from_numpy(each).to(linear.weight) for each in (mean, deviation))  # (D,)
+            with torch.no_grad():
+                size = linear.weight.square().sum(1).mean().sqrt()  # deviation of a row's values where inputs have 1
+                linear.weight.mul_(words / size / scale)
+                linear.bias.copy_(-linear.weight @ center)
 
     def check(self, clips: int, features: Sequence[Tensor]) -> None:
         """Refuse features that are not what the widths say."""

@@ -11,4 +11,7 @@ WEIGHTS = {
         file="minigptv2_checkpoint.pth",
         ask="from the MiniGPT-4 repository (Vision-CAIR/MiniGPT-4)",
     ),
+    "smollm2": Source(
+        "SmolLM2-135M-Instruct, small enough for a laptop; also as a package", hub="HuggingFaceTB/SmolLM2-135M-Instruct"
+    ),
 }

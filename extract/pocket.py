@@ -1,0 +1,86 @@
+"""The pocket workspace: small real networks that install as packages, so that a laptop without any hub is enough."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from emo.extract.encoders.catalog import catalog
+from emo.extract.encoders.registry import encoder_names
+from emo.extract.media import tflite
+from emo.featstore.page import Arg, Flag, Page
+from emo.featstore.workspace import write_starter, write_workspace
+
+SET = "pocket"  # of the catalog
+LANGUAGE_MODEL = "smollm2"  # what recipe `pocket` tunes
+HEAD = "pocket-head"  # recipe of `emo train` in such a workspace
+# Encoders that join where they are there: name, and the module without which they do not run.
+WHERE_INSTALLED = (("mesh_UTT", "ai_edge_litert"), ("eGeMAPS_UTT", "opensmile"))
+
+_TOML = """\
+# A pocket workspace: real networks that are small and free. Paths are relative to this file.
+
+[store]
+path = "features.emo"
+
+[data.clips]                  # a folder of media files; labels.csv in it has name,label and may have split,speaker
+root = {root}
+kind = {kind}
+
+[extract]
+profile = "paper"             # trained weights: of installed packages, or what `emo weights pull @pocket` fetched
+encoders = {encoders}
+{detector}
+
+[train]
+recipe = "{head}"      # recipe of `emo train` when none is named; `pocket` tunes a small language model
+"""
+
+
+def pocket_encoders() -> list[str]:
+    """Return the encoders of a pocket workspace on this machine."""
+    there = encoder_names()
+    found = [name for name, module in WHERE_INSTALLED if name in there and importlib.util.find_spec(module)]
+    return [*catalog().sets[SET], *found]
+
+
+def write_pocket(folder: Path, root: Path = Path("clips"), kind: str = "folder", detector: str = "") -> Path:
+    """Write the `emo.toml` of a pocket workspace.
+
+    Args:
+        folder: Of the workspace; created if need be.
+        root: Folder of the clips; a relative one is seen from where the command was typed.
+        kind: Reader of the dataset, `folder` for one's own clips.
+        detector: Who finds faces; empty for the default.
+
+    Raises:
+        UsageError: There is an emo.toml already, or it cannot be written.
+    """
+    where = "clips" if root == Path("clips") else str(root) if root.is_absolute() else os.path.relpath(root, folder)
+    words = {"root": json.dumps(where), "kind": json.dumps(kind), "encoders": json.dumps(pocket_encoders())}
+    words["detector"] = f'faces_detector = "{detector}"' if detector else ""
+    return write_workspace(folder, _TOML.format(head=HEAD, **words))
+
+
+def init_page(
+    say: Callable[[str], None],
+    folder: Annotated[Path, Arg("Folder of the new workspace.")] = Path(),
+    pocket: Annotated[bool, Flag("Small real networks, which need no hub and no GPU.", "--pocket")] = False,
+    data: Annotated[Path, Flag("With --pocket: folder of the clips.")] = Path("clips"),
+    kind: Annotated[str, Flag("With --pocket: reader of the clips, see `emo data list`.")] = "folder",
+) -> Page:
+    """Write a commented emo.toml.
+
+    Raises:
+        UsageError: There is one already, or it cannot be written.
+    """
+    detector = "blazeface" if tflite.installed() else ""
+    path = write_pocket(folder, data, kind, detector) if pocket else write_starter(folder, detector=detector)
+    say(f"wrote {path}; correct the paths in it, then run `emo doctor`")
+    if detector:
+        say(f'{tflite.PACKAGE} is installed: faces_detector = "{detector}" stands in it')
+    return Page({"path": str(path)})
