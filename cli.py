@@ -434,10 +434,8 @@ def predict(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder of the demo's workspace.")] = Path("emo-demo"),
     clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
-    pocket: Annotated[
-        Path | None, typer.Option(help="Take the labelled clips of this folder, and real networks.")
-    ] = None,
-    kind: Annotated[str, typer.Option(help="With --pocket: reader of the clips; see `emo data list`.")] = "folder",
+    pocket: Annotated[Path | None, typer.Option(help="The labelled clips of this folder, by real networks.")] = None,
+    kind: Annotated[str, typer.Option(help="With --pocket: reader of the clips, see `emo data list`.")] = "folder",
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes; or on clips of your own."""
     if pocket is not None:
@@ -470,26 +468,20 @@ def demo(
 
 def _pocket_demo(folder: Path, root: Path, kind: str) -> None:
     """Run the whole path on somebody's labelled clips with small real networks."""
-    from emo.extract.pocket import HEAD, write_pocket
+    from emo.extract.pocket import HEAD, start_pocket
     from emo.extract.session import ExtractArgs
     from emo.train.recipe import load_recipe
     from emo.train.session import run_page
     from emo.train.session import train as train_it
 
-    _say(f"1/3  emo init --pocket {folder} --data {root}")
-    if not (folder / "emo.toml").exists():
-        write_pocket(folder, root, kind)
+    _say(f"1/3  {start_pocket(folder, root, kind)}")
     os.chdir(folder)
     _say("2/3  emo extract")
     made = _extract(_workspace(), ExtractArgs())
-    _draw(made)
-    if made.exit_code == 130:
-        raise typer.Exit(130)
+    _draw(made) if made.exit_code != 130 else _show(made)
     _say("3/3  emo train --cached")
-    trained = train_it(_workspace(), load_recipe(HEAD), say=_say)
-    if trained is not None:
+    if (trained := train_it(_workspace(), load_recipe(HEAD), say=_say)) is not None:
         _show(run_page(trained))
-        _say(f"run: {trained.run.path}; ask it about a clip: cd {folder} && emo predict CLIP")
 
 
 # ---- commands that are one function of a lower layer -----------------------------------------------------------------

@@ -13,13 +13,13 @@ from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import encoder_names
 from emo.extract.media import tflite
 from emo.featstore.page import Arg, Flag, Page
-from emo.featstore.workspace import write_starter, write_workspace
+from emo.featstore.workspace import FILE_NAME, write_starter, write_workspace
 
 SET = "pocket"  # of the catalog
 LANGUAGE_MODEL = "smollm2"  # what recipe `pocket` tunes
 HEAD = "pocket-head"  # recipe of `emo train` in such a workspace
-# Encoders that join where they are there: name, and the module without which they do not run.
-WHERE_INSTALLED = (("mesh_UTT", "ai_edge_litert"), ("eGeMAPS_UTT", "opensmile"))
+# Encoders that join where they are there: name, and whether what they run on is installed.
+WHERE_INSTALLED = (("mesh_UTT", tflite.installed), ("eGeMAPS_UTT", lambda: importlib.util.find_spec("opensmile")))
 
 _TOML = """\
 # A pocket workspace: real networks that are small and free. Paths are relative to this file.
@@ -44,7 +44,7 @@ recipe = "{head}"      # recipe of `emo train` when none is named; `pocket` tune
 def pocket_encoders() -> list[str]:
     """Return the encoders of a pocket workspace on this machine."""
     there = encoder_names()
-    found = [name for name, module in WHERE_INSTALLED if name in there and importlib.util.find_spec(module)]
+    found = [name for name, is_there in WHERE_INSTALLED if name in there and is_there()]
     return [*catalog().sets[SET], *found]
 
 
@@ -64,6 +64,14 @@ def write_pocket(folder: Path, root: Path = Path("clips"), kind: str = "folder",
     words = {"root": json.dumps(where), "kind": json.dumps(kind), "encoders": json.dumps(pocket_encoders())}
     words["detector"] = f'faces_detector = "{detector}"' if detector else ""
     return write_workspace(folder, _TOML.format(head=HEAD, **words))
+
+
+def start_pocket(folder: Path, root: Path, kind: str) -> str:
+    """Write a pocket workspace unless it is there, and return what was done; see `write_pocket`."""
+    if (folder / FILE_NAME).exists():
+        return f"{folder / FILE_NAME} is there and is used"
+    detector = "blazeface" if tflite.installed() else ""
+    return f"wrote {write_pocket(folder, root, kind, detector)} for {root}"
 
 
 def init_page(
