@@ -31,6 +31,11 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
         "emo submit --challenge mer2025 --track semi --run mine",
         "Write what a track of a challenge is handed in as, or check such a file.",
     ),
+    "doctor": (
+        "emo.extract.doctor:doctor_command",
+        "emo doctor",
+        "Say what is here, what is missing and what to do about it.",
+    ),
     "init": ("emo.extract.pocket:init_page", "emo init my-study", "Write a commented emo.toml."),
     "transcribe": (
         "emo.extract.transcribe:transcribe_page",
@@ -225,23 +230,6 @@ def _weights_of_language_models() -> Any:
     from emo.train.recipe import family_weights
 
     return family_weights()
-
-
-# ---- workspace -------------------------------------------------------------------------------------------------------
-
-
-@command(app, example="emo doctor")
-def doctor(json: Json = False) -> None:
-    """Say what is here, what is missing and what to do about it."""
-    from emo.extract.doctor import diagnose, doctor_page
-    from emo.featstore.errors import UsageError
-    from emo.featstore.workspace import find_workspace, load_workspace
-
-    try:
-        findings = diagnose(load_workspace(find_workspace()), others=_weights_of_language_models())
-    except UsageError as error:
-        findings = diagnose(None, error)
-    _show(doctor_page(findings), json)
 
 
 # ---- extract ---------------------------------------------------------------------------------------------------------
