@@ -18,11 +18,11 @@ from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import tflite
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import EmoError
+from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Page, Table
 from emo.featstore.sources.headers import gb
-from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, is_peak
+from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, find_workspace, is_peak, load_workspace
 
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
@@ -45,6 +45,15 @@ class Finding:
     status: str
     what: str
     do: str = ""
+
+
+def doctor_command(others: Others) -> Page:
+    """Say what is here, what is missing and what to do about it."""
+    try:
+        findings = diagnose(load_workspace(find_workspace()), others=others)
+    except UsageError as error:
+        findings = diagnose(None, error)
+    return doctor_page(findings)
 
 
 def doctor_page(findings: Sequence[Finding]) -> Page:
