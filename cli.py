@@ -31,11 +31,7 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
         "emo submit --challenge mer2025 --track semi --run mine",
         "Write what a track of a challenge is handed in as, or check such a file.",
     ),
-    "doctor": (
-        "emo.extract.doctor:doctor_command",
-        "emo doctor",
-        "Say what is here, what is missing and what to do about it.",
-    ),
+    "doctor": ("emo.extract.doctor:doctor_command", "emo doctor", "Say what is here, what is missing, what to do."),
     "init": ("emo.extract.pocket:init_page", "emo init my-study", "Write a commented emo.toml."),
     "transcribe": (
         "emo.extract.transcribe:transcribe_page",

@@ -48,7 +48,7 @@ class Finding:
 
 
 def doctor_command(others: Others) -> Page:
-    """Say what is here, what is missing and what to do about it."""
+    """Say what is here, what is missing, what to do."""
     try:
         findings = diagnose(load_workspace(find_workspace()), others=others)
     except UsageError as error:
