@@ -91,7 +91,7 @@ class Heard:
             yield replace(clip, transcripts={language: value["text"]}, heard_by=self.spec.key)
 
     def says(self) -> tuple[str, ...]:
-        """What must be said of a pass that reads them."""
+        """Return what must be said of a pass that reads them."""
         if not (self.used and self.spec):
             return ()
         return (f"{self.used:,} clips have no transcript of their dataset; what {self.spec.key} heard is read.",)

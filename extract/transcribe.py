@@ -114,7 +114,7 @@ def transcribe_page(
 
 
 def _page(work: _Round, clips: Sequence[Clip]) -> Page:
-    """What the store has of these clips now."""
+    """Draw what the store has of these clips now."""
     ids = [clip.id for clip in clips]
     has = dict(zip(ids, work.store.has(work.spec, ids), strict=True)) if work.progress.total or _there(work) else {}
     found = work.store.records(work.spec, [each for each in ids if has.get(each)]) if any(has.values()) else {}

@@ -33,7 +33,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Model:
-    """What the file says of its content; values are read by `array`.
+    """Content of a file as its list says; values are read by `array`.
 
     Attributes:
         path: The file.
