@@ -515,6 +515,7 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "status": ("emo.extract.annotate.pages:status_page", "emo annotate status"),
         "peek": ("emo.extract.annotate.pages:peek_page", "emo annotate peek sample_00000338"),
         "export": ("emo.extract.annotate.pages:export_page", "emo annotate export --form merr --out MERR_mine.json"),
+        "agree": ("emo.train.metrics.agree:agree_page", "emo annotate agree mine.json MERR_fine_grained.json"),
         "check": ("emo.extract.annotate.check:check_page", "emo annotate check MERR_fine_grained.json"),
         "stats": ("emo.extract.annotate.check:stats_page", "emo annotate stats MERR_fine_grained.json --report stats"),
     },

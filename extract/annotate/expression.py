@@ -29,6 +29,8 @@ class Matching:
         profile: Phrases, see `actions.yaml`.
         language: Of the phrases.
         seed: Of the draw among the phrases of a unit.
+        leave_out: Units that no rule may use, as they do not count for the frame: while somebody speaks, AU25 alone
+            would fit the rule of doubt.
     """
 
     table: str = "merr-2024"
@@ -37,6 +39,7 @@ class Matching:
     profile: str = "merr-2024"
     language: str = "en"
     seed: int = 0
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rules(self.table)
@@ -60,9 +63,11 @@ def fitting_rules(active: Iterable[str], units: Mapping[str, float], matching: M
     there = set(active)
     found = []
     for place, (label, rule) in enumerate(rules(matching.table).items()):
+        rule = [unit for unit in rule if unit not in matching.leave_out]
         inside = [unit for unit in rule if unit in there]
         known = [units[unit] for unit in rule if unit in units]
-        if len(inside) < matching.share * len(rule) or (known and float(np.mean(known)) < matching.strength):
+        weak = bool(known) and float(np.mean(known)) < matching.strength
+        if not inside or weak or len(inside) < matching.share * len(rule):
             continue
         strong = [units[unit] for unit in inside if unit in units]
         found.append((-len(inside), -len(inside) / len(rule), -float(np.mean(strong or [0.0])), place, label))

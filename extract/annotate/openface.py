@@ -18,6 +18,7 @@ from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import digest
 from emo.featstore.reading import read_bytes
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store
 
 # OpenFace's name of each column that is kept -> ours; names are stripped, because it writes a blank before each.
 TIME_COLUMNS = {"frame": "frame", "timestamp": "time_s", "confidence": "confidence", "success": "success"}
@@ -63,6 +64,18 @@ class OpenFaceTables:
         """Return the table of a clip."""
         path = self.path(clip)
         return read_table(_bytes(path), path, self.face)
+
+
+def open_tables(rest: str, face: int | None, store: Store | None) -> OpenFaceTables:
+    """Return the source of a folder of tables.
+
+    Raises:
+        UsageError: It is no folder.
+    """
+    folder = Path(rest)
+    if not folder.is_dir():
+        raise UsageError(f"{rest or 'openface:'} is no folder.", "It holds OpenFace's tables, CLIP.csv.")
+    return OpenFaceTables(folder, face)
 
 
 def _bytes(path: Path) -> bytes:

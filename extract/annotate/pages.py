@@ -15,7 +15,7 @@ from emo.extract.annotate.forms import write_form
 from emo.extract.annotate.peak import PeakOptions
 from emo.extract.annotate.plan import ANNOTATION, QUESTIONS, VERIFY, Plan
 from emo.extract.annotate.prompts import load_prompt
-from emo.extract.annotate.registry import SOURCES, find_describer
+from emo.extract.annotate.registry import find_describer, find_units
 from emo.extract.annotate.replay import Recorder
 from emo.extract.annotate.run import Run, with_media
 from emo.extract.annotate.select import Embed, Selection, select
@@ -25,7 +25,7 @@ from emo.extract.run.interrupt import interruptible
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
-from emo.featstore.storage.store import Store, open_store
+from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import DataTable, Workspace
 
@@ -36,7 +36,7 @@ LEAST_WORKERS, ASKING_WORKERS = 2, 8
 class Settings:
     """Everything that a run's flags say, see `run_page`."""
 
-    aus: Path | None
+    aus: str | None
     face: int | None
     peak: str
     leave_out: str
@@ -65,10 +65,10 @@ def run_page(
     dataset: Annotated[str | None, Flag("A [data.NAME] table of emo.toml.")] = None,
     split: Annotated[str | None, Flag("Only clips of this split.")] = None,
     limit: Annotated[int | None, Flag("Only the first N clips that are present.")] = None,
-    aus: Annotated[Path | None, Flag("Folder of OpenFace's tables. Default: aus of the [data.NAME] table.")] = None,
+    aus: Annotated[str | None, Flag("OpenFace's folder of tables, or mesh. Default: aus in emo.toml.")] = None,
     face: Annotated[int | None, Flag("face_id to take, of several. Default: the most confident.")] = None,
     peak: Annotated[str, Flag("Rule of the frame: all-au or label-au.")] = "all-au",
-    leave_out: Annotated[str, Flag("Units that do not count for the frame: AU25,AU26,AU45.")] = "",
+    leave_out: Annotated[str, Flag("Units that count for neither frame nor label: AU25,AU26,AU45.")] = "",
     smooth: Annotated[int, Flag("Frames of a moving average of the intensities.")] = 1,
     confidence: Annotated[float, Flag("Least confidence of a frame.")] = 0.0,
     rules: Annotated[str, Flag("Table of label rules: merr-2024 or mer-factory.")] = "merr-2024",
@@ -129,9 +129,9 @@ def make_plan(workspace: Workspace, table: DataTable, given: Settings, asking: A
     reading = {"audio_track": settings.audio_track, "sound_tail": settings.sound_tail}
     reading |= {"max_minutes": settings.max_minutes}
     return Plan(
-        source=_source(table, given),
+        source=_source(workspace, table, given),
         peak=PeakOptions(given.peak, leave_out, given.smooth, given.confidence, given.rules),
-        matching=Matching(given.rules, given.share, given.strength, profile, given.language, given.seed),
+        matching=Matching(given.rules, given.share, given.strength, profile, given.language, given.seed, leave_out),
         labels=given.labels,
         prompts=prompts,
         describers=describers,
@@ -149,15 +149,13 @@ def _describers(given: Settings, asking: Asking) -> dict[str, Describer]:
     return {kind: opened[text] for kind, text in named.items()}
 
 
-def _source(table: DataTable, given: Settings) -> UnitSource:
-    folder = given.aus or table.aus
-    if folder is None:
-        hint = f'Name the folder of OpenFace\'s tables: --aus FOLDER, or aus = "..." under [data.{table.name}].'
+def _source(workspace: Workspace, table: DataTable, given: Settings) -> UnitSource:
+    text = given.aus or (str(table.aus) if table.aus else "")
+    if not text:
+        hint = f'Name OpenFace\'s tables: --aus FOLDER, or aus = "..." under [data.{table.name}]; or --aus mesh.'
         raise UsageError(f"{table.name} has no action units.", hint)
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder.", "It holds OpenFace's tables, CLIP.csv.")
-    source: UnitSource = SOURCES.find("openface")(folder, given.face)
-    return source
+    store = open_store(workspace.store_path) if has_store(workspace.store_path) else None
+    return find_units(text, given.face, store)
 
 
 def _outcome(run: Run, budget: Budget) -> Page:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from emo.extract.annotate.describer import Asking, Describer
+from emo.extract.annotate.units import UnitSource
 from emo.featstore.registry import Registry
+from emo.featstore.storage.store import Store
 
 SOURCES = Registry(
-    "source of action units", "emo.unit_sources", {"openface": "emo.extract.annotate.openface:OpenFaceTables"}
+    "source of action units",
+    "emo.unit_sources",
+    {"openface": "emo.extract.annotate.openface:open_tables", "mesh": "emo.extract.annotate.mesh_units:open_mesh"},
 )
 DESCRIBERS = Registry(
     "describer",
@@ -18,6 +24,24 @@ DESCRIBERS = Registry(
         "replay": "emo.extract.annotate.replay:open_replay",
     },
 )
+
+
+def find_units(text: str, face: int | None = None, store: Store | None = None) -> UnitSource:
+    """Return a source of action units from what a person writes.
+
+    Args:
+        text: A folder of OpenFace's tables, `mesh`, or the name of an installed package's with its own words behind a
+            colon.
+        face: Which face, of several.
+        store: The workspace's, where there is one.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    name, _, rest = text.partition(":")
+    known = name in SOURCES.names() and not Path(text).is_dir()
+    found: UnitSource = SOURCES.find(name if known else "openface")(rest if known else text, face, store)
+    return found
 
 
 def find_describer(text: str, asking: Asking | None = None) -> Describer:

@@ -29,6 +29,7 @@ from emo.train.heads.folds import group_clips, make_folds
 from emo.train.llm.recipe import CLIPS, FIELDS, SourceKeys, Task, TuneRecipe
 
 Find = Callable[[str], Path]
+Records = Callable[[str], Mapping[str, Mapping[str, Any]]]
 Clean = Callable[[str, str], str]  # an annotated answer and its task -> the answer as it is trained on
 _ORDER, _TASK, _POOL = 1, 2, 4  # streams of random numbers that must differ; tune.py has 3
 
@@ -55,6 +56,22 @@ def read_merr_json(path: Path, field: str, labels: Sequence[str]) -> dict[str, A
     pairs = read_json(path, _pairs)
     if not isinstance(pairs, _Pairs):
         raise UsageError(f"{path} is not a JSON object of clip names.")
+    return _annotated(pairs, str(path), field, labels)
+
+
+def read_records(
+    records: Mapping[str, Mapping[str, Any]], where: str, field: str, labels: Sequence[str]
+) -> dict[str, Annotation]:
+    """Read annotations as `emo annotate run` keeps them; those that are out of date are left out.
+
+    Raises:
+        UsageError: As `read_merr_json`.
+    """
+    pairs = _Pairs((name, _Pairs(value.items())) for name, value in records.items() if "failed" not in value)
+    return _annotated(pairs, where, field, labels)
+
+
+def _annotated(pairs: _Pairs, path: str, field: str, labels: Sequence[str]) -> dict[str, Annotation]:
     found: dict[str, Annotation] = {}
     problems: dict[str, list[str]] = {}
     for given, entry in pairs:
@@ -177,7 +194,9 @@ def transcript_of(clip: Clip | None, language: str) -> str:
     return (given.get(language) or given.get("text") or "").strip()
 
 
-def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean) -> Examples:
+def load_examples(
+    clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean, records: Records | None = None
+) -> Examples:
     """Bring clips and annotation files together.
 
     A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
@@ -189,6 +208,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: 
         recipe: Names the files.
         find: Turns a file name of the recipe into a path.
         clean: Brings an annotated answer into the form that is trained on.
+        records: Gives the annotations of the store by the name of their records.
 
     Raises:
         UsageError: A file is wrong, two sources contradict each other, or nothing is left to train on.
@@ -197,7 +217,7 @@ def load_examples(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: 
     if len(by_id) < len(clips):
         twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
         raise UsageError(f"{len(twice)} clip names come more than once: {some_of(twice)}.")
-    known = _annotations(clips, recipe, find, clean)
+    known = _annotations(clips, recipe, find, clean, records)
     chosen = _split_clips(clips, recipe)
     left_out: dict[str, list[str]] = {}
     train: list[Example] = []
@@ -289,7 +309,9 @@ class _Known:
         return Example(name, said, own or self.labels.get(name), answers)
 
 
-def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean) -> _Known:
+def _annotations(
+    clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: Clean, records: Records | None
+) -> _Known:
     """Read all annotation files of a recipe."""
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
@@ -297,7 +319,7 @@ def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: C
     for task in recipe.active:
         for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
             differ = []
-            for name, note in _read(source, task, clips, recipe.labels, find).items():
+            for name, note in _read(source, task, clips, recipe.labels, find, records).items():
                 answer = clean(note.answer, task)
                 if answers[task].setdefault(name, answer) != answer:
                     differ.append(name)
@@ -319,8 +341,12 @@ def _annotations(clips: Sequence[Clip], recipe: TuneRecipe, find: Find, clean: C
 
 
 def _read(
-    source: SourceKeys, task: Task, clips: Sequence[Clip], labels: Sequence[str], find: Find
+    source: SourceKeys, task: Task, clips: Sequence[Clip], labels: Sequence[str], find: Find, records: Records | None
 ) -> dict[str, Annotation]:
+    if source.record:
+        if records is None:
+            raise UsageError(f"data.{task}: {source.file} needs a store.", "Run `emo annotate run` first.")
+        return read_records(records(source.record), source.file, source.field or FIELDS[task], labels)
     if source.file == CLIPS:
         given = {clip.id: clip.label.emotion for clip in clips if clip.label and clip.label.emotion}
         if strange := sorted(set(given.values()) - set(labels)):

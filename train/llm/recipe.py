@@ -16,6 +16,7 @@ Task = Literal["emotion", "reason", "reason_v2", "description", "ovlabel"]
 TASKS: tuple[Task, ...] = ("emotion", "reason", "reason_v2", "description", "ovlabel")
 Policy = Literal["official", "strict", "nearest", "likelihood"]
 CLIPS = "clips"  # data source: the labels that the dataset's own clips carry
+RECORDS = "annotations"  # data source: records of `emo annotate run`; with @ and a fingerprint where there are several
 
 # Emotion-LLaMA, minigpt4/datasets/datasets/first_face.py:78, in index order
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise", "fear", "contempt", "doubt")
@@ -37,7 +38,14 @@ class SourceKeys(Keys):
     """One annotation file; `field` is the JSON key that holds the answer."""
 
     file: str = Field(min_length=1)
-    """An annotation file, or clips. Type: text."""
+    """An annotation file, clips, or annotations. Type: text."""
+
+    @property
+    def record(self) -> str:
+        """Name of the records in the store, where the source is no file; else empty."""
+        name, at, fingerprint = self.file.partition("@")
+        return f"annotation{at}{fingerprint}" if name == RECORDS else ""
+
     field: str | None = None
     """Key of a .json that holds the answer; null: MERR's. Type: text, or null."""
 
@@ -53,14 +61,15 @@ class DataKeys(Keys):
     """Sources of the answers of each task, and transcripts beside the dataset's own."""
 
     emotion: tuple[Source, ...] = ()
-    """The dataset's own labels (clips), a list or table of labels (.txt, .csv, .npz#split), or a MERR .json. Type:
-    list of sources.
+    """The dataset's own labels (clips), a list or table of labels (.txt, .csv, .npz#split), a MERR .json, or
+    annotations: the records of emo annotate run. Type: list of sources.
     """
     reason: tuple[Source, ...] = ()
-    """Texts of a MERR .json, of its key caption; or of a .csv, of the column that field names. Type: list of sources.
+    """Texts of a MERR .json, of its key caption; of a .csv, of the column that field names; or annotations. Type: list
+    of sources.
     """
     reason_v2: tuple[Source, ...] = ()
-    """Texts of a MERR .json, of its key smp_reason_caption. Type: list of sources."""
+    """Texts of a MERR .json, of its key smp_reason_caption; or annotations. Type: list of sources."""
     description: tuple[Source, ...] = ()
     """Texts of a MERR .json, of its key caption; or of a .csv, of the column that field names. Type: list of sources.
     """
@@ -74,7 +83,8 @@ class DataKeys(Keys):
     @field_validator("reason", "reason_v2", "description", "ovlabel")
     @classmethod
     def _texts(cls, sources: tuple[SourceKeys, ...]) -> tuple[SourceKeys, ...]:
-        if wrong := [source.file for source in sources if not source.file.lower().endswith((".json", ".csv"))]:
+        good = (".json", ".csv")
+        if wrong := [each.file for each in sources if not each.record and not each.file.lower().endswith(good)]:
             raise ValueError(f"texts are read from .json and .csv files, not from {', '.join(wrong)}")
         return sources
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.errors import FeatureMissing, UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
 from emo.featstore.sources import packages
 from emo.featstore.sources.hub import cached
@@ -19,7 +19,7 @@ from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
 from emo.train.features import profile_note
 from emo.train.llm import checkpoint
-from emo.train.llm.data import Example, Examples, Sample, Sampler, TaskMix, load_examples
+from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.distributed import World, shard
 from emo.train.llm.family import Family
 from emo.train.llm.features import Features
@@ -280,6 +280,21 @@ class Training:
         return Progress(step, self.steps, (step - 1) // self.epoch_steps, loss, lr, **more)
 
 
+def _records(store: Store | None) -> Records | None:
+    """Return what gives the annotations of a store by the name of their records."""
+    if store is None:
+        return None
+
+    def read(name: str) -> Mapping[str, Mapping[str, Any]]:
+        try:
+            found: Mapping[str, Mapping[str, Any]] = store.records(store.resolve(name, records=True))
+        except FeatureMissing as error:
+            raise UsageError(f"{store.path} has no annotations.", "Run `emo annotate run` first.") from error
+        return found
+
+    return read
+
+
 def prepare(
     store: Store | None,
     clips: Sequence[Clip],
@@ -294,7 +309,7 @@ def prepare(
         summary_writer()  # where it is missing, that is said now
     family = family_named(recipe.family)
     files: dict[str, str] = {}
-    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer)
+    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer, _records(store))
     names = [example.name for example in (*examples.train, *examples.validation)]
     features = Features(store, family.wanted(recipe), names, recipe.missing)
     examples = readable(examples, features)

@@ -147,7 +147,7 @@ def test_without_a_table_of_units_it_says_where_to_name_one(study: Study) -> Non
     (folder / "emo.toml").write_text((folder / "emo.toml").read_text().replace('aus = "openface"\n', ""))
     with pytest.raises(UsageError, match="--aus FOLDER"):
         run(folder)
-    assert run(folder, aus=folder / "openface")["made"] == 1
+    assert run(folder, aus=str(folder / "openface"))["made"] == 1
 
 
 # ---- an endpoint -----------------------------------------------------------------------------------------------------

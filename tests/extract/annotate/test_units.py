@@ -269,6 +269,10 @@ def test_thresholds_are_options() -> None:
     assert pseudo_label(["AU06", "AU12"], units, Matching()) == "neutral"
     assert pseudo_label(["AU06", "AU12"], units, Matching(strength=0.4)) == "happy"
     assert pseudo_label(["AU06", "AU12"], units, Matching(strength=0.4, share=1)) == "neutral"
+    speech = Matching(leave_out=("AU25", "AU26"))
+    assert pseudo_label(["AU25"], units, speech) == "neutral"
+    strong = dict.fromkeys(INTENSITIES, 1.0)
+    assert pseudo_label(["AU01", "AU02"], strong, speech) == "surprise"  # two of the three that are left
     with pytest.raises(UsageError, match="no share"):
         Matching(share=0)
 

@@ -333,3 +333,27 @@ def test_a_feature_in_the_wrong_place_is_refused(corpus: Make) -> None:
     with pytest.raises(FeatureMissing, match="there is no store"):
         Features(None, WANTED, ["clip_000"], "error")
     assert Features(None, wanted(tokens=None, streams=()), ["x"], "error").batch(["x"]) == []
+
+
+# ---- records of emo annotate run ------------------------------------------------------------------------------------
+
+
+def test_records_of_the_store_are_trained_on_without_an_export(tmp_path: Path) -> None:
+    note = {"pseu_emotion": "happy", "caption": "Coarse.", "smp_reason_caption": "Fine.", "text": "Oh my.", "of": "1"}
+    asked = []
+
+    def records(name: str) -> dict[str, dict[str, str]]:
+        asked.append(name)
+        return {"a": note, "b": {"failed": "refused", "message": "No."}}
+
+    keys = ["tasks={emotion: 1, reason: 1, reason_v2: 1}", "validation.holdout=0"]
+    keys += [f"data.{task}=[annotations@12ab]" for task in ("emotion", "reason", "reason_v2")]
+    keys += ['prompts.reason_v2=["Why?"]']
+    recipe = load_recipe("tiny", keys)
+    found = load_examples([], recipe, lambda name: tmp_path / name, lambda answer, task: answer, records)
+    assert set(asked) == {"annotation@12ab"}
+    assert [(each.name, each.transcript, dict(each.answers)) for each in found.train] == [
+        ("a", "Oh my.", {"emotion": "happy", "reason": "Coarse.", "reason_v2": "Fine."})
+    ]
+    with pytest.raises(UsageError, match="needs a store"):
+        load_examples([], recipe, lambda name: tmp_path / name, lambda answer, task: answer)
