@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
-from PIL import Image
 
 from emo.extract.media import facemesh
 from emo.extract.media.align import TEMPLATE_MM
+from emo.extract.media.container import Frame
 from emo.extract.media.detect import Detection, Detections, Detector, iou
 from emo.extract.media.facemesh import LEAST_PRESENCE, OPENFACE_68, FaceMesh
+from emo.extract.media.picture import Rgb
 from emo.extract.media.tflite import SHA256, TfLite
 from emo.featstore.errors import UsageError
 
@@ -137,7 +139,7 @@ class BlazeFace(Detector):
             "network": NETWORK,
             "weights": f"sha256:{SHA256[self._ssd.file]}",
             "long_side": self.long_side,
-            "resize": "pillow box",
+            "resize": "ffmpeg area, from the decoded frame",
             "min_score": self.min_score,
             "nms_iou": self.NMS_IOU,
             "mesh": facemesh.recipe(),
@@ -147,21 +149,25 @@ class BlazeFace(Detector):
 
     def begin(self, rgb: np.ndarray) -> Detections:
         """See `Detector.begin`; it is finished when this returns."""
-        found = [face for place, score in self._search(rgb) if (face := self._look(rgb, place, score)) is not None]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._begin(rgb, Rgb(None).small(frame, self.long_side))
+
+    def begin_frame(self, frame: Frame) -> Detections:
+        """See `Detector.begin_frame`."""
+        return self.begin(frame.rgb) if frame.small is None else self._begin(frame.rgb, frame.small(self.long_side))
+
+    def _begin(self, rgb: np.ndarray, small: np.ndarray) -> Detections:
+        found = [face for place, score in self._search(rgb, small) if (face := self._look(rgb, place, score))]
         return lambda: found
 
-    def _search(self, rgb: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Places `(8, 2)` in the frame and scores, best first; the frame is put in the middle of a black square."""
-        height, width = rgb.shape[:2]
-        side, shrink = self.long_side, self.long_side / max(height, width)
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = Image.fromarray(np.ascontiguousarray(rgb))
-        small = np.asarray(image.resize(size, Image.Resampling.BOX), np.float32)
-        left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    def _search(self, rgb: np.ndarray, small: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Places `(8, 2)` in the frame and scores, best first; the small frame lies in the middle of a black square."""
+        side, (height, width) = self.long_side, small.shape[:2]
+        left, top = (side - width) // 2, (side - height) // 2
         square = np.full((side, side, 3), -1, np.float32)
-        square[top : top + size[1], left : left + size[0]] = small / 127.5 - 1
+        square[top : top + height, left : left + width] = small.astype(np.float32) / 127.5 - 1
         faces = merge(*decode(*self._net(square), self._anchors, self.min_score), self.NMS_IOU)
-        stretch = np.array([width / size[0], height / size[1]], np.float32)
+        stretch = np.array([rgb.shape[1] / width, rgb.shape[0] / height], np.float32)
         return [((place - (left, top)) * stretch, score) for place, score in faces]
 
     def _look(self, rgb: np.ndarray, place: np.ndarray, score: float) -> Detection | None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from emo.extract.media.container import Frame
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import digest
 
@@ -63,6 +64,10 @@ class Detector(ABC):
 
         A thread asks for results in the order in which it began.
         """
+
+    def begin_frame(self, frame: Frame) -> Detections:
+        """Begin to look at a decoded frame, which can be had in another size than `rgb`; see `begin`."""
+        return self.begin(frame.rgb)
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """Faces of a frame, waiting for them."""

@@ -118,12 +118,12 @@ class FaceTracker:
         self._growing: list[_Track] = []
         self._tracks: list[_Track] = []
         self._shot = 0
-        self._glance: np.ndarray | None = None
+        self._glance: _Glance | None = None
         self._n_frames, self._width, self._height = 0, 0, 0
 
     def feed(self, frame: Frame) -> None:
         """Take the next frame of the clip."""
-        glance = _glance(frame.rgb)
+        glance = _Glance(frame.rgb)
         changed = self._glance is None or _is_cut(self._glance, glance, self._config.cut_level)
         if changed:
             self._end_shot()
@@ -154,7 +154,7 @@ class FaceTracker:
         """Begin to look for faces in the newest waiting frame."""
         *between, frame = self._waiting
         self._waiting = []
-        self._begun.append(_Search(between, frame, self._detector.begin(frame.rgb)))
+        self._begun.append(_Search(between, frame, self._detector.begin_frame(frame)))
         self._settle(self._detector.ahead)
 
     def _settle(self, left: int) -> None:
@@ -176,7 +176,7 @@ class FaceTracker:
         if search.between and (far or lost):
             for other in self._begun:  # answers come in the order of the questions
                 _ = other and other.found
-            for each in [_Search([], frame, self._detector.begin(frame.rgb)) for frame in search.between]:
+            for each in [_Search([], frame, self._detector.begin_frame(frame)) for frame in search.between]:
                 self._step(each)
             search.between.clear()
         self._step(search)
@@ -239,18 +239,29 @@ def _far(track: _Track, face: Detection) -> bool:
     return bool(iou(track.detections[-1].box[None], face.box[None])[0, 0] < STRAIGHT)
 
 
-def _is_cut(before: np.ndarray, now: np.ndarray, level: float) -> bool:
-    """Say whether two glances are of two shots: of other brightness, or of another pattern."""
-    if np.abs(now - before).mean() > level:
+class _Glance:
+    """A grey thumbnail of about 32 x 18 in [0, 1], enough to see a cut; point samples, so that it costs nothing.
+
+    Attributes:
+        grey: Pixels.
+        pattern: Pixels less their mean.
+        contrast: Standard deviation.
+    """
+
+    def __init__(self, rgb: np.ndarray) -> None:
+        step = max(1, min(rgb.shape[0] // 18, rgb.shape[1] // 32))
+        self.grey = rgb[step // 2 :: step, step // 2 :: step].mean(axis=2, dtype=np.float32) / 255
+        self.pattern = self.grey - self.grey.mean()
+        self.contrast = self.pattern.std()
+
+
+def _is_cut(before: _Glance, now: _Glance, level: float) -> bool:
+    """Whether two glances are of two shots: of other brightness, or of another pattern."""
+    if np.abs(now.grey - before.grey).mean() > level:
         return True
-    a, b = before - before.mean(), now - now.mean()
-    return bool(min(a.std(), b.std()) > PLAIN and (a * b).mean() < SAME_SHOT * a.std() * b.std())
-
-
-def _glance(rgb: np.ndarray) -> np.ndarray:
-    """A grey thumbnail of about 32 x 18 in [0, 1], enough to see a cut; point samples, so that it costs nothing."""
-    step = max(1, min(rgb.shape[0] // 18, rgb.shape[1] // 32))
-    return rgb[step // 2 :: step, step // 2 :: step].mean(axis=2, dtype=np.float32) / 255
+    if min(before.contrast, now.contrast) <= PLAIN:
+        return False
+    return bool((before.pattern * now.pattern).mean() < SAME_SHOT * before.contrast * now.contrast)
 
 
 def _link(overlap: np.ndarray, least: float) -> list[tuple[int, int]]:

@@ -26,8 +26,7 @@ class Rgb:
     def __init__(self, aspect: Fraction | None) -> None:
         self._aspect = float(aspect) if aspect else 1.0
         self._shape: tuple[int, int] | None = None
-        self._key: tuple[object, ...] = ()
-        self._graph: Graph | None = None
+        self._graphs: dict[str, tuple[tuple[object, ...], Graph]] = {}
 
     def shape(self, frame: Any) -> tuple[int, int]:
         """Height and width of the upright frames, as a player shows them."""
@@ -41,21 +40,36 @@ class Rgb:
     def __call__(self, frame: Any) -> np.ndarray:
         """Convert one frame to `(H, W, 3)` uint8."""
         height, width = self.shape(frame)
+        return self._convert(frame, width, height, "bicubic")  # the flags that ffmpeg gives its scaler
+
+    def small(self, frame: Any, side: int) -> np.ndarray:
+        """Convert one frame to `(h, w, 3)` uint8 with `side` pixels on its longer side, without a large one between."""
+        return self._convert(frame, *shrunk(self.shape(frame), side), "area")
+
+    def _convert(self, frame: Any, width: int, height: int, flags: str) -> np.ndarray:
         looks = (frame.format.name, frame.width, frame.height, int(frame.colorspace), int(frame.color_range))
         turns = _turns(frame)
-        if (looks, turns) != self._key:
-            self._graph, self._key = _graph(looks, turns, width, height), (looks, turns)
-        self._graph.push(frame)
-        return np.ascontiguousarray(self._graph.pull().to_ndarray())
+        key = (looks, turns, width, height)
+        known, graph = self._graphs.get(flags, ((), None))
+        if graph is None or known != key:
+            graph = _graph(looks, turns, width, height, flags)
+            self._graphs[flags] = (key, graph)
+        graph.push(frame)
+        return np.ascontiguousarray(graph.pull().to_ndarray())
 
 
-def _graph(looks: tuple[Any, ...], turns: tuple[tuple[str, str], ...], width: int, height: int) -> Graph:
+def shrunk(shape: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height of a frame `(height, width)` with `side` pixels on its longer side."""
+    return max(1, round(shape[1] * side / max(shape))), max(1, round(shape[0] * side / max(shape)))
+
+
+def _graph(looks: tuple[Any, ...], turns: tuple[tuple[str, str], ...], width: int, height: int, flags: str) -> Graph:
     form, wide, high, space, span = looks
     graph = Graph()
     graph.threads = 1
     source = f"video_size={wide}x{high}:pix_fmt={form}:time_base=1/1000:colorspace={space}:range={span}"
     chain = [graph.add("buffer", source), *(graph.add(*turn) for turn in turns)]
-    chain.append(graph.add("scale", f"w={width}:h={height}:flags=bicubic"))  # the flags that ffmpeg gives its scaler
+    chain.append(graph.add("scale", f"w={width}:h={height}:flags={flags}"))
     chain += [graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")]
     for one, other in pairwise(chain):
         one.link_to(other)
