@@ -5,8 +5,9 @@
 The peers' way, from their published scripts (MERTools, Emotion-LLaMA): one program per step, one clip at a time,
 float32, results in one .npy per clip; the sound is decoded to a wav first, faces are cut out by a program of their own
 and read back by each visual model, and the frame is decoded once more. What flatters it here: the models are emo's,
-nothing is started anew per clip, and faces are found by emo's detector in place of OpenFace, which is slower. A second
-baseline has every program decode for itself, which costs the search for faces once more.
+nothing is started anew per clip, and faces are found by CenterFace in place of OpenFace, which is slower. A second
+baseline has every program decode for itself, which costs the search for faces once more. Where emo's faces come from
+another detector (`--detector`), emo with CenterFace and the peers' search with that detector are timed in the same run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import threading
 import time
 import wave
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.encoders.base import ClipInputs, Encoder
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media.container import open_media
-from emo.extract.media.faces import FaceConfig
+from emo.extract.media.faces import DETECTORS, FaceConfig
 from emo.extract.media.follow import FaceTracker
 from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.session import ExtractArgs, open_session
@@ -59,7 +60,8 @@ class Peers:
     work: Path
 
     def __post_init__(self) -> None:
-        self.detector = FaceConfig().open_detector()
+        self.config = FaceConfig()
+        self.detector = self.config.open_detector()
         self.spent_s: dict[str, list[float]] = defaultdict(list)
 
     def run(self) -> None:
@@ -79,11 +81,27 @@ class Peers:
             file.writeframes((clip.audio() * 32768).astype("<i2").tobytes())
 
     def faces(self, path: Path) -> None:
-        tracker = FaceTracker(self.detector, FaceConfig(), path.name)
+        tracker = FaceTracker(self.detector, self.config, path.name)
         with open_media(path) as clip:
             for frame in clip.frames():
                 tracker.feed(frame)
         np.save(self.work / "faces" / f"{path.stem}.npy", tracker.finish().choose().crops)
+
+    def search_with(self, detector: str) -> Callable[[], None]:
+        """The program that cuts out faces alone, with another detector."""
+        config = FaceConfig(detector=detector)
+        finder = config.open_detector()
+
+        def run() -> None:
+            (self.work / "faces").mkdir(parents=True, exist_ok=True)
+            for path in self.clips:
+                tracker = FaceTracker(finder, config, path.name)
+                with open_media(path) as clip:
+                    for frame in clip.frames():
+                        tracker.feed(frame)
+                np.save(self.work / "faces" / f"{path.stem}.{detector}.npy", tracker.finish().choose().crops)
+
+        return run
 
     def encode(self, path: Path, step: str) -> None:
         encoder = self.encoders[step]
@@ -103,13 +121,18 @@ class Peers:
 class Ours:
     """`emo extract` over some clips; models are loaded once, before anything is timed."""
 
-    def __init__(self, folder: Path, profile: str, encoders: dict[str, Encoder], workers: int | None) -> None:
+    def __init__(
+        self, folder: Path, profile: str, encoders: dict[str, Encoder], workers: int | None, detector: str
+    ) -> None:
         self.folder, self.profile, self.encoders, self.workers = folder, profile, encoders, workers
+        self.detector = detector
         self.shares: list[dict[str, float]] = []
         self.clips, self.opened, self.most_gib = 0, Counter[str](), 0.0
 
     def run(self) -> None:
-        shutil.rmtree(self.folder / "all.emo", ignore_errors=True)
+        shutil.rmtree(self.folder / f"{self.detector}.emo", ignore_errors=True)
+        toml = f'[store]\npath = "{self.detector}.emo"\n[data.bench]\nroot = "data"\nkind = "folder"\n'
+        (self.folder / "emo.toml").write_text(toml + f'[extract]\nfaces_detector = "{self.detector}"\n')
         device = str(self.encoders["HL-UTT"].device)
         request = ExtractArgs(
             profile=self.profile, device=device, workers=self.workers, trace=self.folder / "trace.json"
@@ -124,7 +147,7 @@ class Ours:
         self.most_gib = max(self.most_gib, memory.most_gib)
         assert not outcome.failures, outcome.failures[:3]
         self.clips = outcome.progress.done
-        print(f"emo: {self.clips} clips in {wall_s:.1f} s", file=sys.stderr, flush=True)
+        print(f"emo, {self.detector}: {self.clips} clips in {wall_s:.1f} s", file=sys.stderr, flush=True)
         self.shares.append(shares(self.folder / "trace.json", wall_s, self.opened))
 
 
@@ -236,6 +259,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--profile", choices=("tiny", "random"), default="random" if cuda else "tiny")
+    parser.add_argument("--detector", choices=tuple(DETECTORS), default="centerface", help="who finds emo's faces")
     parser.add_argument("--clips", type=Path, help="folder of mp4 files; generated ones by default")
     parser.add_argument("--count", type=int, default=12, help="clips of it for the peers' way")
     parser.add_argument("--copies", type=int, default=40 if cuda else 4, help="ours gets so many copies of each")
@@ -252,23 +276,38 @@ def main() -> None:
         for path in clips:
             with open_media(path) as clip:
                 seconds += clip.info.duration_s
-        toml = '[store]\npath = "all.emo"\n[data.bench]\nroot = "data"\nkind = "folder"\n'
-        (folder / "emo.toml").write_text(toml)
         start = time.perf_counter()
         full, own = load(given.profile, device, dtype)
         print(f"loaded in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         peers = Peers(clips[: len(clips) // given.copies], full, folder / "peers")
-        ours = Ours(folder, given.profile, own, given.workers)
-        times: dict[str, list[float]] = {"peers": [], "emo": []}
+        before = Ours(folder, given.profile, own, given.workers, "centerface")
+        ours, ways = before, {"peers": peers.run, "emo": before.run}
+        if given.detector != before.detector:
+            ours = Ours(folder, given.profile, own, given.workers, given.detector)
+            ways |= {"before": before.run, "emo": ours.run, "search": peers.search_with(given.detector)}
+        times: dict[str, list[float]] = {way: [] for way in ways}
         for i in range(given.rounds):
-            for way, spent in alternate({"peers": peers.run, "emo": ours.run}, 1, warm=i == 0).items():
-                times[way] += [each * (given.copies if way == "peers" else 1) for each in spent]
-            near = cosines(peers, folder / "all.emo")
+            for way, spent in alternate(ways, 1, warm=i == 0).items():
+                times[way] += [each * (given.copies if way in ("peers", "search") else 1) for each in spent]
+            near = cosines(peers, folder / f"{before.detector}.emo")
             report(
                 given, times, peers, ours, near, seconds / len(clips), cuda
             )  # at once: what is cut off loses nothing
         if given.trace:
             shutil.copy(folder / "trace.json", given.trace)
+
+
+def detector_rows(times: dict[str, list[float]], share: float) -> list[tuple[str, str, str]]:
+    """The same run with emo's other detector, and the peers' way with emo's new one."""
+    if "before" not in times:
+        return []
+    middle, least, most = ratios(times, "before", "emo")
+    rows = [("emo with centerface", f"{middle:.1f} ({least:.1f} to {most:.1f})", "")]
+    peers, search = ratios(times, "peers", "emo")[0], ratios(times, "search", "emo")[0]
+    same = peers * (1 - share) + search
+    rows.append(("the peers' way, faces cut out once, found as emo finds them", f"{same:.1f}", ""))
+    rows.append(("the same, every program decoding for itself", f"{same + search:.1f}", "faces twice"))
+    return rows
 
 
 def report(
@@ -284,7 +323,7 @@ def report(
     spent = {step: statistics.median(each) for step, each in peers.spent_s.items()}
     total = sum(spent.values())
     alone = middle * (1 + spent["faces"] / total)
-    goal = 10 if cuda else 3
+    goal = 10 if cuda or "before" in times else 3
     names = {"wav": "sound to wav", "faces": "faces found and cut out"}
     rows = [
         ("emo: one pass, batches across clips", "1.0", ""),
@@ -294,6 +333,7 @@ def report(
             for step, each in spent.items()
         ),
         ("the peers' way, every program decoding for itself", f"{alone:.1f}", "faces twice"),
+        *detector_rows(times, spent["faces"] / total),
     ]
     mean = {row: statistics.median(each.get(row, 0.0) for each in ours.shares) for row in ours.shares[-1]}
     busy = ", ".join(f"{row} {share:.2f}" for row, share in sorted(mean.items(), key=lambda each: -each[1]))
@@ -306,11 +346,12 @@ def report(
         + ("float16 autocast against float32. " if cuda else "float32 on both sides. ")
         + f"{len(times['emo'])} rounds after one that is not counted, in turn; medians of each round's ratio. Loading "
         "models is not counted, starting workers is.",
-        f"Goal {goal}x against programs that decode for themselves: {'reached' if alone >= goal else 'missed'}.",
+        f"emo's faces by {ours.detector}, the peers' by centerface. Goal {goal}x against programs that decode for "
+        f"themselves: {'reached' if alone >= goal else 'missed'}.",
         f"Busy, in shares of the wall time: {busy}. `decode` is the sum of {workers} workers, waiting for faces "
         "included; `frames` and `faces` are parts of it.",
         f"Files opened per clip: {ours.opened['open'] / max(1, ours.opened['decode']):.2f}.",
-        "Least cosine of a row of emo's with the same row of the peers' way: "
+        "Least cosine of a row of emo's, with centerface, with the same row of the peers' way: "
         + ", ".join(f"{name} {value:.5f}" for name, value in near.items())
         + ".",
     ]

@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from emo.extract.media import tflite
+
 
 def test_the_pass_is_held_against_the_peers_way(measure: Callable[..., str], tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
@@ -14,7 +18,24 @@ def test_the_pass_is_held_against_the_peers_way(measure: Callable[..., str], tmp
         assert part in found
     assert "HL-UTT 1.00000" in found
     assert str(tmp_path) not in found
+    assert "emo's faces by centerface" in found
     assert any(event.get("name") == "decode" for event in json.loads(trace.read_text()))
+
+
+@pytest.mark.skipif(not tflite.installed(), reason=f"needs ai-edge-litert and: {tflite.INSTALL}")
+def test_two_detectors_are_held_against_each_other(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
+    clips = shared / "data" / "mer2023" / "clips"
+    found = measure("one_pass.py", f"--clips={clips}", "--count=1", "--copies=1", "--rounds=1", "--detector=blazeface")
+    for part in (
+        "| emo with centerface |",
+        "found as emo finds them",
+        "emo's faces by blazeface, the peers' by centerface",
+    ):
+        assert part in found
+    found = measure("faces.py", f"--clips={clips}", "--count=1", f"--look={tmp_path / 'look'}")
+    for part in ("| CenterFace | 3 of 3 |", "| BlazeFace, full-range, and mesh | 3 of 3 |", "in 60 (100.0%)"):
+        assert part in found
+    assert not (tmp_path / "look").exists()  # they agree on this clip
 
 
 def test_memory_of_a_pass_is_watched(measure: Callable[..., str]) -> None:
