@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from emo.extract.encoders.base import ClipInputs, Prepared, check_audio
 from emo.extract.encoders.pretrained import Pretrained
-from emo.extract.encoders.settings import read_settings
+from emo.extract.encoders.settings import PROCESSOR, read_settings
 from emo.extract.encoders.waves import RATE
 from emo.extract.encoders.whisper_ct2 import sizes_of, tensors_of
 from emo.extract.weights import LoadReport, fit, trusted
@@ -95,7 +95,9 @@ class Whisper(Pretrained):
         sizes = super().configure(sizes_of(open_ct2(self.weights.files[0])) if self._ct2 else config)
         bins = self.full.num_mel_bins
         usual = {"feature_size": bins, **MEL}
-        found, notes = read_settings(self.weights, usual) if self.weights is not None else (usual, [])
+        # CTranslate2's folders need not state the spectrum; where one does, it is read.
+        states = self.weights is not None and not (self._ct2 and self.weights.config(PROCESSOR) is None)
+        found, notes = read_settings(self.weights, usual) if states else (usual, [])
         self.notes += notes
         if found != usual:
             message = f"{self.weights.source}/preprocessor_config.json is not Whisper's: {found}."

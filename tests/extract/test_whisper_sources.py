@@ -30,7 +30,7 @@ NAMES = ("whisper-base-UTT", "whisper-base-modern-UTT", "whisper-base-stats-UTT"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     root = tmp_path_factory.mktemp("whisper")
     sizes = {"d_model": 512, "encoder_ffn_dim": 64, "decoder_ffn_dim": 48, "vocab_size": 51865}
@@ -44,6 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             if name.endswith("bias"):
                 torch.nn.init.normal_(tensor, std=0.1)
         model.save_pretrained(root / "hf")
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(root / "hf")
     found = {"hf": root / "hf"}
     for kind in ("float32", "float16", "int8"):
         found[kind] = root / kind

@@ -153,13 +153,13 @@ class TunedModel(nn.Module, ABC):
         """Turn features into embeddings `(B, C, H)`."""
 
     def standardise(self, statistics: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> None:
-        """Begin with fresh projections that see each feature with mean 0 and deviation 1.
+        """See every utterance vector with mean 0 and deviation 1; mean and deviation are kept with the model.
 
         Args:
-            statistics: Mean and deviation (D,) of each utterance vector in the order of the family, `None` for others.
+            statistics: Mean and deviation (D,) of each feature in the order of the family, `None` where it has none.
 
         Raises:
-            UsageError: The family has no such beginning.
+            UsageError: The family cannot.
         """
         raise UsageError("This family of models has no key `standardise`.", "Leave it out of the recipe.")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from emo.featstore.spec import EncoderSpec
 from emo.train.llm.build import build
 from emo.train.llm.data import Example, chunks
 from emo.train.llm.distributed import ahead
@@ -110,6 +112,11 @@ def resolve_dtype(name: str, device: str) -> str:
     return "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def _nothing(spec: EncoderSpec) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation that change nothing, of a feature that has one row."""
+    return (np.zeros(spec.dim), np.ones(spec.dim)) if spec.level == "utt" else None
+
+
 def start_model(source: str, features: Features, recipe: TuneRecipe, device: str) -> TunedModel:
     """The language model with fresh adapter and projections, fitted to the features in the store.
 
@@ -124,7 +131,10 @@ def start_model(source: str, features: Features, recipe: TuneRecipe, device: str
     dtype = {"bf16": "bfloat16", "fp32": "float32"}[recipe.dtype]
 
     def make(llm: PreTrainedModel, tokenizer: Tokenizer, name: str) -> TunedModel:
-        return family.assemble(recipe, llm, tokenizer, features.specs, lora, name, recipe.seed)
+        model = family.assemble(recipe, llm, tokenizer, features.specs, lora, name, recipe.seed)
+        if recipe.standardise:  # to be filled, from clips to train on or from a file
+            model.standardise([_nothing(spec) for spec in features.specs])
+        return model
 
     profile = source if source in DRAWN else "paper"
     return build(make, None if source in DRAWN else source, dtype, device, profile, recipe.seed, recipe.quantise)

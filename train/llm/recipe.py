@@ -176,9 +176,9 @@ class TuneRecipe(Recipe):
     features: FeatureKeys = FeatureKeys()
     """Features that the model is conditioned on, by names in the store. Type: table."""
     standardise: bool = False
-    """Fresh projections begin by giving every stream mean 0 and one deviation over the clips to train on, in rows as
-    large as the words of the language model. Only the beginning is other, so it does not go with init_from. Type: true
-    | false.
+    """The model sees every stream with mean 0 and deviation 1 over the clips to train on, which it keeps. For small
+    trainings: the values of a feature lie far from 0 and close together, and projections need long to find out. It does
+    not go with init_from and official files. Type: true | false.
     """
     layout: str = "chat"
     """Place of embeddings in the prompt of training and of this run's own answers. Type: name of a layout of the

@@ -316,7 +316,7 @@ def prepare(
     source = find_source(recipe.llm, weights)
     sharded = recipe.parallel == "fsdp" and world.size > 1
     model = _start(source, features, recipe, device, sharded)
-    if recipe.standardise:
+    if recipe.standardise:  # over the clips to train on, in place of all that the features hold
         model.standardise(features.statistics([example.name for example in examples.train]))
     mix = TaskMix({task: recipe.tasks[task] for task in recipe.active}, recipe.prompts)
     how = (recipe.batch_size, recipe.accumulate, recipe.sort_by_length, recipe.length_pool)

@@ -594,3 +594,22 @@ def test_text_only_needs_no_store(recipe: Make, tmp_path: Path) -> None:
     result = tune(None, clips, chosen, tmp_path / "run", "cpu")
     assert result.run.info["features"] == []
     assert "Text only" in " ".join(result.notes)
+
+
+def test_standardised_streams_are_seen_alike_whatever_their_scale(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    sets = ("features.tokens=null", "steps_per_epoch=3", *DRY)
+    losses = {}
+    for scale in (1.0, 30.0):
+        made = corpus(scale=scale, path=tmp_path / f"{scale}.emo")
+        for how in ("true", "false"):
+            train(made, recipe(*sets, f"standardise={how}"), tmp_path / f"{scale}-{how}")
+            losses[scale, how] = [row["loss"] for row in log(tmp_path / f"{scale}-{how}")]
+    assert losses[1.0, "true"] == pytest.approx(losses[30.0, "true"], rel=1e-4)
+    assert losses[1.0, "false"] != pytest.approx(losses[30.0, "false"], rel=1e-4)
+    rows = torch.stack([torch.from_numpy(made.memory["HL-UTT"][clip.id][0]) for clip in made.clips[:24]]).double()
+    kept = weights(tmp_path / "30.0-true")
+    torch.testing.assert_close(kept["feats_mean3"].double(), rows.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kept["feats_deviation3"].double(), rows.std(0, correction=0), rtol=1e-5, atol=1e-5)
+    assert not [name for name in weights(tmp_path / "30.0-false") if "mean" in name]
+    with pytest.raises(UsageError, match="init_from"):
+        recipe("standardise=true", "init_from=other")

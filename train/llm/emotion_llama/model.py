@@ -144,10 +144,7 @@ class EmotionLlama(TunedModel):
                 streams `(B, D)`.
         """
         streams = features[1:] if self.widths.tokens_rows else features
-        parts = [
-            getattr(self, f"feats_llama_proj{i}")(each.float())[:, None]  # (B, 1, H)
-            for i, each in enumerate(streams, 1)
-        ]
+        parts = [self._stream(i, each)[:, None] for i, each in enumerate(streams, 1)]  # (B, 1, H)
         if self.widths.tokens_rows:
             tokens = features[0].float()
             grouped = tokens[:, 1:].reshape(len(tokens), self.widths.groups, -1)  # neighbours in raster order
@@ -155,16 +152,24 @@ class EmotionLlama(TunedModel):
         return torch.cat(parts, dim=1)
 
     def standardise(self, statistics: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> None:
-        """Change fresh projections of streams so that they give rows of mean 0, as large as words; see `TunedModel`."""
-        words = self.embeddings.weight.float().square().mean().sqrt()
+        """See every stream with mean 0 and deviation 1, see `TunedModel.standardise`."""
         known = [each for each in statistics if each is not None]
-        for i, (mean, deviation) in enumerate(known, 1):
-            linear = getattr(self, f"feats_llama_proj{i}")
-            center, scale = (torch.from_numpy(each).to(linear.weight) for each in (mean, deviation))  # (D,)
-            with torch.no_grad():
-                size = linear.weight.square().sum(1).mean().sqrt()  # deviation of a row's values where inputs have 1
-                linear.weight.mul_(words / size / scale)
-                linear.bias.copy_(-linear.weight @ center)
+        for i, pair in enumerate(known, 1):
+            for name, values in zip(("mean", "deviation"), pair, strict=True):
+                fixed = torch.from_numpy(values).to(self.embeddings.weight.device, torch.float32)  # (D,)
+                self.register_parameter(f"feats_{name}{i}", nn.Parameter(fixed, requires_grad=False))
+
+    def kept(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the trainable parameters, then mean and deviation of the streams where they are standardised."""
+        fixed = [(name, each) for name, each in self.named_parameters() if name.startswith(("feats_mean", "feats_dev"))]
+        return [*super().kept(), *fixed]
+
+    def _stream(self, number: int, rows: Tensor) -> Tensor:
+        """Embeddings (B, H) of a stream's vectors (B, D)."""
+        rows = rows.float()
+        if f"feats_mean{number}" in self._parameters:
+            rows = (rows - getattr(self, f"feats_mean{number}")) / getattr(self, f"feats_deviation{number}")
+        return getattr(self, f"feats_llama_proj{number}")(rows)
 
     def check(self, clips: int, features: Sequence[Tensor]) -> None:
         """Refuse features that are not what the widths say."""
