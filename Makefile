@@ -77,6 +77,7 @@ bench-import: install
 bench-real: install
 	$(BIN)/python -m pip install --quiet --editable ".[egemaps,text]"
 	$(BENCH)/real_rows.py --data $(DATA)
+	$(BENCH)/by_actor.py --data $(DATA)
 
 # Recipe `pocket` on RAVDESS: about two hours on two cores that do nothing else.
 bench-pocket: install

@@ -101,7 +101,7 @@ def measure(work: Path, given: argparse.Namespace) -> None:
         f"fold that held its actor out, scored together. Attention has accuracy {actors['accuracy']:.4f} and UAR "
         f"{actors['uar']:.4f}. MER2023 is text only: nothing is seen or heard; {', '.join(map(str, counts))} clips, of "
         f"which those without a transcript ({silent} of all splits) count as zeros and are scored like the others.",
-        "Everything is chosen by held-out parts of the training clips, which are drawn by clip and not by actor; the "
+        "Everything is chosen by held-out parts of the training clips, where speakers are known by speaker; the "
         "actors held out and the test splits are scored once.",
         "What limits it now: 88 numbers per clip, in which an actor's voice weighs more than the emotion, and "
         "sentences of which most do not say how they are felt.",

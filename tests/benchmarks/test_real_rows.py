@@ -41,3 +41,14 @@ def test_every_row_is_written(measure: Callable[..., str], shared: Path, tmp_pat
     ):
         assert part in written
     assert written.count("| emo |") == 4
+
+
+@pytest.mark.skipif(find_spec("opensmile") is None, reason="needs a real encoder: extra egemaps")
+def test_validation_and_test_stand_beside_each_other(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
+    speech = tmp_path / "data" / "ravdess_speech_16k"
+    speech.mkdir(parents=True)
+    for path in (shared / "data" / "ravdess_speech_16k").rglob("03-01-0[1-8]-01-01-01-0[1-6].flac"):
+        os.symlink(path, speech / path.name)  # one sentence in eight emotions by each of six actors
+    written = measure("by_actor.py", f"--data={tmp_path / 'data'}", "--folds=2")
+    assert written.startswith("# Benchmarks\n\n## Validation beside test, by actor")
+    assert written.count("| by actor |") == written.count("| at random |") == 3
