@@ -40,15 +40,6 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5")
 PACKED_PARTS = ("data", "clips", "offsets")
 BLOCK_BYTES = 8 << 20
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    MemoryError,
-    OverflowError,
-)  # what h5py makes of it
 
 
 def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
@@ -60,19 +51,18 @@ def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
             return None
     import h5py
 
-    with _reading(path):
-        root = files.enter_context(h5py.File(path, "r"))
-        groups = {name: each for name in root if isinstance(each := _own(root, name), h5py.Group)}
-        contents = {name: (group, list(group)) for name, group in groups.items()}
-        if loose := [name for name in root if name not in groups]:
-            contents[path.stem] = (root, loose)
-        sources: list[Source] = []
-        rejected: list[Rejected] = []
-        for name, (group, names) in contents.items():
-            if all(part in names for part in PACKED_PARTS) is packed:
-                source, unusable = _packed(name, group) if packed else _apart(name, group, names)
-                sources.append(source)
-                rejected += unusable
+    root = files.enter_context(h5py.File(path, "r"))
+    groups = {name: each for name in root if isinstance(each := _own(root, name), h5py.Group)}
+    contents = {name: (group, list(group)) for name, group in groups.items()}
+    if loose := [name for name in root if name not in groups]:
+        contents[path.stem] = (root, loose)
+    sources: list[Source] = []
+    rejected: list[Rejected] = []
+    for name, (group, names) in contents.items():
+        if all(part in names for part in PACKED_PARTS) is packed:
+            source, unusable = _packed(name, group) if packed else _apart(name, group, names)
+            sources.append(source)
+            rejected += unusable
     return Found(sources, rejected) if sources else None
 
 
@@ -82,12 +72,11 @@ def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Re
     places, rejected = sort_places(name, [(each, each) for each in names])
 
     def read(clip: str) -> Record:
-        with _rejecting():
-            dataset = _own(group, clip)
-            if not isinstance(dataset, h5py.Dataset):
-                raise bad("wrong-shape", "It is a group inside a feature's group.")
-            _check_dtype(dataset)
-            return Record(dataset[()], *times(dataset.attrs.get("t0_s", 0.0), dataset.attrs.get("hop_s")))
+        dataset = _own(group, clip)
+        if not isinstance(dataset, h5py.Dataset):
+            raise bad("wrong-shape", "It is a group inside a feature's group.")
+        _check_dtype(dataset)
+        return Record(dataset[()], *times(dataset.attrs.get("t0_s", 0.0), dataset.attrs.get("hop_s")))
 
     return Source(name, places, read, **{"feature": name} | from_note(group.attrs.get("emo"))), rejected
 
@@ -103,9 +92,8 @@ def _packed(name: str, group: Any) -> tuple[Source, list[Rejected]]:
     places, rejected = sort_places(name, list(zip(clips.tolist(), range(len(clips)), strict=True)))
 
     def read(i: int) -> Record:
-        with _rejecting():
-            _check_dtype(data)
-            return Record(data[offsets[i] : offsets[i + 1]], *times(np.nan_to_num(t0_s[i]), hop_s[i]))
+        _check_dtype(data)
+        return Record(data[offsets[i] : offsets[i + 1]], *times(np.nan_to_num(t0_s[i]), hop_s[i]))
 
     return Source(name, places, read, **{"feature": name} | from_note(group.attrs.get("emo"))), rejected
 
@@ -265,24 +253,6 @@ def _blocks(feature: Outgoing, moments: list[tuple[float, float | None]]) -> Ite
             arrays, size_bytes = [], 0
     if arrays:
         yield np.concatenate(arrays)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path} cannot be read as HDF5: {error}.", "Copy it again.") from error
-
-
-@contextmanager
-def _rejecting() -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        raise bad("unreadable", f"HDF5 cannot read it: {error}.") from error
 
 
 _LOOKS = "an HDF5 file of {}"

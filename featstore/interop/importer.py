@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import MediaError, StoreError, UsageError
+from emo.featstore.errors import EmoError, MediaError, StoreError, UsageError
 from emo.featstore.interop import find_layout, layout_names
 from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
@@ -143,7 +143,7 @@ def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[La
     layouts = [find_layout(each) for each in (layout_names() if layout is None else [layout])]
     if not path.exists():
         raise UsageError(f"{path} does not exist.")
-    finds = [(each, found) for each in layouts if (found := each.find(path, files)) is not None]
+    finds = [(each, found) for each in layouts if (found := _looked(each, path, files)) is not None]
     if finds:  # Emotion-LLaMA's folders can be some of MERTools' folders: what finds most has seen all
         most, found = max(finds, key=lambda each: len(each[1].sources))
         if most is not finds[0][0]:
@@ -155,6 +155,31 @@ def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[La
         raise UsageError(f"{path} is an empty folder.")
     looked = "; ".join(each.looks_for for each in layouts)
     raise UsageError(f"There are no features in {path} that emo can read: looked for {looked}.")
+
+
+def _looked(layout: Layout, path: Path, files: ExitStack) -> Found | None:
+    """What a layout finds; whatever the library under it says of a damaged file ends here."""
+    try:
+        return layout.find(path, files)
+    except EmoError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as {layout.name}: {_first_line(error)}.", "Copy it again.") from error
+
+
+def _read(source: Source, place: Any) -> Any:
+    """One record; whatever the library under its layout says of a damaged file ends here."""
+    try:
+        return source.read(place)
+    except EmoError:
+        raise
+    except Exception as error:
+        raise bad("unreadable", f"It cannot be read: {_first_line(error)}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).split("\n")
+    return lines[0][:200].strip(" .") or type(error).__name__
 
 
 def _chosen(path: Path, layout: Layout, found: Found, names: Mapping[str, str] | None) -> list[tuple[Source, str]]:
@@ -201,7 +226,7 @@ class _Take:
         if spec is None:
             for clip, place in places.items():
                 try:
-                    _matrix(source.read(place))
+                    _matrix(_read(source, place))
                 except MediaError as error:
                     self._reject(part, clip, error)
             return
@@ -218,7 +243,7 @@ class _Take:
             if has[i]:
                 continue
             try:
-                record = source.read(place)
+                record = _read(source, place)
                 if spec.level == RECORD_LEVEL:
                     _check_value(spec, record, part, clip)
                 else:
@@ -282,7 +307,7 @@ class _Take:
             if len(seen) >= min(SAMPLE, len(order)):
                 break
             try:
-                rows, _ = _matrix(source.read(place))
+                rows, _ = _matrix(_read(source, place))
             except MediaError:
                 continue
             seen.append((rows.shape[1], len(rows) == 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
@@ -49,6 +51,24 @@ def test_weights_in_emo_toml_are_used_under_profile_tiny_or_it_is_said(tmp_path:
     drawn = weights("mae.safetensors", profile="tiny")
     assert drawn.specs[0].weights == "seed:0"
     assert "not used under profile tiny: [weights] of mae_340_UTT" in drawn.says()
+
+
+def test_a_clip_above_the_limit_fails_for_good_and_the_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with wave.open(str(tmp_path / "data" / "long.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 3 * 16_000, dtype=np.int16).tobytes())
+    (tmp_path / "emo.toml").write_text(f"{TOML}max_minutes = 0.04\n")  # 2.4 s
+    found = session(tmp_path, encoders=("HL-UTT",)).run()
+    ((failure,), key) = found.failures, found.failures[0].feature
+    assert (failure.kind, failure.retry, found.exit_code, found.progress.stored) == ("too-long", False, 0, 0)
+    assert "max_minutes under [extract] in emo.toml" in failure.message
+    assert "HL-MERBench-UTT" in failure.message
+    (tmp_path / "emo.toml").write_text(f"{TOML}max_minutes = 0.06\n")
+    again = session(tmp_path, encoders=("HL-UTT",), retry_failed=True)
+    assert [spec.key for spec in again.specs] == [key]
+    found = again.run()
+    assert (found.failures, found.progress.stored) == ((), 1)
 
 
 def test_the_published_model_is_none_for_profile_tiny(tmp_path: Path) -> None:

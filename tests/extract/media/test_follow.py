@@ -14,7 +14,7 @@ from emo.extract.demo import generate_clip
 from emo.extract.media.container import Frame, open_media
 from emo.extract.media.detect import Detection, Detections, Detector, iou
 from emo.extract.media.faces import COLUMNS, FaceConfig, FaceTrack, FaceTracks
-from emo.extract.media.follow import FaceTracker
+from emo.extract.media.follow import FaceTracker, _link
 from emo.featstore.errors import MediaError
 
 SIZE = (240, 400)  # rows and columns of the scenes
@@ -269,6 +269,34 @@ class TestCuts:
             shots(20, 20),
         )
         assert sorted(len(track.index) for track in done.tracks.tracks) == [20, 20, 20]
+
+
+class TestLinks:
+    @pytest.mark.parametrize(
+        ("overlap", "pairs"),
+        [
+            ([[0.9], [0.5]], [(0, 0)]),  # one face near two tracks goes to the nearer one, and to no other
+            ([[0.5], [0.9]], [(1, 0)]),
+            ([[0.9, 0.5]], [(0, 0)]),  # one track near two faces takes one
+            ([[0.9], [0.8]], []),  # as likely the one as the other
+            ([[0.9, 0.4], [0.6, 0.2]], [(0, 0)]),  # the second track's face is taken; the one left is too far
+            ([[0.9, 0.1], [0.5, 0.6]], [(0, 0), (1, 1)]),
+            ([[0.2]], []),
+        ],
+    )
+    def test_a_face_and_a_track_are_linked_once(self, overlap, pairs):
+        assert _link(np.array(overlap), 0.3) == pairs
+
+    def test_one_face_where_two_were_belongs_to_one_of_them_at_most(self, follow):
+        """Two side by side; then one of them is gone, and the other moves into the middle."""
+
+        def show(i):
+            gone = i >= 20
+            return [Shown(ANNA, 100 + (20 if gone else 0), 60), Shown(BERT, 140, 60, seen=not gone)]
+
+        done = follow(show, 40)
+        frames = [int(index) for track in done.tracks.tracks for index in track.index if index >= 20]
+        assert len(frames) == len(set(frames))
 
 
 class TestCrossing:

@@ -14,7 +14,7 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.train.llm.data import Example, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
+from emo.train.llm.data import Example, Sample, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.family import Wanted
 from emo.train.llm.features import Features
@@ -118,8 +118,9 @@ def test_annotated_clips_that_the_dataset_does_not_list_are_trained_on(tmp_path:
     assert found.left_out == {"split test3": ("t",)}  # a pseudo label does not bring a test clip into training
 
 
-def test_two_sources_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "pseudo.txt", "a 1 happy 0\nb 1 angry 0\n")
+@pytest.mark.parametrize("other", ["angry", "surprise"])  # before and after the first answer, sad
+def test_two_sources_that_contradict_each_other_are_refused(tmp_path: Path, other: str) -> None:
+    write(tmp_path / "pseudo.txt", f"a 1 happy 0\nb 1 {other} 0\n")
     with pytest.raises(UsageError, match=r"pseudo.txt contradicts a source before it on b"):
         examples(tmp_path, "data.emotion=[clips, pseudo.txt]")
     (tmp_path / "pseudo.txt").write_text("a 1 happy 0\nz 1 angry 0\n")
@@ -178,6 +179,16 @@ def test_the_holdout_takes_whole_speakers_where_they_are_known(tmp_path: Path) -
     plain = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many())
     assert [e.name for e in free.validation] == [e.name for e in plain.validation]
     assert any("Folds are random" in note for note in free.notes)
+
+
+@pytest.mark.parametrize("speakers", [2, 3])
+def test_of_few_speakers_one_is_held_out_whole(tmp_path: Path, speakers: int) -> None:
+    clips = [replace(clip, speaker=f"s{i % speakers}") for i, clip in enumerate(many())]
+    who = {clip.id: clip.speaker for clip in clips}
+    found = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=clips)
+    held, left = ({who[e.name] for e in part} for part in (found.validation, found.train))
+    assert (len(held), len(left), held & left) == (1, speakers - 1, set())
+    assert "Validation holds out all clips of one speaker: 1 groups of them." in found.notes
 
 
 def test_choosing_on_a_test_split_is_said(tmp_path: Path) -> None:
@@ -272,6 +283,22 @@ def test_pooled_windows_hold_like_lengths_and_still_every_sample_once() -> None:
     assert sum(spread) < 0.4 * sum(max(s.size for s in batch) - min(s.size for s in batch) for batch in alone)
     longest = [max(s.size for b in step for s in b) for step in steps[:8]]
     assert longest != sorted(longest)
+
+
+def test_two_windows_are_pooled_and_taken_in_a_drawn_order() -> None:
+    mix = TaskMix({"emotion": 1.0}, {"emotion": ["E"]})
+    items = [Example(f"c{i:02d}", "w" * (i * 37 % 64), answers={"emotion": "sad"}) for i in range(64)]
+    pooled = Sampler(items, mix, 0, 4, 1, True, 2)
+    sizes = [[s.size for batch in pooled.batches(step) for s in batch] for step in range(16)]
+    ascending = [max(one) <= min(two) for one, two in zip(sizes[::2], sizes[1::2], strict=True)]
+    descending = [max(two) <= min(one) for one, two in zip(sizes[::2], sizes[1::2], strict=True)]
+    assert all(a or b for a, b in zip(ascending, descending, strict=True))
+    assert any(ascending)
+    assert any(descending)
+
+
+def test_a_sample_is_as_long_as_all_that_is_read_and_learned() -> None:
+    assert Sample("c", "emotion", "abc", "defgh", "sadly").size == 13
 
 
 # ---- features -------------------------------------------------------------------------------------------------------
