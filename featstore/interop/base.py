@@ -179,6 +179,8 @@ class Layout:
         keeps_dtypes: Whether each record keeps its own dtype; else all of a feature get the widest.
         whole_clips: Whether it takes only clips that have all the features.
         records: Whether it holds JSON records in place of features.
+        fragile: Says of a path whether the library that reads it may crash or hang where it is damaged: it is tried in
+            another process first.
     """
 
     name: str
@@ -191,6 +193,7 @@ class Layout:
     keeps_dtypes: bool = True
     whole_clips: bool = False
     records: bool = False
+    fragile: Callable[[Path], bool] = lambda path: False
 
 
 def bad(kind: str, sentence: str) -> MediaError:

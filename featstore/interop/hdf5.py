@@ -44,11 +44,8 @@ BLOCK_BYTES = 8 << 20
 
 def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
     """Groups of an HDF5 file, all of the one or all of the other kind."""
-    if not path.is_file():
+    if not is_hdf5(path):
         return None
-    with open(path, "rb") as file:
-        if file.read(len(SIGNATURE)) != SIGNATURE and path.suffix.lower() not in SUFFIXES:
-            return None
     import h5py
 
     root = files.enter_context(h5py.File(path, "r"))
@@ -64,6 +61,14 @@ def find(path: Path, files: ExitStack, *, packed: bool) -> Found | None:
             sources.append(source)
             rejected += unusable
     return Found(sources, rejected) if sources else None
+
+
+def is_hdf5(path: Path) -> bool:
+    """Say whether a file begins, or is called, as HDF5 files are."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE or path.suffix.lower() in SUFFIXES
 
 
 def _apart(name: str, group: Any, names: Sequence[str]) -> tuple[Source, list[Rejected]]:
@@ -264,6 +269,7 @@ LAYOUT = Layout(
     write,
     suffixes=SUFFIXES,
     keeps_times=True,
+    fragile=is_hdf5,
 )
 PACKED = Layout(
     "hdf5-packed",
@@ -274,4 +280,5 @@ PACKED = Layout(
     suffixes=SUFFIXES,
     keeps_times=True,
     keeps_dtypes=False,
+    fragile=is_hdf5,
 )

@@ -15,6 +15,7 @@ import numpy as np
 from emo.featstore.errors import EmoError, MediaError, StoreError, UsageError
 from emo.featstore.interop import find_layout, layout_names
 from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
+from emo.featstore.interop.trial import survives
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA, Array
 from emo.featstore.storage.records import encode
@@ -158,8 +159,10 @@ def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[La
 
 
 def _looked(layout: Layout, path: Path, files: ExitStack) -> Found | None:
-    """What a layout finds; whatever the library under it says of a damaged file ends here."""
+    """Return what a layout finds; whatever the library under it says of a damaged file ends here."""
     try:
+        if layout.fragile(path):
+            survives(path, layout.name)
         return layout.find(path, files)
     except EmoError:
         raise
@@ -168,7 +171,7 @@ def _looked(layout: Layout, path: Path, files: ExitStack) -> Found | None:
 
 
 def _read(source: Source, place: Any) -> Any:
-    """One record; whatever the library under its layout says of a damaged file ends here."""
+    """Return one record; whatever the library under its layout says of a damaged file ends here."""
     try:
         return source.read(place)
     except EmoError:

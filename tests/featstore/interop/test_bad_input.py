@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from emo.featstore.errors import UsageError, WriteError
+from emo.featstore.interop import trial
+from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
 from emo.featstore.storage.store import Store
+from emo.featstore.testing import SampleStore
 
 GOOD = np.arange(8, dtype=np.float32)
 
@@ -366,3 +369,23 @@ def test_names_that_no_file_can_hold_are_left_out_of_an_export_and_said(
     assert sum(note.startswith("Left out: The name ") for note in report.notes) == len(names)
     assert "\n".join(report.notes).encode()
     assert import_features(Store.create(tmp_path / "back.emo"), path).rejected == []
+
+
+@pytest.mark.parametrize(
+    ("does", "says"), [("kill -SEGV $$", r"crashes \(11\)"), ("exec sleep 60", "comes to no end"), ("exit 1", None)]
+)
+def test_a_file_on_which_its_library_crashes_or_hangs_is_refused_in_words(
+    source: SampleStore, target: Store, tmp_path: Path, does: str, says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tries the file in another process is a script that behaves as the HDF5 library does on damaged ones."""
+    path = tmp_path / "a.h5"
+    export_features(source.store, path, "hdf5", None, source.clips)
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{does}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(trial, "STALLED_S", 1.0)
+    monkeypatch.setattr(trial.sys, "executable", str(tmp_path / "python"))
+    if says is None:  # what can be said in words is said by the reading itself
+        assert not import_features(target, path).rejected
+        return
+    with pytest.raises(UsageError, match=f"a.h5 is damaged: the library that reads it {says}"):
+        import_features(target, path)
