@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-real bench-import bench-pocket
+.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket
 
 install: $(STAMP)
 
@@ -67,6 +67,9 @@ bench-heads: install
 bench-tune: install
 	$(BENCH)/tune.py
 	$(BENCH)/tune.py --quantise nf4
+
+bench-annotate: install
+	$(BENCH)/annotate.py
 
 bench-answers: install
 	$(BENCH)/answers.py

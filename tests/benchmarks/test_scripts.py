@@ -18,3 +18,12 @@ def test_text_only_writes_its_row_and_replaces_it(measure: Callable[..., str], s
         assert part in first
     again = measure("text_only.py", *words, page=page)  # nothing is trained twice, and nothing stands there twice
     assert again == first
+
+
+def test_annotating_writes_its_row(measure: Callable[..., str], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Benchmarks\n")
+    words = ["--clips", "6", "--small", "3", "--asked", "4", "--concurrency", "2", "--delay", "0.01"]
+    found = measure("annotate.py", *words, page=page)
+    for part in ("## P11 Annotating many clips", "offline, 6 clips", "endpoint of 10 ms, concurrency 2, 4 clips"):
+        assert part in found
