@@ -90,5 +90,5 @@ def init_page(
     path = write_pocket(folder, data, kind, detector) if pocket else write_starter(folder, detector=detector)
     say(f"wrote {path}; correct the paths in it, then run `emo doctor`")
     if detector:
-        say(f'{tflite.PACKAGE} is installed: faces_detector = "{detector}" stands in it')
+        say(f'BlazeFace and the face mesh are installed: faces_detector = "{detector}" stands in it')
     return Page({"path": str(path)})

