@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket
+.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench
 
 install: $(STAMP)
 
@@ -77,10 +77,14 @@ bench-answers: install
 bench-import: install
 	$(BENCH)/import_npy.py
 
+bench-bench: install
+	$(BENCH)/bench.py
+
 bench-real: install
 	$(BIN)/python -m pip install --quiet --editable ".[egemaps,text]"
 	$(BENCH)/real_rows.py --data $(DATA)
 	$(BENCH)/by_actor.py --data $(DATA)
+	$(BENCH)/real_bench.py --data $(DATA)
 
 # Recipe `pocket` on RAVDESS: about two hours on two cores that do nothing else.
 bench-pocket: install

@@ -95,19 +95,22 @@ def splits_of(rows: Sequence[Row]) -> list[str]:
 def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[float] | None = None) -> Table:
     """The leaderboard for people; numbers are in hundredths, as the field's tables have them.
 
-    With `seconds`, for a screen: of the splits that do not rank the mean alone.
+    With `seconds`, for a screen: of the splits that do not rank the mean alone, and of the difference its interval.
     """
     splits = splits_of(rows)
-    numbers = [*splits, "to best", "95 %"]
+    numbers = [*splits, *(["to best"] if seconds else ["to best", "95 %"])]
     columns = ["rank", "features", "head", *numbers, *(["time"] if seconds else [])]
     cells = []
     for i, row in enumerate(rows):
         values = [spread_text(row.result["average"][each].get(metric)) for each in splits]
         if seconds:
             values = [v if each == split else v.split(" ")[0] for v, each in zip(values, splits, strict=True)]
-        line = [row.rank, row.result["features"], row.result["head"], *values, *against_texts(row, metric)]
+            values = [each.replace(" ", "") for each in values]
+        value, interval = against_texts(row, metric)
+        difference = [interval or value] if seconds else [value, interval]
+        line = [row.rank, row.result["features"], row.result["head"], *values, *difference]
         cells.append([*line, *([time_text(seconds[i])] if seconds else [])])
-    return Table(f"{TITLES[metric].capitalize()}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
+    return Table(f"{TITLES[metric]}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
 
 
 def spread_text(number: Mapping[str, float] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -74,17 +74,26 @@ def phase_s(shop: Shop, phase: Phase) -> float:
     return sum(each) / len(each) * len(phase.members)
 
 
-def unit_s(shop: Shop, phase: Phase, unit: Sequence[int], steps: int = STEPS) -> float:
+def unit_s(
+    shop: Shop, phase: Phase, unit: Sequence[int], warm: bool = True, clock: Callable[[], float] = perf_counter
+) -> float:
     """Estimate the seconds of a unit: of its making, and of a few steps multiplied to its epochs and clips.
 
     Of a head without epochs the whole training is timed.
+
+    Args:
+        shop: Workshop of the cell.
+        phase: The models.
+        unit: Numbers of those that make the unit.
+        warm: Train once before the clock counts, for what is slow only once.
+        clock: Seconds that count.
     """
     members = [phase.members[i] for i in unit]
     recipe: Any = members[0].recipe
     if recipe.passes is None:
-        return _fit_s(shop, phase, members)
+        return _fit_s(shop, phase, members, clock)
     clips = len(members[0].train)
-    some = min(clips, steps * recipe.batch_size)
+    some = min(clips, STEPS * recipe.batch_size)
 
     def few(epochs: int) -> list[Member]:
         return [
@@ -97,13 +106,14 @@ def unit_s(shop: Shop, phase: Phase, unit: Sequence[int], steps: int = STEPS) ->
             for each in members
         ]
 
-    _fit_s(shop, phase, few(1))  # what is slow only once
-    one, three = (_fit_s(shop, phase, few(epochs)) for epochs in (1, 3))
+    if warm:
+        _fit_s(shop, phase, few(1), clock)
+    one, three = (_fit_s(shop, phase, few(epochs), clock) for epochs in (1, 3))
     epoch = max(three - one, 0.1 * one) / 2
     return max(one - epoch, 0.0) + epoch * clips / some * recipe.passes
 
 
-def _fit_s(shop: Shop, phase: Phase, members: Sequence[Member]) -> float:
-    start = perf_counter()
+def _fit_s(shop: Shop, phase: Phase, members: Sequence[Member], clock: Callable[[], float]) -> float:
+    start = clock()
     shop.fit(replace(phase, keep=False), members)
-    return perf_counter() - start
+    return clock() - start

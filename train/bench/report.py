@@ -34,8 +34,8 @@ from emo.train.metrics.pictures import grid_png
 
 SENTENCES = (
     "Mean ± standard deviation over the runs of a cell, in hundredths. To best: the answers of all runs of a cell "
-    f"together minus those of the best one; 95 %: the middle of {RESAMPLES:,} resamples of the clips, the same ones "
-    "for both (paired bootstrap), * where it leaves out zero. It is not corrected for the number of rows.",
+    f"together minus those of the best one, and the middle 95 % of that in {RESAMPLES:,} resamples of the clips, the "
+    "same ones for both (paired bootstrap); * where it leaves out zero. It is not corrected for the number of rows.",
 )
 
 
