@@ -207,7 +207,7 @@ def set_row(page: Path, goal: str, asked: str, found: str) -> None:
     text, line = page.read_text(encoding="utf-8"), f"| {goal} | {asked} | {found} |\n"
     if re.search(rf"^\| {goal} \|", text, re.MULTILINE):
         text = re.sub(rf"^\| {goal} \|.*\n", lambda _: line, text, count=1, flags=re.MULTILINE)
-    elif goals := [*re.finditer(r"^\| (?:P\d+)? \|.*\n", text, re.MULTILINE)]:
+    elif goals := [*re.finditer(r"^\|(?: P\d+)? \|.*\n", text, re.MULTILINE)]:
         text = text[: goals[-1].end()] + line + text[goals[-1].end() :]
     page.write_text(text, encoding="utf-8")
 
