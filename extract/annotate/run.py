@@ -171,6 +171,9 @@ class Run:
         try:
             with self.store.writer(COMMIT_CLIPS, COMMIT_S, environment) as writer:
                 self._write_all(writer, spool, clips)
+        except BaseException:
+            self.budget.stop("an error")  # nobody asks on behalf of a run that cannot write
+            raise
         finally:
             if spool is not None:
                 spool.close()

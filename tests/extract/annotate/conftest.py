@@ -29,7 +29,7 @@ profile = "tiny"
 LABELS = ("happy", "angry", "sad", "surprise")
 
 
-def openface(label: str, frames: int, peak: int) -> str:
+def _openface(label: str, frames: int, peak: int) -> str:
     """A table of OpenFace in which the units of a label rise to a frame."""
     head = ["frame", "face_id", "timestamp", "confidence", "success"]
     rows = [[*head, *(f"{u}_r" for u in INTENSITIES), *(f"{u}_c" for u in PRESENCES)]]
@@ -42,6 +42,12 @@ def openface(label: str, frames: int, peak: int) -> str:
 
 
 @pytest.fixture
+def openface() -> Callable[..., str]:
+    """The text of a table: `openface(label, frames, peak)`."""
+    return _openface
+
+
+@pytest.fixture
 def study(tmp_path: Path, write_media: Callable[..., Path]) -> Callable[..., Path]:
     """Make a workspace of N clips; clip i has label LABELS[i % 4] by its units, and its peak at frame i % 5 + 2."""
 
@@ -51,7 +57,7 @@ def study(tmp_path: Path, write_media: Callable[..., Path]) -> Callable[..., Pat
         rows = ["name,label,english"]
         for i in range(clips):
             write_media(tmp_path / f"data/clips/c{i}.mp4", **{"n_frames": 8, "size": (64 + 2 * i, 48), **media})
-            table = openface(LABELS[i % 4], 8, i % 5 + 2)
+            table = _openface(LABELS[i % 4], 8, i % 5 + 2)
             (tmp_path / f"openface/c{i}.csv").write_text(table)
             rows.append(f"c{i},{LABELS[i % 4]},I said number {i}.")
         (tmp_path / "data/labels.csv").write_text("\n".join(rows) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emo.extract.annotate.actions import INTENSITIES, PRESENCES, phrases_of
+from emo.extract.annotate.actions import INTENSITIES, PRESENCES, phrases_of, rules
 from emo.extract.annotate.expression import Matching, fitting_rules, named_units, phrases, pseudo_label
 from emo.extract.annotate.openface import OpenFaceTables, read_table
 from emo.extract.annotate.peak import PeakOptions, find_peak
@@ -235,6 +235,32 @@ def test_the_peaks_of_real_tables_by_both_rules(shared: Path) -> None:
             index[leave_out] = peak.index
         differ += index[()] != index[speech]
     assert differ == 11  # of 15: speech and blinks decide the frame in most of these clips
+
+
+def test_both_rules_on_real_tables_with_the_labels_of_the_rules(shared: Path) -> None:
+    """What docs/annotate.md says; the frame of label-au is found once more with a loop."""
+    outcome: dict[str, int] = {}
+    for path in sorted((shared / "data/openface_au").glob("*.csv")):
+        found = read_table(path.read_bytes(), path)
+        peak = find_peak(found, PeakOptions())
+        label = pseudo_label(peak.active, peak.units, Matching())
+        named = named_units(peak.active, label)
+        assert len(phrases(named, path.stem, Matching())) == len(named)
+        try:
+            other = find_peak(found, PeakOptions(rule="label-au"), label)
+        except MediaError as error:
+            outcome[error.kind] = outcome.get(error.kind, 0) + 1
+            continue
+        best, at = -1.0, -1
+        for row in found.rows:
+            values = dict(zip(found.columns, row.tolist(), strict=True))
+            strengths = [values.get(f"{unit}_r", values[f"{unit}_c"]) for unit in rules()[label]]
+            if values["success"] and all(strengths) and sum(strengths) > best + 1e-6:
+                best, at = sum(strengths), int(values["frame"])
+        assert other.index == at
+        word = "same" if other.index == peak.index else "other"
+        outcome[word] = outcome.get(word, 0) + 1
+    assert outcome == {"other": 8, "same": 2, "no-rule": 4, "no-frame-with-all-units": 1}
 
 
 # ---- labels and phrases ----------------------------------------------------------------------------------------------
