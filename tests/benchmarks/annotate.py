@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import struct
 import subprocess
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.05, help="seconds that the endpoint takes")
     parser.add_argument("--page", type=Path, default=PAGE, help="document to write the section into")
     given = parser.parse_args()
-    rows = []
+    rows, load = [], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         costs = []
         for clips in (given.small, given.clips):
@@ -151,7 +152,8 @@ def main() -> None:
     words = [
         f"Clips of one second (160 x 120, 16 kHz), each with content of its own and a table of action units. Cost per "
         f"clip at {given.clips:,} clips: {costs[1] / costs[0]:.2f} of that at {given.small:,} (goal: 1.10). "
-        "The ideal of an endpoint is its time, shared by as many clips as are annotated at once (goal: 0.90 of it)."
+        "The ideal of an endpoint is its time, shared by as many clips as are annotated at once (goal: 0.90 of it).",
+        f"Load of the machine when it began, mean of a minute: {load:.1f}; other work beside this makes it slower.",
     ]
     record(TITLE, typed(), [("what", "speed", "cost per clip, or share", "MiB at most"), *rows], words, given.page)
     for row in rows:
