@@ -8,6 +8,7 @@ What was written and not believed is kept beside the transcript, with the reason
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,7 @@ class Guard:
         logprob: ... and whose mean log-probability per token is below this is dropped (both: Whisper's own rule).
         least_logprob: A segment below this is dropped, whatever else.
         repetition: A segment whose text zlib makes smaller by more than this factor repeats itself and is dropped.
+        in_a_row: So is one in which up to eight signs come so many times, one behind the other.
     """
 
     level_db: float = -60.0
@@ -55,6 +57,7 @@ class Guard:
     logprob: float = -1.0
     least_logprob: float = -1.5
     repetition: float = 2.4
+    in_a_row: int = 5
 
     def against(self, segment: dict[str, Any]) -> str:
         """Return why a segment is not believed; empty where it is."""
@@ -62,7 +65,8 @@ class Guard:
             return "no-speech"
         if segment["avg_logprob"] < self.least_logprob:
             return "unlikely"
-        return "repeats" if segment["compression_ratio"] > self.repetition else ""
+        stutters = re.search(rf"(.{{1,8}}?)\1{{{self.in_a_row - 1},}}", re.sub(r"[\W_]", "", segment["text"]))
+        return "repeats" if stutters or segment["compression_ratio"] > self.repetition else ""
 
 
 class Transcriber:

@@ -48,19 +48,19 @@ def pocket_encoders() -> list[str]:
     return [*catalog().sets[SET], *found]
 
 
-def write_pocket(folder: Path, root: Path = Path("clips"), kind: str = "folder", detector: str = "") -> Path:
+def write_pocket(folder: Path, root: Path | None = None, kind: str = "folder", detector: str = "") -> Path:
     """Write the `emo.toml` of a pocket workspace.
 
     Args:
         folder: Of the workspace; created if need be.
-        root: Folder of the clips; a relative one is seen from where the command was typed.
+        root: Folder of the clips; a relative one is seen from the current folder. `None`: clips/ in the workspace.
         kind: Reader of the dataset, `folder` for one's own clips.
         detector: Who finds faces; empty for the default.
 
     Raises:
         UsageError: There is an emo.toml already, or it cannot be written.
     """
-    where = "clips" if root == Path("clips") else str(root) if root.is_absolute() else os.path.relpath(root, folder)
+    where = "clips" if root is None else str(root) if root.is_absolute() else os.path.relpath(root, folder)
     words = {"root": json.dumps(where), "kind": json.dumps(kind), "encoders": json.dumps(pocket_encoders())}
     words["detector"] = f'faces_detector = "{detector}"' if detector else ""
     return write_workspace(folder, _TOML.format(head=HEAD, **words))
@@ -78,7 +78,7 @@ def init_page(
     say: Callable[[str], None],
     folder: Annotated[Path, Arg("Folder of the new workspace.")] = Path(),
     pocket: Annotated[bool, Flag("Small real networks, which need no hub and no GPU.", "--pocket")] = False,
-    data: Annotated[Path, Flag("With --pocket: folder of the clips.")] = Path("clips"),
+    data: Annotated[Path | None, Flag("With --pocket: folder of the clips. Default: clips/ in it.")] = None,
     kind: Annotated[str, Flag("With --pocket: reader of the clips, see `emo data list`.")] = "folder",
 ) -> Page:
     """Write a commented emo.toml.

@@ -105,7 +105,7 @@ def language_model(given: argparse.Namespace) -> dict[str, Any]:
     asked = [clip for clip in clips if f"actor{clip[-2:]}" not in seen]
     for way, policy in (("llm-likelihood", "likelihood"), ("llm-greedy", "official")):
         (given.work / "asked.txt").write_text("\n".join(asked), encoding="utf-8")
-        words = ["asked.txt", "--run", "pocket", "--cached", "--answers", policy, "--dataset", "RAVDESS"]
+        words = ["asked.txt", "--run", "pocket", "--cached", "--answers", policy]
         said = emo("predict", *words, cwd=given.work)
         # An answer that is none of the eight words stays as it was said, and counts as wrong.
         answers = {row["name"]: row["answer"].strip().lower() for row in said["answers"]}

@@ -84,6 +84,8 @@ def test_what_is_not_believed_is_kept_apart_with_the_reason(monkeypatch: pytest.
         segment("Thanks for watching!", -1.2, 0.8),
         segment("no no no no", -0.1, packed=3.0),
         segment("gibberish", -1.7),
+        segment("我真心理不知不知不知不知不知", -0.4),
+        segment("No, no, no, no, this is 1,000 or more.", -0.4, tokens=1),
         segment("Go home.", -0.8, 0.9, tokens=2),  # Whisper is sure enough of the words
         segment("  "),
     ]
@@ -92,9 +94,9 @@ def test_what_is_not_believed_is_kept_apart_with_the_reason(monkeypatch: pytest.
     transcriber.__dict__["_model"] = SimpleNamespace(transcribe=lambda *a, **k: (iter(found), info))
     monkeypatch.setattr(transcriber, "_nothing", lambda audio: "")
     value = transcriber.transcribe(np.ones(RATE, np.float32))
-    assert value["text"] == "It is late. Go home."
-    assert value["avg_logprob"] == pytest.approx((-0.2 * 6 - 0.8 * 2) / 8)
-    assert [each["why"] for each in value["not_believed"]] == ["no-speech", "repeats", "unlikely"]
+    assert value["text"] == "It is late. No, no, no, no, this is 1,000 or more. Go home."
+    assert value["avg_logprob"] == pytest.approx((-0.2 * 6 - 0.4 - 0.8 * 2) / 9, abs=1e-4)
+    assert [each["why"] for each in value["not_believed"]] == ["no-speech", "repeats", "unlikely", "repeats"]
     found[:] = found[1:2]
     value = transcriber.transcribe(np.ones(RATE, np.float32))
     assert (value["text"], value["why_empty"], value["avg_logprob"]) == ("", "not-believed", None)
