@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.errors import EmoError, TrainError, UsageError
 from emo.featstore.files import digest, encoded, file_digest, write_atomic, write_json
 from emo.featstore.page import Arg, Page, Table
 from emo.featstore.reading import parse_own, read_bytes, read_json
-from emo.featstore.text import some_of
+from emo.featstore.text import some_of, whole_text
 from emo.featstore.workspace import Workspace
+
+MOST_BYTES = 200  # of a run's name: 255 on every usual file system, and files in it are named after it
 
 
 def utc(seconds: float) -> str:
@@ -105,7 +108,8 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
     runs = root / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        if name in ("", ".", "..") or Path(name).name != name:
+        odd = not name.isprintable() or name != whole_text(name) or len(name.encode("utf-8", "replace")) > MOST_BYTES
+        if name in ("", ".", "..") or Path(name).name != name or odd:
             raise UsageError(f"Run name {name!r} is not a plain folder name.")
         try:
             (runs / name).mkdir()
@@ -266,6 +270,8 @@ def _digests(folder: Path) -> dict[str, str] | None:
 def _digest_of(path: Path) -> str | None:
     """Return the digest of a file, or `None` where it is gone or cannot be read."""
     try:
+        if not path.is_file():  # nobody waits for the other end of a pipe
+            return None
         with open(path, "rb") as file:
             return file_digest(file)
     except OSError:
@@ -285,14 +291,21 @@ def list_page(workspace: Workspace) -> Page:
     return Page(value, [table] if rows else ["There is no run yet: emo train --head attention."])
 
 
+def _named(root: Path, name: str) -> list[Path]:
+    """Files of a name in the folders of a folder, whatever they are and wherever they lead."""
+    found = [folder / name for folder in root.iterdir()] if root.is_dir() else []
+    return [path for path in found if os.path.lexists(path)]
+
+
 def verify_page(
     workspace: Workspace, run: Annotated[str | None, Arg("Name of a run. Default: all of the workspace.")] = None
 ) -> Page:
     """Compare the files of runs with the digests that were taken when they were written."""
-    folders = sorted(path.parent for path in (workspace.root / "runs").glob("*/run.json"))
+    # also those whose run.json is gone, or leads nowhere
+    folders = sorted({path.parent for name in ("run.json", DIGESTS) for path in _named(workspace.root / "runs", name)})
     if run is not None:
         folders = [workspace.root / "runs" / run]
-        if not (folders[0] / "run.json").exists():
+        if not any(os.path.lexists(folders[0] / name) for name in ("run.json", DIGESTS)):
             raise UsageError(f"{folders[0]} is no run folder.", "emo run list names them.")
     rows: list[tuple[str, ...]] = []
     value = []
@@ -302,7 +315,7 @@ def verify_page(
         for look in [lambda folder=folder: _read_run(folder), *(lambda each=each: check(each) for each in sealed)]:
             try:
                 look()
-            except TrainError as error:
+            except EmoError as error:
                 problems.append(error.message)
         state = "damaged" if problems else "as written" if folder in sealed else "without digests"
         rows.append((folder.name, state, " ".join(problems)))

@@ -116,11 +116,11 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def in_child(script: str, *arguments: object, trials: int) -> Counter[str]:
+def in_child(script: str, *arguments: object, trials: int, each_s: float = 0.5) -> Counter[str]:
     """Run a test file as a script, and count how its trials ended. What was wrong is in the assertion that fails."""
     command = [sys.executable, script, *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + LIMIT_S + 0.5 * trials)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + LIMIT_S + each_s * trials)
     except subprocess.TimeoutExpired as error:
         raise AssertionError(f"hangs: {(error.stdout or b'').decode().splitlines()[-1:]}") from error
     lines = done.stdout.splitlines()

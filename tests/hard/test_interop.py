@@ -17,8 +17,8 @@ import pytest
 from damage import LIMIT_S, changed, harm, in_child, try_all
 
 LAYOUTS = ("safetensors", "parquet", "hdf5", "hdf5-packed", "mertools", "records")
-SHORT, LONG = 15, 600  # damaged files of each layout
-SLOW = {"hdf5": 3, "hdf5-packed": 3}  # a process for each file: so many times fewer
+SHORT, LONG = 18, 600  # damaged files of each layout
+SLOW = {"hdf5": 6, "hdf5-packed": 6}  # a process for each file: so many times fewer
 
 
 def child(layout: str, folder: Path, trials: int) -> None:
@@ -77,7 +77,7 @@ def content(store: Any) -> dict[tuple[str, str], Any]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_damaged_features_are_refused_or_what_is_lost_is_said(layout: str, hard: bool, tmp_path: Path) -> None:
     trials = (LONG if hard else SHORT) // SLOW.get(layout, 1)
-    ends = in_child(__file__, layout, tmp_path, trials, trials=trials)
+    ends = in_child(__file__, layout, tmp_path, trials, trials=trials, each_s=8 if layout in SLOW else 0.5)
     assert ends["refused"] + ends["said"] > trials // 4, ends
     print(f"{layout}: {dict(ends)}")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import digest, write_json
+from emo.featstore.workspace import Workspace
 from emo.train import runs
-from emo.train.runs import check, check_listed, latest_run, load_run, new_run, seal, write_sealed
+from emo.train.runs import check, check_listed, latest_run, load_run, new_run, seal, verify_page, write_sealed
 
 
 def test_default_names_are_unique_and_carry_head_and_time(tmp_path: Path) -> None:
@@ -23,7 +25,7 @@ def test_a_given_name_is_used_once(tmp_path: Path) -> None:
     assert new_run(tmp_path, "mine") == tmp_path / "runs" / "mine"
     with pytest.raises(UsageError, match="'mine' exists"):
         new_run(tmp_path, "mine")
-    for name in ("../out", "a/b", "", ".."):
+    for name in ("../out", "a/b", "", "..", "a\0", "a\n", "\udc80", "\ud800", "x" * 300):
         with pytest.raises(UsageError, match="plain folder name"):
             new_run(tmp_path, name)
 
@@ -126,6 +128,27 @@ def test_a_file_written_anew_leaves_the_others_as_they_were(sealed: Path) -> Non
     assert check(sealed, "b.bin") is None
     with pytest.raises(TrainError, match=r"a\.bin"):
         check(sealed)
+
+
+def test_a_pipe_in_place_of_a_file_is_seen_and_not_waited_for(sealed: Path) -> None:
+    (sealed / "a.bin").unlink()
+    os.mkfifo(sealed / "a.bin")
+    with pytest.raises(TrainError, match=r"a\.bin is not what was written"):
+        check(sealed)
+
+
+@pytest.mark.parametrize("left", ["nothing", "loop"])
+def test_a_run_without_its_first_file_is_damaged_and_not_overlooked(tmp_path: Path, left: str) -> None:
+    folder = new_run(tmp_path, "mine")
+    write_json(folder / "run.json", {"status": "finished"})
+    seal(folder)
+    (folder / "run.json").unlink()
+    if left == "loop":
+        (folder / "run.json").symlink_to("run.json")
+    workspace = Workspace(tmp_path, tmp_path / "f.emo")
+    for page in (verify_page(workspace), verify_page(workspace, "mine")):
+        assert (page.exit_code, page.value[0]["state"]) == (6, "damaged")
+        assert "run.json" in page.value[0]["problems"][0]
 
 
 def test_a_folder_of_an_earlier_version_is_read_with_a_note(tmp_path: Path) -> None:
