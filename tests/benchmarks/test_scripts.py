@@ -6,6 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def test_the_cost_of_long_sound_is_written(measure: Callable[..., str]) -> None:
+    written = measure("long_sound.py", "--profile=tiny", "--seconds", "2")
+    assert written.startswith("# Benchmarks\n\n## Long sound")
+    assert written.count("| 2 s |") == 2
+
+
 def test_text_only_writes_its_row_and_replaces_it(measure: Callable[..., str], shared: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Benchmarks\n\nWords.\n\n## Another\n\nkept\n")
