@@ -43,7 +43,7 @@ def test_every_command_in_the_documents_exists_with_its_flags(words: list[str]) 
     verb = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
     if verb[0] == "bench":
         verb = ["bench", "ensemble" if verb[1:] == ["ensemble"] else "run"]
-    elif verb[0] not in ("store", "data", "weights"):
+    elif verb[0] not in ("store", "data", "weights", "annotate"):
         verb = verb[:1]
     shown = subprocess.run([sys.executable, "-m", "emo.cli", *verb, "--help"], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
