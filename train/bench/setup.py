@@ -11,12 +11,13 @@ import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import digest
 from emo.featstore.install import versions
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
-from emo.train.bench.recipe import Bench, Cell, cells_of
+from emo.train.bench.recipe import VALIDATION, Bench, Cell, cells_of
 from emo.train.features import FeatureSource, StreamShape, find_present
 from emo.train.heads.base import HeadRecipe
 from emo.train.heads.folds import group_clips
@@ -145,15 +146,14 @@ def searched(bench: Bench, recipe: Any) -> bool:
 
 
 def _check_rank(bench: Bench, clips: Sequence[Clip], recipe: HeadRecipe) -> None:
-    from emo.train.bench.recipe import VALIDATION
-
     if bench.rank_by == VALIDATION:
         return
     trained = trained_mask(clips, recipe)
+    choosing = {split_name(split) for split in bench.protocol.val_splits or ()}
     splits = {
         clip.split
         for clip, yes in zip(clips, trained, strict=True)
-        if not yes and clip.label and clip.label.emotion and clip.split not in (bench.protocol.val_splits or ())
+        if not yes and clip.label and clip.label.emotion and split_name(clip.split) not in choosing
     }
     if bench.rank_by not in splits:
         known = ", ".join([VALIDATION, *sorted(splits)])
