@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench
+.PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench
 
 install: $(STAMP)
 
@@ -57,6 +57,11 @@ bench-start: install
 bench-extract: install
 	$(BENCH)/one_pass.py
 	$(BENCH)/half.py
+
+# Both need real clips; the second writes the section of the pass with the other detector.
+bench-faces: install
+	$(BENCH)/faces.py --clips $(DATA)/mer2023/clips
+	$(BENCH)/one_pass.py --clips $(DATA)/mer2023/clips --count 16 --detector blazeface
 
 bench-memory: install
 	$(BENCH)/memory.py

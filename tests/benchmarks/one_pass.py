@@ -285,13 +285,15 @@ def main() -> None:
         if given.detector != before.detector:
             ours = Ours(folder, given.profile, own, given.workers, given.detector)
             ways |= {"before": before.run, "emo": ours.run, "search": peers.search_with(given.detector)}
+        processor: dict[str, list[float]] = {way: [] for way in ways}
+        ways = {way: clocked(run, processor[way]) for way, run in ways.items()}
         times: dict[str, list[float]] = {way: [] for way in ways}
         for i in range(given.rounds):
             for way, spent in alternate(ways, 1, warm=i == 0).items():
                 times[way] += [each * (given.copies if way in ("peers", "search") else 1) for each in spent]
             near = cosines(peers, folder / f"{before.detector}.emo")
             report(
-                given, times, peers, ours, near, seconds / len(clips), cuda
+                given, times, processor, peers, ours, near, seconds / len(clips), cuda
             )  # at once: what is cut off loses nothing
         if given.trace:
             shutil.copy(folder / "trace.json", given.trace)
@@ -310,9 +312,35 @@ def detector_rows(times: dict[str, list[float]], share: float) -> list[tuple[str
     return rows
 
 
+def clocked(run: Callable[[], None], spent_s: list[float]) -> Callable[[], None]:
+    """The same, noting the processor time of this process at each call."""
+
+    def timed() -> None:
+        start = time.process_time()
+        run()
+        spent_s.append(time.process_time() - start)
+
+    return timed
+
+
+def in_processor_time(processor: dict[str, list[float]], copies: int, share: float) -> str:
+    """How the ways compare in processor time, of which other programs take nothing; the first round is left out."""
+    spent = {way: statistics.median(each[1:]) for way, each in processor.items()}
+    once = copies * spent["peers"] / spent["emo"]
+    says = (
+        f"In processor time the peers' way takes {once:.1f} times emo's, and {once * (1 + share):.1f} where every "
+        "program decodes for itself; emo spreads it over all cores, the peers' way uses one"
+    )
+    if "before" in spent:
+        says += f". emo with centerface takes {spent['before'] / spent['emo']:.1f} times as much"
+    load, cores = os.getloadavg()[2], len(os.sched_getaffinity(0))
+    return f"{says}. Load average while it ran: {load:.0f} on {cores} cores."
+
+
 def report(
     given: argparse.Namespace,
     times: dict[str, list[float]],
+    processor: dict[str, list[float]],
     peers: Peers,
     ours: Ours,
     near: dict[str, float],
@@ -348,6 +376,7 @@ def report(
         "models is not counted, starting workers is.",
         f"emo's faces by {ours.detector}, the peers' by centerface. Goal {goal}x against programs that decode for "
         f"themselves: {'reached' if alone >= goal else 'missed'}.",
+        in_processor_time(processor, given.copies, spent["faces"] / total),
         f"Busy, in shares of the wall time: {busy}. `decode` is the sum of {workers} workers, waiting for faces "
         "included; `frames` and `faces` are parts of it.",
         f"Files opened per clip: {ours.opened['open'] / max(1, ours.opened['decode']):.2f}.",
@@ -367,6 +396,8 @@ def report(
             "benchmark's own."
         )
     title = "P1 The pass on a GPU" if cuda else "P2 The pass on a CPU"
+    if "before" in times:
+        title += f", faces by {ours.detector}"
     record(title, typed(), [("way", "time, emo = 1", "share"), *rows], words, given.page)
     for row in (*rows, *words):
         print(row, flush=True)

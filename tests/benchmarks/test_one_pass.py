@@ -27,7 +27,9 @@ def test_two_detectors_are_held_against_each_other(measure: Callable[..., str], 
     clips = shared / "data" / "mer2023" / "clips"
     found = measure("one_pass.py", f"--clips={clips}", "--count=1", "--copies=1", "--rounds=1", "--detector=blazeface")
     for part in (
+        "## P2 The pass on a CPU, faces by blazeface",
         "| emo with centerface |",
+        "In processor time",
         "found as emo finds them",
         "emo's faces by blazeface, the peers' by centerface",
     ):
