@@ -237,7 +237,7 @@ def words(given: argparse.Namespace, done: dict[str, Any]) -> Sequence[str]:
     if "curve" in done:
         curve = ", ".join(f"step {each['step']}: {each['f1_weighted']:.3f}" for each in done["curve"])
         found.append(
-            f"The language model learned from {done['n_train']:,} clips of 19 actors in {done['steps']} steps "
+            f"The language model learned from {done['n_train']:,} clips of training actors in {done['steps']} steps "
             f"({done['seconds'] / 60:.0f} minutes on a machine that did other work too); weighted F1 on "
             f"{done['n_validation']} clips of training actors held out: {curve}. The best of them, step "
             f"{done['best']['step']}, was asked about the held-out actors once in each way."
