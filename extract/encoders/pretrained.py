@@ -54,7 +54,7 @@ class Pretrained(Encoder):
             self.take = tuple(layers)
         super().__init__(**options)
         depth = getattr(self.full, "num_hidden_layers", None)
-        if wrong := [each for each in self.layers if depth is not None and not -depth - 1 <= each <= depth]:
+        if wrong := [each for each in self.depths if depth is not None and not -depth - 1 <= each <= depth]:
             raise UsageError(
                 f"{self.name} has no hidden state {wrong[0]}: they are 0 to {depth}, or -1 to {-depth - 1}."
             )
@@ -78,10 +78,10 @@ class Pretrained(Encoder):
         return self.full.hidden_size
 
     def recipe(self, level: str) -> dict[str, Any]:
-        return {"recipe": self.recipe_name, "layers": self.layers, "arch": self.config}
+        return {"recipe": self.recipe_name, "layers": self.depths, "arch": self.config}
 
     @property
-    def layers(self) -> list[Any]:
+    def depths(self) -> list[Any]:
         """Numbers of the hidden states that are summed."""
         return list(self.take)
 

@@ -85,7 +85,7 @@ class Whisper(Pretrained):
         return self.entry.type, self.entry.width * len(self.statistics)
 
     @property
-    def layers(self) -> list[Any]:
+    def depths(self) -> list[Any]:
         return [self.full.encoder_layers // 2 if each == MIDDLE else each for each in self.take]
 
     def configure(self, config: Any) -> dict[str, Any]:
@@ -191,4 +191,4 @@ class Whisper(Pretrained):
             x = x[0] if isinstance(x, tuple) else x
             states.append(x)
         states[-1] = encoder.layer_norm(x)
-        return sum(states[each] for each in self.layers)
+        return sum(states[each] for each in self.depths)
