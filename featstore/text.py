@@ -22,6 +22,12 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     return f"Did you mean {found}?" if found else ""
 
 
+def slips(name: str, meant: str) -> int:
+    """Return how many letters of two names are not shared, in order; a letter in place of another counts once."""
+    blocks = difflib.SequenceMatcher(None, name, meant, autojunk=False).get_opcodes()
+    return sum(max(i2 - i1, j2 - j1) for what, i1, i2, j1, j2 in blocks if what != "equal")
+
+
 def some_of(names: Iterable[str], limit: int = SHOWN) -> str:
     """Return the first names of many and how many more there are: `a, b and 3 more`."""
     names = list(names)

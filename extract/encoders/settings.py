@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from difflib import SequenceMatcher
 from typing import Any
 
 from emo.extract.weights import Weights
 from emo.featstore.errors import ModelError
+from emo.featstore.text import slips
 
 AGAIN = "Fetch the model's whole folder again."
 MODEL, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -77,7 +77,7 @@ def check_names(stated: Iterable[str], known: Iterable[str], where: str) -> None
     stated, known = set(stated), set(known)
     for name in sorted(stated - known):
         for meant in sorted(known - stated):
-            if _slips(name, meant) <= min(SLIPS, len(meant) // 4):
+            if slips(name, meant) <= min(SLIPS, len(meant) // 4):
                 raise ModelError(f"{where} states {name!r}, which nobody knows, and no {meant!r}.", AGAIN)
 
 
@@ -109,9 +109,3 @@ def _alike(value: Any, usual: Any) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _slips(name: str, meant: str) -> int:
-    """How many letters of two names are not shared, in order; a letter in place of another counts once."""
-    blocks = SequenceMatcher(None, name, meant, autojunk=False).get_opcodes()
-    return sum(max(i2 - i1, j2 - j1) for what, i1, i2, j1, j2 in blocks if what != "equal")

@@ -238,7 +238,7 @@ class VideoMaeMerbench(_VideoMae):
         from transformers import VideoMAEConfig
 
         known = VideoMAEConfig().to_dict()
-        stated = stated_in(self.weights, MODEL, known)
+        stated = stated_in(self.weights, MODEL, {*known, "qkv_bias"})  # as the published file calls qv_bias
         full = VideoMAEConfig(**stated).to_dict()  # with the library's defaults for what the file leaves out
         norm, paper = None if full["use_mean_pooling"] else "norm", self.paper
         sizes = replace(paper, norm=norm, **{ours: full[theirs] for ours, theirs in CONFIG_KEYS.items()})
