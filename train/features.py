@@ -12,6 +12,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets.cells import held_out, split_name
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.text import some_of
 
 Missing = Literal["error", "skip", "zeros"]
@@ -28,6 +29,7 @@ class FeatureSource(Protocol):
     def get(self, feature: str, clip_id: str) -> Any: ...
     def utterances(self, feature: str, clip_ids: Sequence[str], missing: Missing = "error") -> np.ndarray: ...
     def failures(self) -> Sequence[Any]: ...
+    def checksums(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> np.ndarray: ...
     def clip_row(self, clip_id: str) -> tuple[str, str | None, int, int] | None: ...
 
 
@@ -148,13 +150,19 @@ def find_present(
         for spec, row in zip(specs, present, strict=True):
             clips = [clip for clip, ok in zip(clip_ids, row, strict=True) if not ok]
             if clips:
-                said = [f"{clip} ({why.get((spec.key, clip), 'not extracted')})" for clip in clips]
+                said = [f"{clip} ({why.get((spec.key, clip)) or _never(store, clip)})" for clip in clips]
                 by_feature.append(f"{spec.name}: {some_of(said)}")
         raise FeatureMissing(
             f"{len(lacking)} of {len(clip_ids)} clips lack features. {'; '.join(by_feature)}.",
             "Extract them with `emo extract`, or leave these clips out: --set missing=skip.",
         )
     return present, lacking
+
+
+def _never(store: FeatureSource, clip: str) -> str:
+    """Say why a feature was never tried; of a clip that has words alone there is nothing to see or hear."""
+    row = store.clip_row(clip)
+    return "no media file" if row is not None and row[0].startswith(NO_MEDIA) else "not extracted"
 
 
 def trained_splits(clips: Iterable[Clip], chosen: Sequence[str] | None) -> set[str]:

@@ -236,6 +236,16 @@ class Reader:
             found: Array = self._records(self._table(feature, record), clip_ids) >= 0
             return found
 
+    def checksums(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> Array:
+        """Return the checksum of what is stored of each clip: int64 (N,), -1 where there is nothing."""
+        with self._lock:
+            table = self._table(feature)
+            found = self._records(table, clip_ids)
+            there = found >= 0
+            sums = np.full(len(found), -1, "i8")
+            sums[there] = table.records["crc"][found[there]]
+            return sums
+
     def rows_of(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> tuple[Array, str]:
         """Rows of each clip `(N,)`, and the dtype that holds all of them: float16 only where each one is float16.
 

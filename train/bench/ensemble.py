@@ -21,11 +21,13 @@ from emo.featstore.page import Page, Table
 from emo.featstore.reading import read_json
 from emo.train.answers import Prediction
 from emo.train.bench.cell import RANKED, cell_folder
+from emo.train.bench.ledger import Ledger
 from emo.train.bench.recipe import VALIDATION, Cell
 from emo.train.bench.run import read_rows
-from emo.train.bench.setup import Setup
+from emo.train.bench.setup import Setup, identity
 from emo.train.heads.folds import group_clips, make_folds
 from emo.train.metrics.labels import score, weighted_f1
+from emo.train.runs import check_listed
 
 PARTS = 5  # of the validation clips
 ROUNDS = 20  # of the greedy choice
@@ -172,6 +174,8 @@ def run_ensemble(setup: Setup) -> Page:
         UsageError: The bench has no two finished cells.
     """
     finished = [cell for cell in setup.cells if _is_ranked(setup, cell)]
+    for cell in finished:
+        _check(setup, cell)
     if len(finished) < 2:
         raise UsageError(
             f"Bench {setup.name} has {len(finished)} finished cells; two are needed.",
@@ -192,7 +196,23 @@ def _is_ranked(setup: Setup, cell: Cell) -> bool:
     folder = cell_folder(setup, cell)
     if not (folder / "run.json").exists():
         return False
-    return bool(read_json(folder / "metrics.json")["status"] == RANKED)
+    check_listed(folder, "metrics.json")
+    return bool(read_json(folder / "metrics.json").get("status") == RANKED)
+
+
+def _check(setup: Setup, cell: Cell) -> None:
+    """Refuse the answers of a cell that are not what was written, or that stand on other conditions.
+
+    Raises:
+        TrainError: A file was changed.
+        UsageError: The conditions were.
+    """
+    folder = cell_folder(setup, cell)
+    for name in ("predictions.jsonl", "clips.json", "run.json"):
+        check_listed(folder, name)
+    now = identity(setup, cell, "cpu")
+    del now["device"], now["versions"]  # of the training, not of what is put together
+    Ledger(folder).check(now, f"Cell {cell.title} of bench {setup.name}")
 
 
 def _cached(setup: Setup, cells: Sequence[Cell]) -> Cached:

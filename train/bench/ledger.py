@@ -112,7 +112,7 @@ class Ledger:
         name = digest(json.dumps([each.key for each in records]).encode())
         (self.folder / phase).mkdir(parents=True, exist_ok=True)
         if not keep:
-            write_atomic(self.folder / phase / f"{name}.json", table + "\n")
+            write_json(self.folder / phase / f"{name}.json", {"record": table, "digest": _digest(table, {})})
         else:
             arrays = {}
             for i, each in enumerate(records):
@@ -120,16 +120,28 @@ class Ledger:
                     arrays[f"{i}.{part}.logits"] = np.ascontiguousarray(out.logits)
                     if out.valence is not None:
                         arrays[f"{i}.{part}.valence"] = np.ascontiguousarray(out.valence)
-            write_atomic(self.folder / phase / f"{name}.safetensors", save(arrays, {"record": table}))
+            notes = {"record": table, "digest": _digest(table, arrays)}
+            write_atomic(self.folder / phase / f"{name}.safetensors", save(arrays, notes))
         self.seconds += seconds
         self.models += len(records)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    arrays: dict[str, np.ndarray] = {}
     if path.suffix == ".json":
-        return parse_own(read_bytes(path), str(path)), {}
-    with safe_open(path, "numpy") as file:
-        return parse_own(file.metadata()["record"], str(path)), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        notes = parse_own(read_bytes(path), str(path))
+    else:
+        with safe_open(path, "numpy") as file:
+            notes = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    if notes["digest"] != _digest(notes["record"], arrays):
+        raise ValueError("it is not what was written")
+    return parse_own(notes["record"], str(path)), arrays
+
+
+def _digest(table: str, arrays: Mapping[str, np.ndarray]) -> str:
+    parts = [table.encode(), *(name.encode() + arrays[name].tobytes() for name in sorted(arrays))]
+    return digest(b"".join(parts))
 
 
 def _record(row: Mapping[str, Any], i: int, arrays: Mapping[str, np.ndarray]) -> Record:

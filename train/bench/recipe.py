@@ -200,7 +200,11 @@ def _cell(bench: Bench, name: str, each: FeatureSet, choice: HeadChoice) -> Cell
     table |= {"head": choice.head, "features": [feature.model_dump() for feature in features]}
     table |= {"seeds": [protocol.seed], "missing": bench.missing, "folds": protocol.folds}
     table |= {"fold_by": protocol.fold_by, "stratify": protocol.stratify, "train_splits": protocol.train_splits}
-    return Cell(each.title, choice.title, make_recipe(table, where))
+    recipe = make_recipe(table, where)
+    if ranges := getattr(recipe, "search", None):  # a key that is given for a head is not drawn
+        left = {key: values for key, values in ranges.items() if key not in choice.set}
+        recipe = recipe.model_copy(update={"search": left})
+    return Cell(each.title, choice.title, recipe)
 
 
 def _plain(title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from emo.featstore.install import versions
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
 from emo.train.bench.recipe import VALIDATION, Bench, Cell, cells_of
-from emo.train.features import FeatureSource, StreamShape, find_present
-from emo.train.heads.base import HeadRecipe
+from emo.train.features import FeatureSource, StreamShape, find_present, media_of
+from emo.train.heads.base import Head, HeadRecipe
 from emo.train.heads.folds import group_clips
 from emo.train.heads.material import fold_count, trained_mask
 from emo.train.recipe import head_class
@@ -164,10 +165,13 @@ def identity(setup: Setup, cell: Cell, device: str) -> dict[str, Any]:
     """Everything that decides what the models of a cell learn, as plain JSON values."""
     specs = [setup.store.resolve(name) for name in cell.recipe.feature_names()]
     names = [clip.id for clip in setup.clips]
-    present = [setup.store.has(spec.key, names).tobytes().hex() for spec in specs]
-    told = [
-        (c.id, c.split, c.label and c.label.emotion, c.label and c.label.valence, c.speaker, c.dialogue, c.session)
-        for c in setup.clips
+    values = [setup.store.checksums(spec.key, names).tobytes().hex() for spec in specs]
+    trained = trained_mask(setup.clips, cell.recipe)
+    choosing = {split_name(split) for split in setup.bench.protocol.val_splits or ()}
+    told = [  # what is known of the other clips, no model learns
+        (c.id, c.split, c.speaker, c.dialogue, c.session)
+        + ((c.label.emotion, c.label.valence) if c.label and (yes or split_name(c.split) in choosing) else ())
+        for c, yes in zip(setup.clips, trained, strict=True)
     ]
     return {
         "schema": 1,
@@ -175,7 +179,18 @@ def identity(setup: Setup, cell: Cell, device: str) -> dict[str, Any]:
         "protocol": setup.bench.protocol.model_dump(mode="json"),
         "features": [spec.key for spec in specs],
         "labels": list(setup.labels),
-        "clips": digest(repr((told, present)).encode("utf-8", "backslashreplace")),
+        "feature values": digest(repr((values, media_of(setup.store, names))).encode()),
+        "clips": digest(repr(told).encode("utf-8", "backslashreplace")),
+        "code of the head": _code_of(head_class(cell.recipe.head)),
         "device": device.partition(":")[0],
         "versions": versions("numpy", "torch", "scikit-learn"),
     }
+
+
+def _code_of(head: type[Head]) -> str:
+    """Return a digest of the modules in which a head and its bases are written, a package's own among them."""
+    modules = {kind.__module__ for kind in head.__mro__}
+    files = {
+        sys.modules[name].__file__ for name in modules if name.partition(".")[0] not in ("builtins", "abc", "torch")
+    }
+    return digest(b"".join(Path(file).read_bytes() for file in sorted(filter(None, files))))

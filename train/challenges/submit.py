@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from emo.featstore.datasets.tables import normal_name, read_table, without_suffi
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Flag, Page, Table
+from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace, find_workspace, load_workspace
 from emo.train.answers import ANSWER_COLUMNS, NAMES, Prediction
 from emo.train.challenges.base import Challenge, Form, Key, Said, Track
@@ -262,11 +264,23 @@ def _given(args: SubmitArgs, track: Track, clips: Clips, say: Say) -> Given:
 def _of_file(path: Path, column: str | None, track: Track, clips: Clips) -> Given:
     if track.carried:
         found = _pairs(path, column, track)
+        names = Counter(key[0] for key in clips.keys if key not in found and key[:1] in found)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UsageError(
+                f"{path} answers by name, and {some_of(twice, 3)} have several rows in the list.",
+                f"Add the columns {' and '.join(track.carried)}, which tell rows apart.",
+            )
         said = {key: each for key in clips.keys if (each := found.get(key) or found.get(key[:1])) is not None}
         return Given(said, [f"Answers were read from {path.name}."])
     answers = track.main.read(path, column)
     by_name = {name: answers.said.get(name) or answers.said.get(without_suffix(name)) for (name,) in clips.keys}
     said = {(name,): each for name, each in by_name.items() if each is not None}
+    plain = Counter(without_suffix(name) for (name,) in said if name not in answers.said)
+    if twice := [name for name, count in plain.items() if count > 1]:
+        raise UsageError(
+            f"{path} has one answer for {some_of(twice, 3)}, and the list has files of this name with several endings.",
+            "Name the files with their endings in the predictions.",
+        )
     beside = len(answers.said) - len(said)
     more = [f"{beside:,} predictions are for clips that are not in the list, and were left out."] if beside > 0 else []
     return Given(said, [*answers.told, *more])
