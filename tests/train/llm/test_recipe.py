@@ -11,10 +11,10 @@ import yaml
 
 from emo.featstore.errors import UsageError
 from emo.train.llm.optim import Schedule, learning_rate
-from emo.train.llm.recipe import EMOTIONS
-from emo.train.recipe import HEADS, load_recipe, make_recipe, shipped_recipes
+from emo.train.llm.recipe import EMOTIONS, TuneRecipe
+from emo.train.recipe import load_recipe, make_recipe, shipped_recipes
 
-TUNE_RECIPES = tuple(name for name in shipped_recipes() if name not in HEADS)
+TUNE_RECIPES = tuple(name for name in shipped_recipes() if load_recipe(name).makes == TuneRecipe.makes)
 
 
 def text_of(name: str) -> str:
