@@ -20,11 +20,13 @@ class Registry:
         kind: What one of them is called in a sentence, such as `head`.
         group: Entry-point group of packages that add some.
         own: Names of emo's own, each with its `module` or `module:attribute`; a package cannot take these names.
+        base: `module:Class` of which a package's must be a subclass, or an instance; empty: a test by the caller.
     """
 
     kind: str
     group: str
     own: Mapping[str, str]
+    base: str = ""
 
     def names(self) -> list[str]:
         """Return all names: emo's own, then those that installed packages add."""
@@ -41,9 +43,25 @@ class Registry:
             return pkgutil.resolve_name(self.own[name])
         for point in metadata.entry_points(group=self.group, name=str(name)):
             try:
-                return point.load()
+                return self._checked(point)
+            except UsageError:
+                raise
             except Exception as error:  # the code of somebody else's package runs here
                 what = f"{self.kind.capitalize()} {name} of {point.value} cannot be loaded: {error!r}."
                 raise UsageError(what, "Mend that package or remove it.") from error
         hint = f"{self.kind.capitalize()}s: {', '.join(self.names())}. {did_you_mean(str(name), self.names())}"
         raise UsageError(f"There is no {self.kind} {name!r}.", hint.strip())
+
+    def _checked(self, point: metadata.EntryPoint) -> Any:
+        """Load a package's plug-in, and refuse what is none.
+
+        Raises:
+            UsageError: It is of another kind.
+        """
+        found = point.load()
+        if self.base:
+            base = pkgutil.resolve_name(self.base)
+            if not (issubclass(found, base) if isinstance(found, type) else isinstance(found, base)):
+                what = f"{self.kind.capitalize()} {point.name} of {point.value} is no {base.__name__}: {found!r}."
+                raise UsageError(what, f"It must derive from {self.base.replace(':', '.')}.")
+        return found

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 class Keys(BaseModel):
     """A table of recipe keys that knows all of them; the docstring behind a key is its help text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def text_of(cls, key: str) -> str:

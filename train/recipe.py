@@ -46,8 +46,8 @@ FAMILIES = {
     "emotion-llama": "emo.train.llm.emotion_llama.family:EmotionLlamaFamily",
     "affectgpt": "emo.train.llm.affectgpt.family:AffectGptFamily",
 }
-_heads = Registry("head", "emo.heads", HEADS)
-_families = Registry("published model", "emo.families", FAMILIES)
+_heads = Registry("head", "emo.heads", HEADS, "emo.train.heads.base:Head")
+_families = Registry("published model", "emo.families", FAMILIES, "emo.train.llm.family:Family")
 head_names = _heads.names
 
 

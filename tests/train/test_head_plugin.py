@@ -89,6 +89,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "centroid_of_mine.py").write_text(FILE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: centroid\nVersion: 1.0\n")
     points = "[emo.heads]\nmine = centroid_of_mine:Centroid\nbroken = centroid_of_mine:Nobody\n"
+    points += "strange = json:JSONDecoder\n"
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "centroid_of_mine", raising=False)
@@ -135,6 +136,8 @@ def test_the_command_trains_it_and_a_broken_one_is_a_sentence(emo: Run, installe
     assert {"mine", "broken"} <= set(head_names())
     with pytest.raises(UsageError, match="broken of centroid_of_mine:Nobody cannot be loaded"):
         head_class("broken")
+    with pytest.raises(UsageError, match="strange of json:JSONDecoder is no Head"):
+        head_class("strange")
     env = {"PYTHONPATH": os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])}
     words = ("train", "--head", "mine", "--cached", "--run", "first", "--set", "sharpness=3.0")
     features = ("--set", "features=[loud_UTT]")

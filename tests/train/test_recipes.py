@@ -80,3 +80,9 @@ def test_a_recipe_file_without_a_head_or_a_table_is_refused(tmp_path: Path) -> N
         path.write_text(text)
         with pytest.raises(UsageError, match=says):
             load_recipe(path)
+
+
+def test_a_number_that_is_not_finite_is_no_setting() -> None:
+    for each in ("lr=.inf", "dropout=.nan"):
+        with pytest.raises(UsageError, match="finite"):
+            load_recipe("attention", [each])

@@ -11,7 +11,7 @@ CHALLENGES = {
     "mer2025": "emo.train.challenges.mer2025:MER2025",
     "mer2026": "emo.train.challenges.mer2026:MER2026",
 }
-_challenges = Registry("challenge", "emo.challenges", CHALLENGES)
+_challenges = Registry("challenge", "emo.challenges", CHALLENGES, "emo.train.challenges.base:Challenge")
 challenge_names = _challenges.names
 
 

@@ -17,7 +17,7 @@ METRICS = {
     "hit-rate": "emo.train.metrics.wheel:HitRate",
     "emer": "emo.train.metrics.emer:Emer",
 }
-_metrics = Registry("metric", "emo.metrics", METRICS)
+_metrics = Registry("metric", "emo.metrics", METRICS, "emo.train.metrics.base:Metric")
 metric_names = _metrics.names
 
 
