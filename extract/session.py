@@ -313,11 +313,8 @@ def _encoders(
         kind = find_encoder(name)
         weights = workspace.weights_at(kind.name) if profile in _profiles_of_weights(workspace) else None
         try:
-            if profile == "tiny" and weights is not None and str(weights) == kind.source.hub:
-                hint = "Name a small network under [weights] in emo.toml, or take it out: then one is drawn at random."
-                raise UsageError(
-                    f"{kind.name}: {weights} is the published model, which profile tiny has no use for.", hint
-                )
+            if profile == "tiny" and str(weights) == kind.source.hub:
+                weights = None  # the published model is no small one; `_of_weights` says that it is not used
             if args.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
                 raise WeightsMissing(f"{kind.name}: {weights} is not on this machine; `emo extract` would fetch it.")
             source = None if weights is None else str(weights)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Session, open_session
 from emo.extract.weights import find_weights
-from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.errors import WeightsMissing
 from emo.featstore.workspace import load_workspace
 
 TOML = '[data.mine]\nroot = "data"\nkind = "folder"\n[extract]\nprofile = "tiny"\n'
@@ -75,5 +75,6 @@ def test_the_published_model_is_none_for_profile_tiny(tmp_path: Path) -> None:
     folder = workspace(tmp_path)
     with open(folder / "emo.toml", "a") as file:
         file.write('[weights]\n"HL-UTT" = "TencentGameMate/chinese-hubert-large"\n')
-    with pytest.raises(UsageError, match="published model, which profile tiny has no use for"):
-        session(folder, encoders=("HL-UTT",), dry_run=True)
+    made = session(folder, encoders=("HL-UTT",), dry_run=True)
+    assert made.specs[0].weights == "seed:0"
+    assert any("not used under profile tiny: [weights] of HL-UTT" in sentence for sentence in made.says())
