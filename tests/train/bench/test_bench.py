@@ -159,7 +159,13 @@ def test_killed_and_gone_on_is_never_killed(workspace: Workspace, write: Write, 
 def test_ctrl_c_ends_with_a_sentence_and_what_is_done_is_kept(workspace: Workspace, write: Write) -> None:
     path = write(heads=["attention"], features=["aud"], set={"epochs": 100_000})
     words = [sys.executable, "-m", "emo.cli", "bench", str(path)]
-    running = subprocess.Popen(words, cwd=workspace.root, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        words,
+        cwd=workspace.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     cell = workspace.root / "benches" / "toy" / "bench.yaml"
     while not cell.exists() and running.poll() is None:
         time.sleep(0.05)
