@@ -10,7 +10,6 @@ runs of the chosen settings.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from real_rows import EGEMAPS, MINILM, TESTS, emo
+from real_rows import EGEMAPS, MINILM, TESTS, emo, extract_both
 from record import PAGE, record, typed
 
 TITLE = "Real data: emo bench"
@@ -50,11 +49,7 @@ def main() -> None:
 
 
 def measure(work: Path, given: argparse.Namespace) -> None:
-    places = {"RAVDESS": given.data / "ravdess_speech_16k", "MER2023-SEMI": given.data / "mer2023"}
-    tables = "".join(f"[data.{name}]\nroot = {json.dumps(str(place.resolve()))}\n" for name, place in places.items())
-    (work / "emo.toml").write_text(f'[store]\npath = "features.emo"\n{tables}', encoding="utf-8")
-    emo("extract", "--dataset", "RAVDESS", "--encoders", "egemaps", cwd=work)
-    emo("extract", "--dataset", "MER2023-SEMI", "--encoders", "minilm", cwd=work)
+    places = extract_both(work, given.data)
     add_emobase(work, places["RAVDESS"])
 
     heads = [

@@ -58,12 +58,18 @@ def main() -> None:
         measure(work, given)
 
 
-def measure(work: Path, given: argparse.Namespace) -> None:
-    places = {"RAVDESS": given.data / "ravdess_speech_16k", "MER2023-SEMI": given.data / "mer2023"}
+def extract_both(work: Path, data: Path) -> dict[str, Path]:
+    """Make a workspace with eGeMAPS of RAVDESS and MiniLM of MER2023, and return where both lie."""
+    places = {"RAVDESS": data / "ravdess_speech_16k", "MER2023-SEMI": data / "mer2023"}
     tables = "".join(f"[data.{name}]\nroot = {json.dumps(str(place.resolve()))}\n" for name, place in places.items())
     (work / "emo.toml").write_text(f'[store]\npath = "features.emo"\n{tables}', encoding="utf-8")
     emo("extract", "--dataset", "RAVDESS", "--encoders", "egemaps", cwd=work)
     emo("extract", "--dataset", "MER2023-SEMI", "--encoders", "minilm", cwd=work)
+    return places
+
+
+def measure(work: Path, given: argparse.Namespace) -> None:
+    extract_both(work, given.data)
 
     search = ["--search", str(given.search)] if given.search else []
     attention = ["--head", "attention", "--set", "standardise=true", "--set", f"epochs={given.epochs}", *search]

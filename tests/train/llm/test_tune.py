@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from steps import Stop, same, stop_after, weights
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError, WeightsMissing
@@ -31,17 +31,6 @@ QUIET = ("validation.holdout=0",)
 DRY = (*QUIET, "lora.dropout=0")
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """What a run has learned at its last checkpoint, by name."""
-    folder = checkpoints(run)[-1].path
-    return load_file(folder / "adapter_model.safetensors") | load_file(folder / "projections.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, other = weights(a), weights(b)
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def gap(a: Path, b: Path) -> float:
     """Largest difference of the learned weights, relative to how far they went apart from the other run's."""
     one, other = weights(a), weights(b)
@@ -54,18 +43,6 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 def train(made: Any, recipe: Any, path: Path, **options: Any) -> Any:
     return tune(made.store, made.clips, recipe, path, "cpu", **options)
-
-
-class Stop(Exception):
-    """Raised by a test's own progress report, as a crash between two steps would be."""
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.step == step:
-            raise Stop
-
-    return report
 
 
 # ---- trajectories ---------------------------------------------------------------------------------------------------

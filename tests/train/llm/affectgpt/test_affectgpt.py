@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from steps import Stop, same, stop_after
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import EmoError, UsageError
@@ -19,8 +20,6 @@ from emo.featstore.storage.store import Store, open_store
 from emo.train.llm.affectgpt.prompt import SETTINGS, begin_id, build_prompt, end_id, instruction, words_of
 from emo.train.llm.answer import TunedAnswerer
 from emo.train.llm.exchange import export_run, import_run
-from emo.train.llm.progress import Progress
-from emo.train.llm.resume import checkpoints
 from emo.train.llm.tokenizer import Tokenizer
 from emo.train.llm.tune import tune
 from emo.train.recipe import load_recipe
@@ -53,32 +52,13 @@ def recipe() -> Callable[..., Any]:
     return lambda *overrides: load_recipe("affectgpt", [*TINY, *overrides])
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = checkpoints(run)[-1].path
-    return load_file(folder / "adapter_model.safetensors") | load_file(folder / "projections.safetensors")
-
-
-class Stop(Exception):
-    """Raised by a test's own progress report, as a crash between two steps would be."""
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.step == step:
-            raise Stop
-
-    return report
-
-
 def test_tuned_resumed_carried_and_asked(made: Any, recipe: Any, tmp_path: Path) -> None:
     store, clips = made
     tune(store, clips, recipe(), tmp_path / "whole", "cpu")
     with pytest.raises(Stop):
         tune(store, clips, recipe(), tmp_path / "parts", "cpu", on_progress=stop_after(5))
     tune(store, clips, None, tmp_path / "parts", "cpu", resume=True)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(each, parts[name]) for name, each in whole.items())
+    assert same(tmp_path / "whole", tmp_path / "parts")
 
     run = load_run(tmp_path / "whole")
     said = TunedAnswerer(run, "cpu").answer(store, clips[:3], "likelihood")
