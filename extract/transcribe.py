@@ -12,7 +12,7 @@ import numpy as np
 
 from emo.extract.asr import DEFAULT, Transcriber
 from emo.extract.media.container import open_media
-from emo.extract.run.decode import as_failure
+from emo.extract.media.reading import as_failure
 from emo.extract.run.pipeline import Progress
 from emo.extract.run.plan import Job, plan
 from emo.extract.session import Outcome, read_as

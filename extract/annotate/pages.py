@@ -13,17 +13,18 @@ from emo.extract.annotate.describer import Asking, Describer
 from emo.extract.annotate.expression import Matching
 from emo.extract.annotate.forms import write_form
 from emo.extract.annotate.peak import PeakOptions
-from emo.extract.annotate.plan import ANNOTATION, QUESTIONS, VERIFY, Plan
+from emo.extract.annotate.plan import QUESTIONS, VERIFY, Plan
 from emo.extract.annotate.prompts import load_prompt
 from emo.extract.annotate.registry import find_describer, find_units
 from emo.extract.annotate.replay import Recorder
 from emo.extract.annotate.run import Run, with_media
 from emo.extract.annotate.select import Embed, Selection, select
 from emo.extract.annotate.units import UnitSource
-from emo.extract.media.reading import Reading
 from emo.extract.run.interrupt import interruptible
+from emo.extract.session import read_as
+from emo.featstore.annotations import ANNOTATION, annotations_of
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import some_of
@@ -125,9 +126,6 @@ def make_plan(workspace: Workspace, table: DataTable, given: Settings, asking: A
     prompts = {kind: load_prompt(names[kind], given.language, workspace.root) for kind in describers}
     leave_out = tuple(each.strip() for each in given.leave_out.split(",") if each.strip())
     profile = "facs" if given.language == "zh" and given.phrases == "merr-2024" else given.phrases
-    settings = workspace.extract
-    reading = {"audio_track": settings.audio_track, "sound_tail": settings.sound_tail}
-    reading |= {"max_minutes": settings.max_minutes}
     return Plan(
         source=_source(workspace, table, given),
         peak=PeakOptions(given.peak, leave_out, given.smooth, given.confidence, given.rules),
@@ -135,7 +133,7 @@ def make_plan(workspace: Workspace, table: DataTable, given: Settings, asking: A
         labels=given.labels,
         prompts=prompts,
         describers=describers,
-        reading=Reading(**{name: each for name, each in reading.items() if each is not None}),  # type: ignore[arg-type]
+        reading=read_as(workspace),
     )
 
 
@@ -190,20 +188,6 @@ def _outcome(run: Run, budget: Budget) -> Page:
 
 
 # ---- what is there ---------------------------------------------------------------------------------------------------
-
-
-def annotations_of(store: Store, record: str = ANNOTATION) -> dict[str, dict[str, Any]]:
-    """Return the annotations of a store by clip; those that are out of date are left out.
-
-    Raises:
-        UsageError: There are none.
-        StoreError: Several kinds are meant; the message says how they differ.
-    """
-    try:
-        found = store.records(store.resolve(record, records=True))
-    except FeatureMissing as error:
-        raise UsageError(f"{store.path} has no annotations.", "Run `emo annotate run` first.") from error
-    return {clip: value for clip, value in found.items() if "failed" not in value}
 
 
 def status_page(store: Store) -> Page:

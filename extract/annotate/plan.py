@@ -13,13 +13,13 @@ from emo.extract.annotate.peak import PeakOptions
 from emo.extract.annotate.prompts import Prompt
 from emo.extract.annotate.units import UnitSource
 from emo.extract.media.reading import FRAMES, Reading
+from emo.featstore.annotations import ANNOTATION
 from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.records import record_spec
 
 QUESTIONS = ("scene", "voice", "caption")  # asked in this order
 VERIFY = "verify"
-ANNOTATION = "annotation"
 LABELS_FROM = ("rules", "dataset")
 TRANSCRIPTS = {"en": ("english", "text"), "zh": ("chinese", "text")}  # of a clip, best first
 

@@ -146,42 +146,42 @@ def installed(name: str) -> Path | None:
     model = PACKAGES.get(name)
     if model is None:
         return None
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[tuple[Path, str]]] = {}
     for file, parts in model.files.items():
         for part in parts:
             spec = importlib.util.find_spec(part.package)  # not imported
             if spec is None or not spec.submodule_search_locations:
                 return None
-            path = Path(spec.submodule_search_locations[0]) / part.path
-            _check(path, part.sha256, model.install)
-            found.setdefault(file, []).append(path)
-    if all(len(paths) == 1 for paths in found.values()):
-        file, (path,) = next(iter(found.items()))
-        return path if model.single else path.parent
+            found.setdefault(file, []).append((Path(spec.submodule_search_locations[0]) / part.path, part.sha256))
+    if all(len(pieces) == 1 for pieces in found.values()):
+        for ((path, sha256),) in found.values():
+            _check(path, sha256, model.install)
+        first = next(iter(found.values()))[0][0]
+        return first if model.single else first.parent
     return _joined(name, model, found)
 
 
-def _joined(name: str, model: Packaged, found: Mapping[str, list[Path]]) -> Path:
+def _joined(name: str, model: Packaged, found: Mapping[str, list[tuple[Path, str]]]) -> Path:
     """Folder under `EMO_HOME` with the files whole; its name has the hash of what they are made of."""
     said = "".join(part.sha256 for parts in model.files.values() for part in parts)
     folder = emo_home() / "packages" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    for file, paths in found.items():
-        if not _is(folder / file, paths):
+    for file, pieces in found.items():
+        for path, sha256 in pieces:
+            _check(path, sha256, model.install)
+        if not _is(folder / file, pieces):
             with replacing(folder / file) as temporary, open(temporary, "wb") as out:
-                for path in paths:
+                for path, _ in pieces:
                     out.write(path.read_bytes())
     return folder
 
 
-def _is(whole: Path, paths: list[Path]) -> bool:
-    """Whether a file is these files one after the other."""
-    if not whole.is_file():
+def _is(whole: Path, pieces: list[tuple[Path, str]]) -> bool:
+    """Say whether a file is these pieces one behind the other: by their known hashes, so that it alone is read."""
+    sizes = tuple(path.stat().st_size for path, _ in pieces)
+    if not whole.is_file() or (stat := whole.stat()).st_size != sum(sizes):
         return False
-    stat, wanted = whole.stat(), hashlib.sha256()
-    for path in paths:
-        wanted.update(path.read_bytes())
-    return _sha256(whole, stat.st_size, stat.st_mtime_ns) == wanted.hexdigest()
+    return _hashes(whole, sizes, stat.st_mtime_ns) == tuple(sha256 for _, sha256 in pieces)
 
 
 def _check(path: Path, sha256: str, install: str) -> None:
@@ -201,3 +201,10 @@ def _check(path: Path, sha256: str, install: str) -> None:
 def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _hashes(path: Path, sizes: tuple[int, ...], mtime_ns: int) -> tuple[str, ...]:
+    """Return the sha256 of each stretch of a file."""
+    with open(path, "rb") as file:
+        return tuple(hashlib.sha256(file.read(size)).hexdigest() for size in sizes)

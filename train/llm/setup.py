@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip
-from emo.featstore.errors import FeatureMissing, UsageError, WeightsMissing
+from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
 from emo.featstore.sources import packages
 from emo.featstore.sources.hub import cached
@@ -285,14 +286,7 @@ def _records(store: Store | None) -> Records | None:
     if store is None:
         return None
 
-    def read(name: str) -> Mapping[str, Mapping[str, Any]]:
-        try:
-            found: Mapping[str, Mapping[str, Any]] = store.records(store.resolve(name, records=True))
-        except FeatureMissing as error:
-            raise UsageError(f"{store.path} has no annotations.", "Run `emo annotate run` first.") from error
-        return found
-
-    return read
+    return lambda name: annotations_of(store, name)
 
 
 def prepare(

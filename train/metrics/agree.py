@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from emo.featstore.annotations import ANNOTATION, annotations_of
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Page, Table
 from emo.featstore.reading import read_json
@@ -57,14 +58,12 @@ def read_notes(text: str, workspace: Workspace | None) -> dict[str, Mapping[str,
     """Read a file of annotations, or records of the workspace's store.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is neither, or there are none.
     """
-    if text.partition("@")[0] == "annotation":
+    if text.partition("@")[0] == ANNOTATION:
         if workspace is None:
             raise UsageError(f"{text} means records of a store, and there is no emo.toml here or above.")
-        store = open_store(workspace.store_path)
-        found = store.records(store.resolve(text, records=True))
-        return {name: value for name, value in found.items() if "failed" not in value}
+        return annotations_of(open_store(workspace.store_path), text)
     content = read_json(Path(text))
     if not isinstance(content, dict) or not all(isinstance(each, dict) for each in content.values()):
         raise UsageError(f"{text} is not a JSON object of annotations.", "emo annotate check says what is wrong.")
