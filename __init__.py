@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from emo.featstore.names import names_from
+from emo.featstore.shared import share
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "Clip": "emo.featstore.clip",
@@ -35,6 +36,7 @@ names_from(
     lambda: import_module("emo.extract.encoders.registry").lines(),
     lambda: import_module("emo.extract.encoders.catalog").catalog().models(),
 )
+share("connector", "emo.train.llm.videollama2.connector")  # the network that tuning trains and extraction may run
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import io
-import json as jsonlib
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +19,21 @@ import typer.main
 from emo import __version__
 
 TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes its page, an example, what it does
+    "extract": (
+        "emo.extract.pages:extract_page",
+        "emo extract --dataset MER2023-SEMI",
+        "Run all encoders over a dataset once and keep their features in the store.",
+    ),
+    "train": (
+        "emo.train.pages:train_page",
+        "emo train --head attention --cached",
+        "Train a head, or tune a language model, on cached features.",
+    ),
+    "predict": (
+        "emo.train.pages:predict_page",
+        "emo predict clip.mp4 --task reason",
+        "Ask a trained run about clips; what they lack is extracted first.",
+    ),
     "score": (
         "emo.train.metrics.choose:score_command",
         "emo score relative_test3_NCEV.txt --predictions answers.json --answers strict",
@@ -33,6 +46,11 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
     ),
     "doctor": ("emo.extract.doctor:doctor_command", "emo doctor", "Say what is here, what is missing, what to do."),
     "init": ("emo.extract.pocket:init_page", "emo init my-study", "Write a commented emo.toml."),
+    "look": (
+        "emo.extract.look:look_page",
+        "emo look sample_00000338",
+        "Draw what the features of clips have seen: frames, faces, crops, sound.",
+    ),
     "transcribe": (
         "emo.extract.transcribe:transcribe_page",
         "emo transcribe --dataset DFEW",
@@ -41,13 +59,32 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
 }
 
 
-class Top(typer.core.TyperGroup):
+class Group(typer.core.TyperGroup):
+    """Commands of which a slip of the hand names the nearest, in whatever group that is."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            raise _no_command(ctx, args, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+def _no_command(ctx: Any, args: list[str], known: list[str]) -> Exception:
+    from emo.featstore.errors import UsageError
+    from emo.featstore.text import nearest
+
+    group = "" if ctx.parent is None else f"{ctx.info_name} "
+    elsewhere = [f"{other} {args[0]}" for other, pages in PAGES.items() if args[0] in pages]
+    if meant := nearest(args[0], known, 0.6):
+        elsewhere = [" ".join([group + meant, *args[1:2]]).strip()] if meant in PAGES else [group + meant, *elsewhere]
+    hint = f"Did you mean `emo {'` or `emo '.join(elsewhere[:3])}`?" if elsewhere else f"There are {', '.join(known)}."
+    return UsageError(f"There is no command `emo {group}{args[0]}`.", hint)
+
+
+class Top(Group):
     """All commands. Those of TOP are imported when one of them is asked for, not when they are listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        own = super().list_commands(ctx)
-        after = own.index("train") + 1
-        return [*own[:after], *TOP, *own[after:]]
+        return [*TOP, *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, name: str) -> Any:
         return typer.core.TyperCommand(name, help=TOP[name][2]) if name in TOP else super().get_command(ctx, name)
@@ -62,7 +99,7 @@ app = typer.Typer(
     cls=Top,
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="A feature store and head trainer for multimodal emotion recognition.",
@@ -70,7 +107,7 @@ app = typer.Typer(
 )
 
 
-STATE = {"quiet": False, "debug": False}
+STATE = {"quiet": False, "debug": False, "json": False}
 
 
 @app.callback()
@@ -149,58 +186,21 @@ def _speak_any_language() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-# ---- drawing ---------------------------------------------------------------------------------------------------------
-
-
 def _say(text: str) -> None:
     """A message for people: stderr, silenced by --quiet."""
     if not STATE["quiet"]:
-        from rich.console import Console
+        from emo.featstore.screen import say
 
-        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        say(text)
 
 
 def _show(page: Any, json: bool = False) -> None:
-    """Draw what a command has to say, for a program or for a person; then its exit code."""
-    _draw(page, json)
+    """Draw what a command has to say; then its exit code."""
+    from emo.featstore.screen import draw
+
+    draw(page, json)
     if page.exit_code:
         raise typer.Exit(page.exit_code)
-
-
-def _draw(page: Any, json: bool = False) -> None:
-    if json:
-
-        def plain(thing: Any) -> Any:
-            return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else str(thing)
-
-        letters = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        text = jsonlib.dumps(page.value, ensure_ascii=not letters, default=plain)
-        print(text.encode(errors="backslashreplace").decode())
-    else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        for part in page.parts:
-            if isinstance(part, str):
-                console.print(part, markup=False, soft_wrap=True)
-            else:
-                console.print(_table(part))
-        if page.verdict:
-            console.print(page.verdict, style="bold", markup=False, soft_wrap=True)
-
-
-def _table(given: Any) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "pad_edge": False}
-    table = Table(title=Text(given.title), box=box.SIMPLE_HEAD, **look)
-    for column in given.columns:
-        table.add_column(column, justify="right" if column in given.numbers else "left", overflow="fold")
-    for row in given.rows:
-        table.add_row(*[Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in row])
-    return table
 
 
 def _workspace(needed: bool = True) -> Any:
@@ -228,187 +228,78 @@ def _weights_of_language_models() -> Any:
     return family_weights()
 
 
-# ---- extract ---------------------------------------------------------------------------------------------------------
-
-
-@command(app, example="emo extract --dataset MER2023-SEMI")
-def extract(
-    dataset: Annotated[str | None, typer.Option(help="A [data.NAME] table of emo.toml.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only clips of this split.")] = None,
-    encoders: Annotated[str | None, typer.Option(help="Features, or @sets of them, separated by commas.")] = None,
-    level: Annotated[str | None, typer.Option(help="utt, frame or tokens. Default: the encoder's own.")] = None,
-    profile: Annotated[str | None, typer.Option(help="paper or tiny (random: true sizes, for timing).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0,cuda:1.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
-    face: Annotated[
-        str | None, typer.Option(help="Who counts, of several people: prominent, largest, longest, central, talking.")
-    ] = None,
-    audio_track: Annotated[
-        int | None, typer.Option(min=1, help="Of several sound tracks, the one to read; the first is 1.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips that are present.")] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="One part of several, as 3/8, while other processes take the others.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads or processes that decode. Default: one per core.")
-    ] = None,
-    commit_every: Annotated[int, typer.Option(min=1, help="Clips per commit (and at least every 30 s).")] = 200,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed for good.")] = False,
-    trace: Annotated[Path | None, typer.Option(help="Write a timeline, for ui.perfetto.dev in a browser.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
-    json: Json = False,
-) -> None:
-    """Run all encoders over a dataset once and keep their features in the store."""
-    from emo.extract.run.plan import Shard
+def _extract(show: bool = False, **what: Any) -> None:
+    """Run one pass, for a page that needs its features: `featstore.page.Extract`."""
+    from emo.extract.pages import run_pass
     from emo.extract.session import ExtractArgs
+    from emo.featstore.screen import draw
 
-    names = tuple(each.strip() for each in encoders.split(",") if each.strip()) if encoders else None
-    what = {"dataset": dataset, "split": split, "encoders": names, "level": level, "face": face, "limit": limit}
-    what |= {"shard": Shard.parse(shard) if shard else None}
-    how = {"profile": profile, "device": device, "dtype": dtype, "workers": workers, "commit_every": commit_every}
-    how["audio_track"] = audio_track
-    request = ExtractArgs(**what, **how, retry_failed=retry_failed, trace=trace, dry_run=dry_run)  # type: ignore[arg-type]
-    _show(_extract(_workspace(), request), json)
-
-
-def _extract(workspace: Any, request: Any) -> Any:
-    """Run one pass and draw its progress; the page of its outcome."""
-    from emo.extract.session import open_session
-
-    session = open_session(workspace, request)
-    for line in session.says():
-        _say(line)
-    if request.dry_run:
-        return session.plan_page()
-    outcome = _watch(session)
-    done = outcome.progress
-    if done.stopping:
-        _say(f"stopped; {done.done:,} clips are committed, run the same command to go on")
-    elif session.plan.jobs:
-        _say(f"done: {done.stored:,} features of {done.done:,} clips stored in {session.store_path}")
-    else:
-        _say("nothing to do")
-    if words := session.job.trace.says():
-        _say(words)
-    return outcome.page()
+    made = run_pass(_workspace(), ExtractArgs(**what), _say, STATE["quiet"])
+    if made.exit_code == 130:
+        raise typer.Exit(130)
+    if show and not STATE["json"]:
+        draw(made)
 
 
-def _watch(session: Any) -> Any:
-    """Draw the progress of a running pass."""
-    import threading
+def _ask(*given: Any) -> Any:
+    """Show clips to a model and ask it, for a page that needs answers: `featstore.inquiry.Ask`."""
+    from emo.extract.annotate.ask import ask
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    from emo.extract.run.interrupt import interruptible
-
-    if not session.plan.jobs:
-        return session.run()
-    console = Console(stderr=True, quiet=STATE["quiet"])
-    finished = threading.Event()
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
-
-    def draw() -> None:
-        with Bar(*columns, console=console, refresh_per_second=4, transient=True) as bar:
-            task = bar.add_task("", total=len(session.plan.jobs))
-            while not finished.wait(0.25):
-                state = session.job.progress
-                failed = ", ".join(f"{kind} {n}" for kind, n in list(state.failed.items()))
-                words = f"{state.clips_per_s:.1f} clips/s, {state.times_real_time:.0f}x real time"
-                bar.update(task, completed=state.done, description=words + (f"; failed: {failed}" if failed else ""))
-
-    drawer = threading.Thread(target=draw, daemon=True)
-    with interruptible(session.job, _say, lambda: console.show_cursor(True)):
-        drawer.start()
-        try:
-            return session.run()
-        finally:
-            finished.set()
-            drawer.join()
+    return ask(*given)
 
 
-# ---- train and score -------------------------------------------------------------------------------------------------
+def _first_frame(*given: Any) -> None:
+    """Write the first frame of a clip, for layouts that have pictures: `featstore.interop.base.Export`."""
+    from emo.extract.media.still import save_first_frame
+
+    save_first_frame(*given)
 
 
-@command(app, example="emo train --head attention --cached")
-def train(
-    head: Annotated[str | None, typer.Option(help="MERBench's (attention, lf_dnn, misa ...), logistic or knn.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a YAML file.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A [data.NAME] table of emo.toml.")] = None,
-    cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value above the recipe; may be repeated.")
-    ] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
-    resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
-    force: Annotated[list[str] | None, typer.Option(help="A difference to accept with --resume.")] = None,
-    search: Annotated[
-        int | None, typer.Option(min=1, help="Of a head: draw N settings, train all, run the best six times.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    help_recipe: Annotated[
-        str | None, typer.Option(help="Print this recipe with what every key means, and train nothing.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Train a head, or tune a language model, on cached features."""
-    if help_recipe:
-        from emo.train.recipe_text import explain
+def _annotation_files(recipe: Any) -> Any:
+    from emo.train.recipe import annotation_files
 
-        print(explain(help_recipe), end="")
-        return
-    from emo.train.session import TrainArgs, features_to_extract, run_page
-    from emo.train.session import train as train_it
-
-    workspace = _workspace()
-    args = TrainArgs(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
-    chosen = args.chosen(workspace)
-    if not cached and not resume and (features := features_to_extract(chosen)):
-        from emo.extract.session import ExtractArgs
-
-        made = _extract(workspace, ExtractArgs(dataset=dataset, encoders=features))
-        if made.exit_code == 130:
-            raise typer.Exit(130)
-        if not json:
-            _draw(made)
-    how = {"resume": bool(resume), "force": args.force, "search": search}
-    result = train_it(workspace, chosen, dataset, resume or run, device, _say, **how)
-    if result is None:  # one of several processes, of which the first speaks
-        return
-    _show(run_page(result), json)
-    _say(f"run: {result.run.path}")
+    return annotation_files(recipe)
 
 
-@command(app, example="emo predict clip.mp4 --task reason")
-def predict(
-    clips: Annotated[list[str], typer.Argument(help="Names of clips, media files, or lists of names.")],
+@command(app, example="emo serve --open")
+def serve(
     run: Annotated[str | None, typer.Option(help="Run to ask. Default: the newest.")] = None,
-    task: Annotated[str, typer.Option(help="emotion, or of a language model reason.")] = "emotion",
-    answers: Annotated[str, typer.Option(help="official (free text) or likelihood (of every label).")] = "official",
-    transcript: Annotated[str | None, typer.Option(help="What is said in the one clip that is named.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="The [data.NAME] table that clips and lists are of.")] = None,
-    cached: Annotated[bool, typer.Option("--cached", help="Never touch media or encoders.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; all but the loopback need --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    token: Annotated[str | None, typer.Option(envvar="EMO_TOKEN", help="Secret that every request must have.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Json = False,
 ) -> None:
-    """Ask a trained run about clips; what they lack is extracted first."""
-    from emo.featstore.datasets.lookup import find_clips
-    from emo.train.predictor import open_predictor
+    """Show a page: ask a run about clips, and walk through the data."""
+    _serve(_workspace(), run, host, port, token, device, open_)
 
-    workspace = _workspace()
-    predictor = open_predictor(workspace, run, device)
-    asked = find_clips(workspace, clips, transcript, predictor.store, dataset)
-    predictor.check(answers, task, transcript)
-    if not cached and (needs := predictor.needs(asked)):
-        from emo.extract.session import ExtractArgs
 
-        what = {"clips": needs.clips, "encoders": needs.encoders, "exactly": needs.keys, "profile": needs.profile}
-        if _extract(workspace, ExtractArgs(**what, device=device)).exit_code == 130:
-            raise typer.Exit(130)
-    found = predictor.predict(asked, answers, task, keep=transcript is None)
-    _show(predictor.page(asked, found, task), json)
+def _serve(
+    workspace: Any,
+    run: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    token: str | None = None,
+    device: str = "auto",
+    open_: bool = False,
+) -> None:
+    import webbrowser
+
+    from emo.extract.hands import Hands
+
+    _need_page()
+    from emo.train.serve.app import serve as serve_it
+    from emo.train.serve.desk import Desk
+
+    desk = Desk(workspace, Hands(workspace.root, None if device == "auto" else device), run, device)
+    desk.run_name()  # which says that there is none of this name
+    serve_it(desk, host, port, token, _say, webbrowser.open if open_ else None)
+
+
+def _need_page() -> None:
+    from emo.featstore.install import need
+
+    need("The page", "serve", "fastapi", "uvicorn", "python_multipart")
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
@@ -420,12 +311,21 @@ def demo(
     clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
     pocket: Annotated[Path | None, typer.Option(help="The labelled clips of this folder, by real networks.")] = None,
     kind: Annotated[str, typer.Option(help="With --pocket: reader of the clips, see `emo data list`.")] = "folder",
+    serve: Annotated[bool, typer.Option("--serve", help="End in the page, see `emo serve`.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: of the page.")] = 7860,
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes; or on clips of your own."""
-    if pocket is not None:
-        _pocket_demo(folder, pocket, kind)
-        return
+    if serve:
+        _need_page()
+    run = _pocket_demo(folder, pocket, kind) if pocket is not None else _drawn_demo(folder, clips)
+    if serve:
+        _serve(_workspace(), run, port=port)
+
+
+def _drawn_demo(folder: Path, clips: int) -> str | None:
+    """Run the whole path on generated clips; the name of the head's run."""
     from emo.extract.demo import generate_workspace
+    from emo.extract.pages import run_pass
     from emo.extract.session import ExtractArgs
     from emo.train.metrics.choose import ScoreArgs, scored_page
     from emo.train.recipe import load_recipe
@@ -435,9 +335,9 @@ def demo(
     generate_workspace(folder, clips)
     os.chdir(folder)
     _say("2/6  emo extract")
-    _show(_extract(_workspace(), ExtractArgs()))
+    _show(run_pass(_workspace(), ExtractArgs(), _say, STATE["quiet"]))
     _say("3/6  emo train --head attention --cached --set standardise=true")
-    train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_say)
+    trained = train_it(_workspace(), load_recipe("attention", ["standardise=true"]), say=_say)
     _say("4/6  emo score labels.csv#test --report report")
     _show(scored_page(ScoreArgs("labels.csv#test", report=Path("report")), _say))
     _say("5/6  emo train --recipe tiny --cached")
@@ -448,12 +348,12 @@ def demo(
     shows = "the whole path works, from mp4 to score, on drawn faces and synthetic voices with small random encoders"
     print(f"This shows that {shows}; it says nothing about accuracy on people.")
     _say(f"reports: {Path('report').resolve()}, {Path('report-llm').resolve()}")
+    return trained.run.name if trained is not None else None
 
 
-def _pocket_demo(folder: Path, root: Path, kind: str) -> None:
-    """Run the whole path on somebody's labelled clips with small real networks."""
+def _pocket_demo(folder: Path, root: Path, kind: str) -> str | None:
+    """Run the whole path on somebody's labelled clips with small real networks; the name of the run."""
     from emo.extract.pocket import HEAD, start_pocket
-    from emo.extract.session import ExtractArgs
     from emo.train.recipe import load_recipe
     from emo.train.session import run_page
     from emo.train.session import train as train_it
@@ -461,11 +361,11 @@ def _pocket_demo(folder: Path, root: Path, kind: str) -> None:
     _say(f"1/3  {start_pocket(folder, root, kind)}")
     os.chdir(folder)
     _say("2/3  emo extract")
-    made = _extract(_workspace(), ExtractArgs())
-    _draw(made) if made.exit_code != 130 else _show(made)
+    _extract(show=True)
     _say("3/3  emo train --cached")
     if (trained := train_it(_workspace(), load_recipe(HEAD), say=_say)) is not None:
         _show(run_page(trained))
+    return trained.run.name if trained is not None else None
 
 
 # ---- commands that are one function of a lower layer -----------------------------------------------------------------
@@ -482,14 +382,20 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         ),
         "search": ("emo.featstore.search:search_page", "emo store search sample_00000338 --feature HL-UTT"),
         "verify": ("emo.featstore.cards:store_health", "emo store verify"),
+        "drop": ("emo.featstore.cards:store_dropped", "emo store drop HL-UTT@9f2c1ab4 && emo store gc"),
         "gc": ("emo.featstore.cards:store_cleaned", "emo store gc"),
         "compact": ("emo.featstore.cards:store_compacted", "emo store compact && emo store gc"),
+        "copy": ("emo.featstore.cards:store_copied", "emo store copy mine.emo s3://bucket/mine.emo"),
     },
     "data": {
         "list": ("emo.featstore.cards:known_datasets", "emo data list"),
         "check": ("emo.featstore.cards:data_check", "emo data check MER2023-SEMI"),
         "counts": ("emo.featstore.datasets.counts:counts_page", "emo data counts MER2023-SEMI"),
         "leaks": ("emo.featstore.datasets.leaks:leaks_command", "emo data leaks --list MERR_fine_grained.json"),
+        "conversations": (
+            "emo.train.llm.conversations:conversations_page",
+            "emo data conversations emotion-llama-stage2 train.json",
+        ),
         "ledger": (
             "emo.train.metrics.ledger:ledger_page",
             "emo data ledger reproduction.md --run emotion-llama-avt=report",
@@ -500,8 +406,11 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "ensemble": ("emo.train.bench.pages:ensemble_page", "emo bench ensemble trimodal"),
     },
     "run": {
-        "list": ("emo.train.runs:list_page", "emo run list"),
-        "verify": ("emo.train.runs:verify_page", "emo run verify"),
+        "list": ("emo.train.run_pages:list_page", "emo run list"),
+        "show": ("emo.train.run_pages:show_page", "emo run show mine"),
+        "compare": ("emo.train.run_pages:compare_page", "emo run compare mine other"),
+        "drop": ("emo.train.run_pages:drop_page", "emo run drop mine"),
+        "verify": ("emo.train.run_pages:verify_page", "emo run verify"),
     },
     "weights": {
         "list": ("emo.extract.weights_page:weights_page", "emo weights list"),
@@ -514,8 +423,10 @@ PAGES: dict[str, dict[str, tuple[str, str]]] = {  # group -> command -> the func
         "run": ("emo.extract.annotate.pages:run_page", "emo annotate run --dataset MER2023-SEMI"),
         "status": ("emo.extract.annotate.pages:status_page", "emo annotate status"),
         "peek": ("emo.extract.annotate.pages:peek_page", "emo annotate peek sample_00000338"),
+        "import": ("emo.extract.annotate.imported:import_page", "emo annotate import MERR_fine_grained.json"),
         "export": ("emo.extract.annotate.pages:export_page", "emo annotate export --form merr --out MERR_mine.json"),
         "agree": ("emo.train.metrics.agree:agree_page", "emo annotate agree mine.json MERR_fine_grained.json"),
+        "units": ("emo.extract.annotate.correlate:units_page", "emo annotate units --first aus --second mesh-aus"),
         "check": ("emo.extract.annotate.check:check_page", "emo annotate check MERR_fine_grained.json"),
         "stats": ("emo.extract.annotate.check:stats_page", "emo annotate stats MERR_fine_grained.json --report stats"),
     },
@@ -524,7 +435,7 @@ GROUPS = {
     "store": "Look after the feature store.",
     "data": "Datasets: what they are, what is here.",
     "bench": "Many heads on many features by one protocol: emo bench FILE (or --list) means emo bench run FILE.",
-    "run": "Runs: what was trained here, and whether its files are whole.",
+    "run": "Runs: what was trained here, how two differ, and whether their files are whole.",
     "weights": "Model weights: what is here, fetch, check, exchange.",
     "annotate": "Annotations as MERR has them: made from clips, checked, exported.",
 }
@@ -533,12 +444,12 @@ GROUPS = {
 USUAL = {"bench": "run"}  # group -> the command that is meant where the first word is none
 
 
-class Pages(typer.core.TyperGroup):
+class Pages(Group):
     """A group whose commands are imported when one of them is asked for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         usual = USUAL.get(str(self.name))
-        if usual and args and args[0] not in (*self.list_commands(ctx), "--help"):
+        if usual and args and args[0] not in (*self.list_commands(ctx), "--help", "-h"):
             args = [usual, *args]
         return super().parse_args(ctx, args)
 
@@ -566,12 +477,19 @@ def _drawn(where: str) -> Callable[..., None]:
         "store": _store,
         "workspace": lambda: _workspace(needed=type(None) not in get_args(parameters["workspace"].annotation)),
         "say": lambda: _say,
+        "quiet": lambda: STATE["quiet"],
+        "extract": lambda: _extract,
+        "ask": lambda: _ask,
+        "first_frame": lambda: _first_frame,
         "others": _weights_of_language_models,
+        "annotations": lambda: _annotation_files,
     }
 
     def run(*, json: bool, **given: Any) -> None:
+        STATE.update(json=json)
         filled = {name: make() for name, make in fill.items() if name in parameters}
-        _show(function(**filled, **given), json)
+        if (page := function(**filled, **given)) is not None:  # of several processes that train, the first speaks
+            _show(page, json)
 
     flags = [
         parameter.replace(annotation=_option(parameter.annotation), kind=inspect.Parameter.KEYWORD_ONLY)

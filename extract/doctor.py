@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -11,22 +12,31 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from emo.extract import pace
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import tflite
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
+from emo.featstore.address import Url, is_url
+from emo.featstore.cards import shared_content
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.files import emo_home
 from emo.featstore.install import install_command, requirements
-from emo.featstore.page import Page, Table
+from emo.featstore.page import Arg, Page, Table, span_text
 from emo.featstore.sources.headers import gb
 from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, find_workspace, is_peak, load_workspace
 
+Annotations = Callable[[str], Sequence[str]]  # name of a recipe -> files that it learns from
 CODECS = {"h264": "video of MER clips", "aac": "their sound", "mpeg4": "video of avi files", "pcm_s16le": "wav files"}
 
-EXTRAS = ("pocket", "offline", "parquet", "egemaps", "text", "nf4", "tensorboard")
+EXTRAS = (
+    *("pocket", "offline", "cloud", "pyfeat", "parquet", "egemaps", "text", "nf4", "ray", "serve", "umap"),
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Finding:
 
     Attributes:
         area: What was looked at: `python`, `packages`, `extras`, `decoder`, `faces`, `device`, `memory`, `workspace`,
-            `data`, `store`, `weights`, `disk`.
+            `data`, `annotations`, `store`, `weights`, `disk`, `time`, `gpu memory`.
         status: `ok`, `warn` (it will run, with a limit worth knowing) or `problem` (something will not run).
         what: What was found.
         do: What to do; empty when nothing is wrong.
@@ -47,10 +57,16 @@ class Finding:
     do: str = ""
 
 
-def doctor_command(others: Others) -> Page:
+def doctor_command(
+    others: Others,
+    annotations: Annotations,
+    place: Annotated[str | None, Arg("URL of a bucket to try, with writers that race.")] = None,
+) -> Page:
     """Say what is here, what is missing, what to do."""
+    if place is not None:
+        return doctor_page(_bucket(place))
     try:
-        findings = diagnose(load_workspace(find_workspace()), others=others)
+        findings = diagnose(load_workspace(find_workspace()), others=others, annotations=annotations)
     except UsageError as error:
         findings = diagnose(None, error)
     return doctor_page(findings)
@@ -65,7 +81,10 @@ def doctor_page(findings: Sequence[Finding]) -> Page:
 
 
 def diagnose(
-    workspace: Workspace | None = None, trouble: EmoError | None = None, others: Others = NO_OTHERS
+    workspace: Workspace | None = None,
+    trouble: EmoError | None = None,
+    others: Others = NO_OTHERS,
+    annotations: Annotations | None = None,
 ) -> list[Finding]:
     """Look at the machine and, where there is one, at the workspace. Nothing is changed, nothing is fetched.
 
@@ -73,6 +92,7 @@ def diagnose(
         workspace: The workspace, if it could be loaded.
         trouble: Why it could not, where its file is there but wrong.
         others: Weights that are no encoder's.
+        annotations: Gives the files that a recipe learns from; `None`: these are not looked for.
     """
     areas: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", _python),
@@ -87,9 +107,11 @@ def diagnose(
         areas += [
             ("workspace", lambda: _workspace(workspace)),
             ("data", lambda: _data(workspace)),
+            ("annotations", lambda: _annotations(workspace, annotations)),
             ("store", lambda: _store(workspace)),
             ("weights", lambda: _weights(workspace, others)),
             ("disk", lambda: _disk(workspace)),
+            ("time", lambda: _time(workspace)),
         ]
     findings = []
     for area, look in areas:
@@ -141,7 +163,30 @@ def _packages() -> Iterator[Finding]:
             yield Finding("packages", "problem", what, f"pip install '{requirement}'")
     if fine:
         yield Finding("packages", "ok", ", ".join(fine))
-    yield Finding("extras", "ok", f"{', '.join(EXTRAS)}: each is added by {install_command('NAME')}")
+    yield from _extras()
+
+
+def _extras() -> Iterator[Finding]:
+    """Which optional parts are installed, and how the others are."""
+    from packaging.requirements import Requirement
+
+    there, not_there, lines = [], [], list(map(Requirement, requirements()))
+    for extra in EXTRAS:
+        own = [each for each in lines if each.marker and each.marker.evaluate({"extra": extra})]
+        whole = all(_is_installed(each.name) for each in own)
+        (there if whole else not_there).append(extra)
+    what = f"installed: {', '.join(there) or 'none'}"
+    if not_there:
+        what += f"; not installed: {', '.join(not_there)} ({install_command('NAME')} adds one)"
+    yield Finding("extras", "ok", what)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _decoder() -> Iterator[Finding]:
@@ -232,6 +277,14 @@ def available_memory_bytes() -> int | None:
         return None
 
 
+def _bucket(place: str) -> list[Finding]:
+    if not is_url(place):
+        raise UsageError(f"{place} is no URL of a bucket.", "Name one: emo doctor s3://bucket/folder")
+    from emo.featstore.storage.trial import try_bucket
+
+    return [Finding("bucket", *each) for each in try_bucket(place)]
+
+
 # ---- the workspace --------------------------------------------------------------------------------------------------
 
 
@@ -269,10 +322,31 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("data", "warn", f"{name}: {problem}", f"See `emo data check`; correct [data.{name}].")
 
 
+def _annotations(workspace: Workspace, annotations: Annotations | None) -> Iterator[Finding]:
+    """Files that the workspace's recipe learns from: here, in the root of a dataset, or nowhere."""
+    for file in annotations(workspace.recipe) if annotations is not None else ():
+        places = [workspace.root / file]
+        for name, table in workspace.data.items():
+            with contextlib.suppress(EmoError):  # said under data
+                places += [found for found in (open_dataset(name, table).find_file(file),) if found is not None]
+        there = next((path for path in places if path.is_file()), None)
+        if there is not None:
+            yield Finding("annotations", "ok", f"{there}, which recipe {workspace.recipe} learns from")
+            continue
+        roots = ", ".join(str(each.root) for each in workspace.data.values())
+        what = f"{file}, which recipe {workspace.recipe} learns from, is neither in {workspace.root} nor in {roots}."
+        yield Finding("annotations", "warn", what, "Put it there, or name another recipe under [train].")
+
+
 def _store(workspace: Workspace) -> Iterator[Finding]:
     from emo.featstore.storage.store import has_store, open_store
 
     path = workspace.store_path
+    if isinstance(path, Url):
+        store = open_store(path) if has_store(path) else None
+        what = f"{len(store.clips()):,} clips" if store else "not there yet; the first `emo extract` creates it"
+        yield Finding("store", "ok", f"{path}: {what}.", f"`emo doctor {path}` tries whether commits are safe there.")
+        return
     if not has_store(path):
         parent = next(each for each in path.parents if each.exists())
         if os.access(parent, os.W_OK):
@@ -284,6 +358,7 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
     store = open_store(path)
     features = store.features()
     what = f"{path}: {len(features)} features, {len(store.clips()):,} clips"
+    what += "".join(f"; {each}" for each in shared_content(store))
     if not os.access(path, os.W_OK):
         yield Finding("store", "warn", f"{what}; it can be read, not written", "Check the permissions of the folder.")
     else:
@@ -308,14 +383,10 @@ def _weights(workspace: Workspace, others: Others) -> Iterator[Finding]:
 
 
 def _disk(workspace: Workspace) -> Iterator[Finding]:
-    folder = next(each for each in (workspace.store_path, *workspace.store_path.parents) if each.exists())
+    place = emo_home() if isinstance(workspace.store_path, Url) else workspace.store_path
+    folder = next(each for each in (place, *place.parents) if each.exists())
     free = shutil.disk_usage(folder).free
-    clips = 0
-    for name, table in workspace.data.items():
-        try:
-            clips += open_dataset(name, table).check().present
-        except EmoError:
-            continue  # said under data
+    clips = _present(workspace)
     need = clips * clip_bytes(workspace)
     what = f"{gb(free)} free at {folder}; {clips:,} clips x {clip_bytes(workspace):,} bytes take {gb(need)}"
     unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
@@ -325,6 +396,36 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("disk", "problem", what, "Free some space, or put the store on a larger disk: [store] path.")
     else:
         yield Finding("disk", "ok", what)
+
+
+def _time(workspace: Workspace) -> Iterator[Finding]:
+    """How long all clips take and how much of a GPU, by what passes on this machine have kept; never a guess."""
+    extract, clips = workspace.extract, _present(workspace)
+    made = {each: encoder for each in catalog().spread(extract.encoders) if (encoder := _made(workspace, each))}
+    names = [encoder.spec(encoder.level_of(each)).name for each, encoder in made.items()]
+    found = pace.last(extract.profile, names) if names else None
+    every = f"a full extraction of profile {extract.profile} ({clips:,} clips)"
+    how = f"a pass of these features over {pace.LEAST} clips or more measures it, such as `emo extract --limit 32`"
+    if found is None:
+        yield Finding("time", "ok", f"{every}: not measured on this machine; {how}")
+    else:
+        took = f"{found.clips:,} clips in {span_text(found.seconds)} on {found.device}, loading included"
+        whole = span_text(clips * found.seconds / found.clips)
+        yield Finding("time", "ok", f"{every} takes about {whole} at the pace of the last pass: {took}")
+    if found is None or found.gpu_bytes is None:
+        yield Finding("gpu memory", "ok", "of an extraction, by batch: not measured on this machine")
+    else:
+        taken = f"{gb(found.gpu_bytes)} at most in that pass, with the batches of {found.device}"
+        yield Finding("gpu memory", "ok", f"of an extraction: {taken}; by batch: not measured")
+
+
+def _present(workspace: Workspace) -> int:
+    """Clips of all datasets that have a file; what is wrong with a dataset is said under data."""
+    clips = 0
+    for name, table in workspace.data.items():
+        with contextlib.suppress(EmoError):
+            clips += open_dataset(name, table).check().present
+    return clips
 
 
 def clip_bytes(workspace: Workspace) -> int:

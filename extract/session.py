@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,20 +17,22 @@ from emo.extract.media.detect import Detector
 from emo.extract.media.facemesh import follow_recipe
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig
 from emo.extract.media.reading import FRAMES, FrameTable, Reading
-from emo.extract.run.executor import Local
+from emo.extract.run.executor import Executor, Local
 from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, Shard, plan
+from emo.extract.run.rays import Ray, Shift
 from emo.extract.run.trace import Trace
-from emo.extract.run.workers import processes_work
+from emo.extract.run.workers import cores, processes_work
 from emo.extract.texts import LANGUAGES, Heard
 from emo.extract.weights_page import local_path
 from emo.featstore.clip import Clip
+from emo.featstore.cluster import Place
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_frames
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.install import versions
-from emo.featstore.page import Page, Table
+from emo.featstore.page import Page, Table, size_text
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
@@ -63,6 +64,8 @@ class ExtractArgs:
         clips: These clips, in place of a dataset's.
         trace: File for a timeline of the pass.
         exactly: Keys of features that must come of it, `HL-UTT@9f2c1ab4`; anything else is refused.
+        ray: Address of a Ray cluster whose workers do it; `auto` is the one that this machine belongs to.
+        per_gpu: Workers on each of its GPUs.
     """
 
     dataset: str | None = None
@@ -83,6 +86,8 @@ class ExtractArgs:
     clips: tuple[Clip, ...] | None = None
     trace: Path | None = None
     exactly: tuple[str, ...] = ()
+    ray: str | None = None
+    per_gpu: int = 1
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,9 @@ class Session:
         store_path: Where the features go.
         specs: What is wanted of each clip.
         plan: What is left to do.
-        job: The pass; `job.progress` can be watched from another thread, `job.stop()` ends it early.
+        job: The pass.
         environment: What is recorded with each commit beside the recipes.
+        executor: Who runs it; its `progress` can be watched from another thread, its `stop` ends it early.
         notes: What else should be said before it runs.
         shard: The part of the dataset that is asked for.
     """
@@ -155,6 +161,7 @@ class Session:
     plan: Plan
     job: Pass
     environment: dict[str, str]
+    executor: Executor
     notes: tuple[str, ...] = ()
     shard: Shard | None = None
 
@@ -187,7 +194,9 @@ class Session:
         """Return what would be done, in numbers; for people `says` has said it."""
         todo = self.plan
         value = {"listed": todo.total, "absent": todo.absent, "done": todo.done, "to_do": len(todo.jobs)}
-        return Page(value | ({"shard": str(self.shard), "share": len(todo.clips)} if self.shard else {}))
+        space, words = _space(self.specs)
+        value |= {"bytes_per_1000_clips": space}
+        return Page(value | ({"shard": str(self.shard), "share": len(todo.clips)} if self.shard else {}), [words])
 
     def run(self) -> Outcome:
         """Run the pass.
@@ -199,13 +208,13 @@ class Session:
         store = open_store(self.store_path, create=True)
         failures: Sequence[tuple[str, EncoderSpec, MediaError]] = ()
         if self.plan.jobs:
-            failures = Local(self.job).run(store, self.plan.jobs, self.environment)
+            failures = self.executor.run(store, self.plan.jobs, self.environment)
         features, clips = {spec.key for spec in self.specs}, set(self.plan.clips)
         known = {(f.feature, f.clip): f for f in store.failures() if f.feature in features and f.clip in clips}
         for clip, spec, error in failures:  # a file that cannot be read leaves what its old content gave
             row = Failure(spec.key, clip, "", error.kind, str(error), error.retry)
             known.setdefault((spec.key, clip), row)
-        return Outcome(self.job.progress, tuple(known.values()), self.job.notes)
+        return Outcome(self.executor.progress, tuple(known.values()), self.executor.notes)
 
 
 def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
@@ -220,23 +229,51 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     name, clips, openface = _clips(workspace, args)
     path = workspace.store_path
     store = open_store(path) if has_store(path) else None
+    device = _device_of_workers(workspace, args) if args.ray else ""
+    job, environment = make_pass(workspace, replace(args, device="cpu") if args.ray else args, store, openface)
+    specs = tuple(job.specs.values())
+    heard = Heard(store if any(LANGUAGES in spec.recipe for spec in specs) else None, workspace.extract.asr)
+    todo = plan(store, heard.fill(clips), specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
+    if todo.jobs and not args.dry_run:
+        job.trace = Trace(args.trace)
+    executor: Executor = Local(job)
+    if args.ray:
+        keys = tuple(spec.key for spec in specs)
+        there = replace(args, clips=None, exactly=keys, dry_run=False)
+        executor = Ray(args.ray, AtWorker(workspace, there, openface), specs, args.retry_failed, args.per_gpu, device)
+    notes = _of_weights(workspace, job.devices[0]) + heard.says()
+    return Session(name, path, specs, todo, job, environment, executor, notes, args.shard)
+
+
+def make_pass(
+    workspace: Workspace, args: ExtractArgs, store: Store | None, openface: Path | None
+) -> tuple[Pass, dict[str, str]]:
+    """Make the encoders, without their weights' values, and the pass that they are for.
+
+    Args:
+        workspace: What is configured.
+        args: What is asked for; `encoders` are names, without sets.
+        store: Where the features will go, if it is there.
+        openface: Folder of OpenFace output, if faces come from one.
+
+    Returns:
+        The pass, and what is recorded with each commit beside the recipes.
+
+    Raises:
+        UsageError: A flag or the workspace is wrong, or other features come of it than must.
+        WeightsMissing: Configured weights are not there.
+    """
     frame = _frame_choice(workspace, store)
-    faces = None if openface is not None else _face_config(workspace, args)
+    faces = None if openface is not None else face_config(workspace, args.face)
     # Of an OpenFace run only the folder's name is known: another run in another folder is another feature.
     source = faces.recipe() if faces else {**OPENFACE_RECIPE, "run": openface.name if openface else ""}
     reading = read_as(workspace, args.audio_track)
-    recipes: dict[str, dict[str, object]] = {
-        "audio": reading.audio_recipe,
-        "faces": {"frames": FRAMES, "faces": source},
-        "points": {"frames": FRAMES, "faces": source, "points": follow_recipe()},
-        "frame": {"frames": FRAMES, "frame": frame if isinstance(frame, str) else frame.recipe},
-        "text": {},
-    }
+    recipes = _media_recipes(reading, source, frame)
     devices = _devices(args.device or workspace.extract.device)
     dtypes = [args.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
     per_device = [_encoders(workspace, args, *each, recipes) for each in zip(devices, dtypes, strict=True)]
     levels = _levels(per_device[0], args)
-    workers = args.workers or _cores()
+    workers = args.workers or cores()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
         faces,
@@ -256,18 +293,62 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
             f"{', '.join(strange)} cannot be made with what emo.toml says now: that gives {made}.",
             "Restore profile, weights, faces and frame under which it was extracted; or use the store alone: --cached.",
         )
-    heard = Heard(store if any(LANGUAGES in spec.recipe for spec in specs) else None, workspace.extract.asr)
-    todo = plan(store, heard.fill(clips), specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
-    if todo.jobs and not args.dry_run:
-        job.trace = Trace(args.trace)
-    environment = {
+    return job, {
         "device": ",".join(devices),
         "dtype": ",".join(dtypes),
         "batch": ", ".join(f"{encoder.name} {encoder.max_cost:g}" for encoder in per_device[0]),
         **versions("torch", "transformers", "av", *([] if detector is None else [detector.runtime])),
     }
-    notes = _of_weights(workspace, per_device[0]) + heard.says()
-    return Session(name, path, specs, todo, job, environment, notes, args.shard)
+
+
+@dataclass(frozen=True)
+class AtWorker:
+    """Makes the pass of one worker of a cluster, there: the same features by the same request."""
+
+    workspace: Workspace
+    args: ExtractArgs
+    openface: Path | None
+
+    def __call__(self, place: Place) -> Shift:
+        """Make it for the device that the place has."""
+        store = open_store(self.workspace.store_path, create=True)
+        args = replace(self.args, device=place.device, workers=self.args.workers or place.cpus)
+        job, environment = make_pass(self.workspace, args, store, self.openface)
+        return Shift(Local(job), self.workspace.store_path, environment)
+
+
+def _device_of_workers(workspace: Workspace, args: ExtractArgs) -> str:
+    """Kind of device that workers of a cluster should have."""
+    if args.trace:
+        raise UsageError("--trace draws the pass of one process.", "Leave out --ray, or --trace.")
+    wanted = args.device or workspace.extract.device.partition(":")[0]
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"With --ray each worker has one device, not {wanted!r}.", "Use auto, cpu or cuda.")
+    return wanted
+
+
+def _space(specs: Sequence[EncoderSpec]) -> tuple[dict[str, int | None], str]:
+    """Bytes that 1,000 clips take by feature, `None` where the rows depend on the clip; and a sentence about it."""
+    size = {spec.key: spec.bytes_of(1000) for spec in specs}
+    told = [f"{key} {size_text(each)}" for key, each in size.items() if each is not None]
+    open_ = [key for key, each in size.items() if each is None]
+    told += [f"{key} by its length" for key in open_]
+    total = size_text(sum(each or 0 for each in size.values()))
+    return size, f"space of 1,000 clips in the store: {total}{' and more' if open_ else ''} ({', '.join(told)})"
+
+
+def _media_recipes(
+    reading: Reading, faces: Mapping[str, object], frame: str | FrameTable
+) -> dict[str, dict[str, object]]:
+    """Recipes of the inputs of a pass, by `needs`: part of the identity of features."""
+    return {
+        "audio": reading.audio_recipe,
+        "faces": {"frames": FRAMES, "faces": faces},
+        "points": {"frames": FRAMES, "faces": faces, "points": follow_recipe()},
+        "frame": {"frames": FRAMES, "frame": frame if isinstance(frame, str) else frame.recipe},
+        "frames": {"frames": FRAMES},
+        "text": {},
+    }
 
 
 def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip], Path | None]:
@@ -284,9 +365,10 @@ def _clips(workspace: Workspace, args: ExtractArgs) -> tuple[str, Iterable[Clip]
     return table.name, clips, table.faces
 
 
-def _face_config(workspace: Workspace, args: ExtractArgs) -> FaceConfig:
+def face_config(workspace: Workspace, rule: str | None = None) -> FaceConfig:
+    """How a workspace has faces found and chosen; a rule that is named counts more than its own."""
     given: dict[str, object] = {}
-    if rule := args.face or workspace.extract.face:
+    if rule := rule or workspace.extract.face:
         given["rule"] = rule
     if workspace.extract.faces_detector:
         given["detector"] = workspace.extract.faces_detector
@@ -318,7 +400,8 @@ def _encoders(
             if args.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
                 raise WeightsMissing(f"{kind.name}: {weights} is not on this machine; `emo extract` would fetch it.")
             source = None if weights is None else str(weights)
-            made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[kind.needs]))
+            more = {} if weights is None or not kind.also else {"also": _second(workspace, kind.also)}
+            made.append(load_encoder(name, profile, source, device, dtype, media_recipe=recipes[kind.needs], **more))
         except WeightsMissing as error:
             missing.append(error)
     if len(missing) > 1:
@@ -330,6 +413,12 @@ def _encoders(
     if twice:
         raise UsageError(f"{', '.join(sorted(twice))} is asked for more than once.")
     return made
+
+
+def _second(workspace: Workspace, key: str) -> str | None:
+    """Weights that an encoder reads beside its own."""
+    found = workspace.weights_at(key)
+    return None if found is None else str(found)
 
 
 def _of_weights(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[str, ...]:
@@ -379,11 +468,6 @@ def _devices(text: str) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise UsageError(f"{text!r} does not name devices, each once.", "Use auto, cpu, cuda or cuda:0,cuda:1.")
     return names
-
-
-def _cores() -> int:
-    """Processors that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _frame_choice(workspace: Workspace, store: Store | None) -> str | FrameTable:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,15 +26,25 @@ from numpy.typing import NDArray
 
 from emo.extract.compare.variants import variants_of
 from emo.extract.encoders.base import ClipInputs, Decoded, Encoder, Output, Prepared
+from emo.extract.run.executor import Executor
+from emo.extract.run.plan import Job
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.spec import LEVELS, EncoderSpec
+from emo.featstore.storage.store import Store
 
 INVARIANCE = 1e-5  # largest difference over largest value, in float32 on the CPU
 HALF = 0.05  # likewise, of bfloat16 against float32
 RATE_OF_SOUND = 44_100  # of the sound that variants resample
 # Public plain attributes of a class that change no number; every other one is a constant of the recipe.
-NO_CONSTANTS = {"name", "needs", "ignore", "prefixes", "learned", "extra"}
-KINDS = {"audio": "no-audio", "faces": "no-face", "points": "no-face", "frame": "no-frame", "text": "no-text"}
+NO_CONSTANTS = {"name", "needs", "ignore", "prefixes", "learned", "extra", "also", "beside"}
+KINDS = {
+    "audio": "no-audio",
+    "faces": "no-face",
+    "points": "no-face",
+    "frame": "no-frame",
+    "frames": "no-frame",
+    "text": "no-text",
+}
 
 Promise = Callable[[type[Encoder]], None]
 
@@ -282,3 +292,31 @@ CONTRACT: tuple[Promise, ...] = (
     missing_input_is_a_media_error,
     variants_change_one_thing,
 )
+
+
+# ---- executors -------------------------------------------------------------------------------------------------------
+
+
+def check_executor(make: Callable[[], Executor], store: Store, jobs: Sequence[Job]) -> None:
+    """Hold an executor against its contract, with a store that lacks the jobs' features.
+
+    Args:
+        make: Gives an executor that has not run.
+        store: Where the features go.
+        jobs: Two clips or more that can be extracted.
+    """
+    stopped = make()
+    stopped.stop()
+    _must(stopped.progress.stopping, "stopped, its progress says so")
+    _must(list(stopped.run(store, jobs, {})) == [], "stopped before it ran, it fails at nothing")
+    store.refresh()
+    _must(not store.clips(), "stopped before it ran, it commits nothing")
+    executor = make()
+    _must(list(executor.run(store, jobs, {})) == [], "the clips can be extracted")
+    store.refresh()
+    done = executor.progress
+    _must(done.done == len(jobs) == done.total, f"{done.done} of {len(jobs)} clips are counted, of {done.total}")
+    _must(sorted(store.clips()) == sorted(job.clip.id for job in jobs), "it names every clip in the store")
+    kept = sum(info.ok for info in store.features() if info.spec.name != "faces")
+    _must(done.stored == kept, f"{done.stored} features are counted, and {kept} are in the store")
+    _must(not any(executor.notes.values()), "nothing is to be noticed in plain clips")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -13,13 +13,18 @@ import numpy as np
 from emo.extract.asr import DEFAULT, Transcriber
 from emo.extract.media.container import open_media
 from emo.extract.media.reading import as_failure
+from emo.extract.run.executor import Executor
+from emo.extract.run.interrupt import interruptible
 from emo.extract.run.pipeline import Progress
 from emo.extract.run.plan import Job, plan
+from emo.extract.run.rays import Ray, Shift
 from emo.extract.session import Outcome, read_as
 from emo.extract.texts import CODES
-from emo.featstore.clip import Clip, hash_media
+from emo.featstore.clip import Clip
+from emo.featstore.cluster import Place, telling
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import MediaError
+from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.fetch import at_hand
 from emo.featstore.install import versions
 from emo.featstore.page import Flag, Page, Table, throttle
 from emo.featstore.spec import EncoderSpec
@@ -29,45 +34,83 @@ from emo.featstore.workspace import Workspace
 
 
 @dataclass
-class _Round:
-    """One call at work: what it reads, where it writes, and what came of it."""
+class Writing:
+    """An executor: writes down clip by clip what is said; a broken one is recorded, and Ctrl-C keeps what is done."""
 
-    store: Store
     spec: EncoderSpec
     transcriber: Transcriber
     workspace: Workspace
     progress: Progress = field(default_factory=Progress)
-    failed: list[tuple[str, MediaError]] = field(default_factory=list)
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda sentence: None
+    failed: list[tuple[str, EncoderSpec, MediaError]] = field(default_factory=list)
 
-    def run(self, jobs: Sequence[Job], writer: Writer, say: Callable[[str], None]) -> None:
-        """Transcribe clip by clip; a broken one is recorded, and Ctrl-C keeps what is done."""
-        self.progress.total = len(jobs)
-        for job in jobs:
+    def stop(self) -> None:
+        """Take no new clips."""
+        self.progress.stopping = True
+
+    def run(
+        self, store: Store, jobs: Iterable[Job], environment: dict[str, str]
+    ) -> Sequence[tuple[str, EncoderSpec, MediaError]]:
+        """Load the model, then write down what is said in the clips, which may come as it goes."""
+        total = len(jobs) if isinstance(jobs, Sized) else 0
+        self.progress, self.failed = Progress(total, stopping=self.progress.stopping), []
+        self.transcriber.load()
+        with store.writer(commit_every=20, environment=environment) as writer:
             try:
-                self._clip(job, writer)
+                for job in jobs:
+                    if self.progress.stopping:
+                        break
+                    self._clip(job, store, writer)
+                    self.progress.done += 1
+                    self.progress.decoded = self.progress.done
+                    self.say(self.progress.says())
             except KeyboardInterrupt:
                 self.progress.stopping = True
-                return
-            self.progress.done += 1
-            say(f"{self.progress.done:,} of {len(jobs):,} clips")
+        return self.failed
 
-    def _clip(self, job: Job, writer: Writer) -> None:
+    def _clip(self, job: Job, store: Store, writer: Writer) -> None:
         try:
-            file = job.file or hash_media(job.path)
-            writer.clip(job.clip.id, file, job.path)
-            if self.store.status(self.spec, file.media) == "ok":  # a copy of a clip that is done
-                return
-            with open_media(job.path, read_as(self.workspace)) as media:
-                value = self.transcriber.transcribe(media.audio(), media.info.audio_start_s)
-                self.progress.media_s += media.info.duration_s
+            with at_hand(job.path) as found:
+                file = job.file or found.file_id()
+                writer.clip(job.clip.id, file, job.path)
+                if store.status(self.spec, file.media) == "ok":  # a copy of a clip that is done
+                    return
+                with open_media(found.path, read_as(self.workspace)) as media:
+                    value = self.transcriber.transcribe(media.audio(), media.info.audio_start_s)
+                    self.progress.media_s += media.info.duration_s
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a round over 100,000
             failure = as_failure(error, job.path)
             writer.fail(self.spec, job.clip.id, failure)
-            self.failed.append((job.clip.id, failure))
+            self.failed.append((job.clip.id, self.spec, failure))
             self.progress.failed[failure.kind] += 1
             return
         writer.add_record(self.spec, file.media, value)
         self.progress.stored += 1
+
+
+@dataclass(frozen=True)
+class AtWorker:
+    """Makes the work of one worker of a cluster, there; it must make the same records."""
+
+    workspace: Workspace
+    spec: EncoderSpec
+    model: str
+    language: str | None
+
+    def __call__(self, place: Place) -> Shift:
+        """Make it for the device that the place has."""
+        device = place.device.partition(":")[0]
+        transcriber = Transcriber(self.model, self.language, device)
+        made = transcriber.spec(read_as(self.workspace).audio_recipe)
+        if made != self.spec:
+            raise UsageError(f"On {place.address} it would be {made.key}, not {self.spec.key}.", "Is it the same emo?")
+        work = Writing(made, transcriber, self.workspace)
+        return Shift(work, self.workspace.store_path, _environment(device))
+
+
+def _environment(device: str) -> dict[str, str]:
+    return {"device": device, **versions("faster-whisper", "ctranslate2", "av")}
 
 
 def transcribe_page(
@@ -79,6 +122,9 @@ def transcribe_page(
     language: Annotated[str | None, Flag("Code of what is spoken, as en or zh. Default: told clip by clip.")] = None,
     every: Annotated[bool, Flag("Also clips that have a transcript; it stays the one that is read.", "--all")] = False,
     device: Annotated[str, Flag("cpu or cuda.")] = "cpu",
+    ray: Annotated[
+        str | None, Flag("On a Ray cluster: its address, or auto for this machine's. See docs/scale.md.")
+    ] = None,
     limit: Annotated[int | None, Flag("Only the first N clips that are present.")] = None,
     retry_failed: Annotated[bool, Flag("Try again what failed for good.", "--retry-failed")] = False,
 ) -> Page:
@@ -104,39 +150,40 @@ def transcribe_page(
     say(f"{table.name}: {len(clips):,} clips; the dataset has transcripts of {len(told):,}, which stay the ones read")
     say(f"{spec.key}: {todo.done:,} are done, {todo.hopeless:,} failed for good, {len(todo.jobs):,} to do")
     store = open_store(path, create=True)
-    work = _Round(store, spec, transcriber, workspace)
-    if todo.jobs:
-        transcriber.load()
-        environment = {"device": device, **versions("faster-whisper", "ctranslate2", "av")}
-        with store.writer(commit_every=20, environment=environment) as writer:
-            work.run(todo.jobs, writer, throttle(say))
-    return _page(work, [clip for clip in wanted if clip.id in set(todo.clips)])
+    work: Executor = Writing(spec, transcriber, workspace)
+    work.say = throttle(say)
+    if ray:
+        work = Ray(ray, AtWorker(workspace, spec, model, language), [spec], retry_failed, device=device)
+        work.say = say
+    if todo.jobs and ray:
+        with interruptible(work, say, lambda: None), telling(lambda: work.progress.says(), say):
+            work.run(store, todo.jobs, {})
+    elif todo.jobs:
+        work.run(store, todo.jobs, _environment(device))
+    return _page(store, spec, work.progress, [clip for clip in wanted if clip.id in set(todo.clips)])
 
 
-def _page(work: _Round, clips: Sequence[Clip]) -> Page:
+def _page(store: Store, spec: EncoderSpec, progress: Progress, clips: Sequence[Clip]) -> Page:
     """Draw what the store has of these clips now."""
     ids = [clip.id for clip in clips]
-    has = dict(zip(ids, work.store.has(work.spec, ids), strict=True)) if work.progress.total or _there(work) else {}
-    found = work.store.records(work.spec, [each for each in ids if has.get(each)]) if any(has.values()) else {}
+    there = progress.total or any(each.spec.fingerprint == spec.fingerprint for each in store.features(records=True))
+    has = dict(zip(ids, store.has(spec, ids), strict=True)) if there else {}
+    found = store.records(spec, [each for each in ids if has.get(each)]) if any(has.values()) else {}
     empty = Counter(value["why_empty"] for value in found.values() if not value["text"])
     spoken = Counter(value["language"] for value in found.values() if value["text"])
-    failures = [each for each in work.store.failures() if each.feature == work.spec.key and each.clip in set(ids)]
-    outcome = Outcome(work.progress, tuple(failures))
-    value = outcome.to_json() | {"record": work.spec.key, "transcripts": len(found), "languages": dict(spoken)}
+    failures = [each for each in store.failures() if each.feature == spec.key and each.clip in set(ids)]
+    outcome = Outcome(progress, tuple(failures))
+    value = outcome.to_json() | {"record": spec.key, "transcripts": len(found), "languages": dict(spoken)}
     value |= {"empty": dict(empty), "against_dataset": _compared(clips, found)}
     rows = [[f"said in {language}", n] for language, n in spoken.most_common()]
     rows += [[f"empty: {why}", n] for why, n in empty.most_common()]
-    parts: list[Table | str] = [Table(work.spec.key, ("transcripts", "clips"), rows, ("clips",))]
+    parts: list[Table | str] = [Table(spec.key, ("transcripts", "clips"), rows, ("clips",))]
     if against := value["against_dataset"]:
         parts.append(
             f"Against the dataset's own transcripts of {against['clips']:,} clips: {against['cer']:.3f} of their "
             "characters are wrong (letters and digits only; simplified and traditional signs differ)."
         )
     return Page(value, parts + list(outcome.page().parts), exit_code=outcome.exit_code)
-
-
-def _there(work: _Round) -> bool:
-    return any(each.spec.fingerprint == work.spec.fingerprint for each in work.store.features(records=True))
 
 
 def _compared(clips: Sequence[Clip], found: dict[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,18 @@ class Weights:
         parts = [(each.relative_to(self.path).as_posix(), _hash_file(each)) for each in sorted({*self.files, *named})]
         return digest("".join(f"{name}\0{hash_}\n" for name, hash_ in parts).encode())
 
+    def stated(self, key: str) -> dict[str, Any] | None:
+        """A table that a file of torch's holds beside its tensors, such as `cfg`; `None` where there is none.
+
+        Raises:
+            ModelError: As `tensors`.
+        """
+        if _head(self.files[0])[8:9] == b"{":  # safetensors
+            return None
+        found = _content(self.files[0])
+        table = found.get(key) if isinstance(found, Mapping) else None
+        return dict(table) if isinstance(table, Mapping) else None
+
     def tensors(self) -> State:
         """All tensors; values stay on disk until they are used, where the format allows it.
 
@@ -153,14 +165,23 @@ def _remembered(found: Any) -> dict[str, str]:
 
 def _read(path: Path) -> State:
     """Tensors of one file; the format is told by its first bytes, not by its name."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if head[8:9] == b"{":
+    if _head(path)[8:9] == b"{":
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is a damaged safetensors file: {error}.", "Fetch it again.") from error
+    return _unnest(_content(path), path)
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(512)
+
+
+def _content(path: Path) -> Any:
+    """Tensors and plain values of a file of torch's."""
+    head = _head(path)
     if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
         what = "it is empty" if not head else f"it begins with {head[:24]!r}"
         if head.lstrip()[:1] == b"<":
@@ -173,7 +194,7 @@ def _read(path: Path) -> State:
     try:
         # Namespace is what MAE and VideoMAE keep their arguments in: a plain container, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except Exception as error:  # of a damaged pickle torch raises whatever comes up
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = (
@@ -181,7 +202,6 @@ def _read(path: Path) -> State:
             )
             raise ModelError(message, "Save its state dict again with torch.save, or as safetensors.") from error
         raise ModelError(f"{path} is damaged or truncated ({type(error).__name__}).", "Fetch it again.") from error
-    return _unnest(content, path)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from emo.featstore.sources.hub import Source, cached, fetch
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 Others = Mapping[str, Source]  # weights that are no encoder's, by their key under `[weights]`: a language model's
+CT2_MODEL = "model.bin"  # a folder of CTranslate2 states what it needs in that file
 NO_OTHERS: Others = MappingProxyType({})
 
 
@@ -58,7 +59,7 @@ def list_weights(workspace: Workspace, others: Others = NO_OTHERS) -> list[Weigh
             continue
         path = local_path(workspace, name)
         status = "present" if path else "missing" if value else "not configured"
-        how = "" if path else _how(name, source, value)
+        how = "" if path else _how(name, source, workspace.weights_at(name))
         rows.append(WeightRow(name, source.about, value, status, path, _size(path), how))
     return rows
 
@@ -73,11 +74,23 @@ def check_weights(workspace: Workspace, others: Others = NO_OTHERS) -> list[tupl
         if row.status == "not needed":
             checks.append((row.name, Inspection("ok", row.about)))
         elif row.path is not None:
-            checks.append((row.name, inspect(row.path)))
+            checks.append((row.name, _whole(row, others)))
         else:
             what = f"{row.value} is not here." if row.value else "No weights are configured."
             checks.append((row.name, Inspection(row.status, what, row.how)))
     return checks
+
+
+def _whole(row: WeightRow, others: Others) -> Inspection:
+    """Judge weights by their headers, and a folder also by the files that its encoder reads beside them."""
+    assert row.path is not None
+    found, (encoder, _) = inspect(row.path), _declared(row.name, others)
+    if found.status != "ok" or encoder is None or not row.path.is_dir() or (row.path / CT2_MODEL).is_file():
+        return found
+    lacking = [name for name in encoder.beside if not (row.path / name).is_file()]
+    if not lacking:
+        return found
+    return Inspection("incomplete", f"{row.path} has no {', '.join(lacking)}.", "Fetch the model's whole folder again.")
 
 
 def weights_page(
@@ -276,8 +289,11 @@ def _declared(name: str, others: Others) -> tuple[type[Encoder] | None, Source]:
     return encoder, encoder.source
 
 
-def _how(name: str, source: Source, value: str) -> str:
-    if source.hub or source.url or HUB_ID.fullmatch(value):
+def _how(name: str, source: Source, where: Path | str | None) -> str:
+    """Say how to get weights that are not here; `emo weights pull` only where that would find something."""
+    if source.hub and isinstance(where, Path) and where.suffix in WEIGHT_SUFFIXES:
+        return f'Put that file there; or write "{name}" = "{source.hub}" and run `emo weights pull {name}`.'
+    if source.hub or source.url or isinstance(where, str):
         return f"Run `emo weights pull {name}`."
     return source.by_hand or "Correct its path under [weights] in emo.toml."
 

@@ -5,16 +5,17 @@ Datasets are imported by the pages that need them: looking at a store does not w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
 from emo.featstore.errors import UsageError
-from emo.featstore.page import Arg, Flag, Page, Table, size_text
+from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store
+from emo.featstore.storage.store import Store, open_store
+from emo.featstore.text import counted
 from emo.featstore.workspace import Workspace
 
 READ_MOST = 2000  # clips whose faces the card of a store reads; more are sampled evenly
@@ -30,7 +31,7 @@ def store_card(store: Store) -> Page:
         [each["feature"], each["profile"], each["ok"], each["failed"], each["rows"], size_text(each["size_bytes"])]
         for each in found["features"]
     ]
-    title = f"{found['path']}: {found['clips']:,} clips; failures: {found['failures'] or 'none'}"
+    title = f"{found['path']}: {counted(found['clips'], 'clip')}; failures: {found['failures'] or 'none'}"
     columns_beside = ("record", "kind", "ok", "failed", "size")
     beside = [
         [each["record"], each["kind"], each["ok"], each["failed"], size_text(each["size_bytes"])]
@@ -39,7 +40,7 @@ def store_card(store: Store) -> Page:
     tables = [Table(title, columns, rows, columns[2:])]
     tables += [Table("Records", columns_beside, beside, columns_beside[2:])] if beside else []
     words = {each["profile"]: each["meaning"] for each in found["features"]}
-    lines = [f"{profile}: {text}" for profile, text in words.items()]
+    lines = [*shared_content(store), *(f"{profile}: {text}" for profile, text in words.items())]
     found["faces"] = {}
     for spec in _face_tables(store):
         clips = store.clips()
@@ -51,6 +52,21 @@ def store_card(store: Store) -> Page:
             whose = f"of the frames with a face show the person that was taken (mean of {len(kept):,} clips)"
             lines.append(f"{spec.key}: {share:.1%} {whose}; worst first: emo store ls --faces")
     return Page(found, [*tables, *lines])
+
+
+def shared_content(store: Store) -> list[str]:
+    """Say, once for all features of which it is true, why there are fewer of them than clips that have them."""
+    ids = store.clips()
+    media = store.index.clip_media[: len(ids)]
+    said: dict[str, None] = {}
+    for each in store.features():
+        have = media[store.has(each.spec, ids)]
+        different = len(np.unique(have))
+        if copies := len(have) - different:
+            who = "clip has" if copies == 1 else "clips have"
+            whole = f"{different:,} features of {len(have):,} clips"
+            said[f"{whole}: {copies:,} {who} the same content as another"] = None
+    return list(said)
 
 
 @dataclass(frozen=True)
@@ -108,8 +124,7 @@ def store_list(
         return _worst_faces(store)
     beside = store.features(records=True)
     if feature:
-        record = feature.partition("@")[0] in [each.spec.name for each in beside]
-        specs = [store.resolve(feature, record)]
+        specs = [_spec_of(store, feature)]
     else:
         specs = [each.spec for each in (*store.features(), *beside)]
     keys, clips = [spec.key for spec in specs], store.clips()
@@ -134,7 +149,7 @@ def store_list(
         )
     names = [key.partition("@")[0] for key in keys]
     columns = ["clip", *(names if len(set(names)) == len(names) else keys)]
-    return Page(value, [Table(f"{len(rows):,} clips", columns, rows)])
+    return Page(value, [Table(counted(len(rows), "clip"), columns, rows)])
 
 
 def store_health(
@@ -158,10 +173,37 @@ def store_cleaned(
     return Page(report, [f"removed {what}: {size_text(report.size_bytes)}"])
 
 
+def store_dropped(
+    store: Store, feature: Annotated[str, Arg("A feature or record, such as HL-UTT@9f2c1ab4: emo store info.")]
+) -> Page:
+    """Forget a feature, its failures too, by one commit; `emo store gc` frees the space."""
+    spec = _spec_of(store, feature)
+    count = store.drop(spec)
+    what = f"dropped {spec.key} ({counted(count, 'clip')}); `emo store gc` frees the space"
+    return Page({"feature": spec.key, "clips": count}, [what])
+
+
+def _spec_of(store: Store, name: str) -> EncoderSpec:
+    """Return the feature that a name means, or the kind of records."""
+    beside = name.partition("@")[0] in [each.spec.name for each in store.features(records=True)]
+    return store.resolve(name, beside)
+
+
 def store_compacted(store: Store) -> Page:
     """Merge many small segments into few large ones."""
     report = store.compact()
     return Page(report, [f"merged {report.merged} segments into {report.written}; `emo store gc` frees the space"])
+
+
+def store_copied(
+    source: Annotated[str, Arg("The store: a path or a URL.")],
+    target: Annotated[str, Arg("Its copy, likewise; one that is there is brought up to date.")],
+    say: Callable[[str], None],
+) -> Page:
+    """Copy a store to another disk or bucket, checked; run again, it goes on."""
+    report = open_store(source).copy_to(target, throttle(say))
+    what = f"{report.commits:,} commits, {report.segments:,} segments, {size_text(report.size_bytes)}"
+    return Page(report, [f"{report.target} is as {report.source} is; copied: {what}"])
 
 
 # ---- datasets -------------------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from emo.featstore.address import Address
 from emo.featstore.files import file_digest
 
 MediaId: TypeAlias = str  # content hash, 32 hex digits
@@ -33,7 +36,7 @@ class Clip:
 
     Attributes:
         id: Name of the clip, unique in its dataset (the media file's stem in all MER sets).
-        media: The audio/video file, or `None` where it is listed but not present.
+        media: The audio/video file, on this machine or in a bucket, or `None` where it is listed but not present.
         dataset: Name of the dataset, such as `MER2023-SEMI`.
         split: The dataset's own split name, such as `train_corpus` or `test3`.
         label: Annotation, if any.
@@ -48,7 +51,7 @@ class Clip:
     """
 
     id: str
-    media: Path | None = None
+    media: Address | None = None
     dataset: str = ""
     split: str = ""
     label: Label | None = None
@@ -73,6 +76,18 @@ class FileId(NamedTuple):
     media: MediaId
     size_bytes: int
     mtime_ns: int
+
+
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """While a million small objects are made, spare the search for circles among them: there are none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def hash_media(path: Path) -> FileId:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,25 @@ class Picture:
         title: Above it.
         png: The bytes.
         table: The same as numbers.
+        also: The same picture in other forms, by suffix: `{"svg": ..., "pdf": ...}`.
     """
 
     name: str
     title: str
     png: bytes
     table: Table | None = None
+    also: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to a file: a link in HTML, its text elsewhere."""
+
+    text: str
+    target: Path
+
+    def __str__(self) -> str:
+        return self.text
 
 
 Part = Table | Picture
@@ -52,7 +65,7 @@ h2 { font-size: 17px; font-weight: 600; margin: 52px 0 12px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-size: 12.5px; font-weight: 500; color: var(--soft); white-space: nowrap; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 td.n, th.n { text-align: right; padding: 7px 0 7px 14px; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 figure { margin: 0; } img { display: block; max-width: 100%; height: auto; }
@@ -74,9 +87,15 @@ def write_page(page: Page, folder: Path, title: str, pictures: Sequence[Picture]
 
 
 def write_parts(
-    folder: Path, value: Any, title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Part]
+    folder: Path,
+    value: Any,
+    title: str,
+    verdict: str,
+    sentences: Sequence[str],
+    parts: Sequence[Part],
+    latex: bool = False,
 ) -> list[Path]:
-    """Write metrics.json, report.md, report.html and the pictures; files of an earlier report are replaced."""
+    """Write metrics.json, report.md, report.html, the pictures, with `latex` tables.tex; earlier ones are replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a name of 300 letters, a file in the way
@@ -86,7 +105,13 @@ def write_parts(
         "report.md": _markdown(title, verdict, sentences, parts),
         "report.html": _html(title, verdict, sentences, parts),
     }
+    if latex:
+        tables = [part if isinstance(part, Table) else part.table for part in parts]
+        texts["tables.tex"] = "\n".join(tex_table(table) for table in tables if table is not None)
     pictures = {part.name: part.png for part in parts if isinstance(part, Picture)}
+    for part in parts:
+        if isinstance(part, Picture):
+            pictures |= {f"{Path(part.name).stem}.{suffix}": data for suffix, data in part.also.items()}
     files: dict[str, bytes | str] = {name: whole_text(text) for name, text in texts.items()} | pictures
     for name, data in files.items():
         write_atomic(folder / name, data)
@@ -96,6 +121,29 @@ def write_parts(
 def cell(value: Any) -> str:
     """A table's cell as text: four digits for floats."""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {c: f"\\{c}" for c in "&%$#_{}"}
+)
+
+
+def tex_table(table: Table) -> str:
+    """Return a table in LaTeX, of the package booktabs."""
+
+    def line(cells: Sequence[Any]) -> str:
+        return " & ".join(cell(each).translate(TEX) for each in cells) + r" \\"
+
+    kinds = "".join("r" if column in table.numbers else "l" for column in table.columns)
+    head = [
+        r"\begin{table}",
+        rf"\caption{{{table.title.translate(TEX)}}}",
+        rf"\begin{{tabular}}{{{kinds}}}",
+        r"\toprule",
+    ]
+    body = [line(table.columns), r"\midrule", *map(line, table.rows)]
+    return "\n".join([*head, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _markdown(title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Part]) -> str:
@@ -139,13 +187,19 @@ def _html(title: str, verdict: str, sentences: Sequence[str], parts: Sequence[Pa
     return "\n".join([start, *body, end, "</main></body></html>", ""])
 
 
+def _marked_up(each: Any) -> str:
+    if isinstance(each, Link):
+        return f'<a href="{escape(each.target.absolute().as_uri())}">{escape(each.text)}</a>'
+    return escape(cell(each))
+
+
 def _html_table(table: Table) -> Iterable[str]:
     kinds = [' class="n"' if column in table.numbers else "" for column in table.columns]
 
     def row(tag: str, cells: Sequence[Any]) -> str:
         return (
             "<tr>"
-            + "".join(f"<{tag}{kind}>{escape(cell(each))}</{tag}>" for kind, each in zip(kinds, cells, strict=True))
+            + "".join(f"<{tag}{kind}>{_marked_up(each)}</{tag}>" for kind, each in zip(kinds, cells, strict=True))
             + "</tr>"
         )
 

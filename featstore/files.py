@@ -98,6 +98,11 @@ def file_digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def mirror_folder(url: str) -> Path:
+    """Folder on this machine that stands for a dataset in a bucket, there or not."""
+    return emo_home() / "mirrors" / digest(url.encode())
+
+
 def emo_home() -> Path:
     """Folder of what emo remembers between runs: `EMO_HOME`, or `~/.cache/emo`."""
     return Path(os.environ.get("EMO_HOME") or "~/.cache/emo").expanduser()

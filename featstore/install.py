@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from emo import __version__
+from emo.featstore.errors import UsageError
 from emo.featstore.reading import parse_own
 
 DISTRIBUTION = "emostore"  # `emo` is somebody else's package on the index
@@ -17,6 +19,16 @@ def install_command(*extras: str) -> str:
     wanted = f"[{','.join(extras)}]" if extras else ""
     folder = checkout()
     return f"pip install -e '{folder}{wanted}'" if folder else f"pip install '{DISTRIBUTION}{wanted}{_origin()}'"
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Refuse to go on without the libraries of an extra.
+
+    Raises:
+        UsageError: One of the modules cannot be imported; the hint is the command that installs them.
+    """
+    if lacking := [name for name in modules if find_spec(name) is None]:
+        raise UsageError(f"{what} needs the package {lacking[0]}.", f"Install it: {install_command(extra)}.")
 
 
 def checkout() -> Path | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from emo.featstore.errors import FeatureMissing, StoreError
+from emo.featstore.text import some_of
 
 if TYPE_CHECKING:
     from emo.featstore.spec import EncoderSpec  # `import emo` should cost nothing
@@ -99,9 +100,9 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     if not found:
         raise _missing(name, meant, specs)
     lines = "".join(f"\n  {describe(spec)}" for spec in found)
-    differences = "".join(f"\n  {line}" for line in _differences(found))
+    apart = "".join(f"\n  {line}" for line in differences(found))
     raise StoreError(
-        f"{name} means {len(found)} features of this store:{lines}\nThey differ in:{differences}",
+        f"{name} means {len(found)} features of this store:{lines}\nThey differ in:{apart}",
         f"\nSay which, for instance {found[0].name}@{found[0].fingerprint[:4]}.",
     )
 
@@ -113,11 +114,12 @@ def _missing(name: str, meant: str, specs: list[EncoderSpec]) -> FeatureMissing:
     if same:
         text = f"There is no {name} in the store, but other recipes of {meant} are: "
         return FeatureMissing(text + "; ".join(map(describe, same)) + ".", "Ask for one of them, or extract this one.")
-    text = f"There is no {name} in the store; it holds " + "; ".join(map(describe, specs)) + "."
+    text = f"There is no {name} in the store; it holds {some_of(spec.key for spec in specs)}."
     return FeatureMissing(text, f"Ask for one of them, or run `emo extract --encoders {meant}`.")
 
 
-def _differences(specs: list[EncoderSpec]) -> list[str]:
+def differences(specs: Sequence[EncoderSpec]) -> list[str]:
+    """Keys in which recipes differ, each with the value of every recipe: `recipe.layer: 4 | 8`."""
     flat = [dict(_flat("", asdict(spec))) for spec in specs]
     keys = dict.fromkeys(key for each in flat for key in each)
     rows = [(key, [each.get(key, "absent") for each in flat]) for key in keys]

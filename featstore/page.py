@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 
@@ -43,12 +44,21 @@ class Page:
     exit_code: int = 0
 
 
+def json_text(page: Page, ascii_only: bool = False) -> str:
+    """Return the value of a page as one JSON text, as `--json` prints it and the HTTP interface sends it."""
+
+    def plain(thing: Any) -> Any:
+        return asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else str(thing)
+
+    return json.dumps(page.value, ensure_ascii=ascii_only, default=plain)
+
+
 @dataclass(frozen=True)
 class Arg:
     """Marks a parameter of a page's function as an argument of its command: `Annotated[str, Arg("What it is.")]`.
 
-    The command line makes commands of such functions: what it can fill in by itself (`store`, `workspace`, `say`) has
-    no mark.
+    The command line makes commands of such functions: what it can fill in by itself (`store`, `workspace`, `say`,
+    `quiet`, `extract`) has no mark.
     """
 
     help: str
@@ -61,6 +71,11 @@ class Flag:
     help: str
     name: str = ""
     least: int | None = None
+
+
+# A pass over clips, for pages of `train`, which does not know `extract`: the command line fills in that parameter. It
+# takes what `ExtractArgs` takes, and `show`: whether what failed is shown too. Ctrl-C in it ends the command.
+Extract = Callable[..., None]
 
 
 def throttle(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str], None]:
@@ -85,3 +100,10 @@ def size_text(size_bytes: int | None) -> str:
         value /= 1024
         units.pop(0)
     return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def span_text(seconds: float) -> str:
+    """`40 s`, `25 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

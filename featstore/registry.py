@@ -52,6 +52,16 @@ class Registry:
         hint = f"{self.kind.capitalize()}s: {', '.join(self.names())}. {did_you_mean(str(name), self.names())}"
         raise UsageError(f"There is no {self.kind} {name!r}.", hint.strip())
 
+    def all(self) -> tuple[list[Any], list[str]]:
+        """Return all plug-ins, and a sentence for each of an installed package that cannot be loaded."""
+        found, broken = [], []
+        for name in self.names():
+            try:
+                found.append(self.find(name))
+            except UsageError as error:
+                broken.append(error.message)
+        return found, broken
+
     def _checked(self, point: metadata.EntryPoint) -> Any:
         """Load a package's plug-in, and refuse what is none.
 

@@ -39,22 +39,48 @@ class Neighbour:
     cosine: float
 
 
-def nearest(store: Store, clip_id: str, feature: str | EncoderSpec, k: int = 10) -> list[Neighbour]:
-    """The clips whose utterance vectors have the largest cosine with that of a clip, the clip itself left out.
+class Neighbourhood:
+    """All clips that have an utterance feature, as the store is now: made once, asked as often as one likes.
+
+    It holds a copy of the feature in memory. `version` is the store's of the feature; when that changes, it is out of
+    date. Several threads may ask at once.
+
+    Args:
+        store: The store.
+        feature: One with one row per clip.
 
     Raises:
-        FeatureMissing: The clip or the store does not have the feature.
-        UsageError: The feature has more than one row per clip, or k is below 1.
+        FeatureMissing: The store does not have the feature.
+        UsageError: It has more than one row per clip.
     """
-    if k < 1:
-        raise UsageError(f"{k} neighbours cannot be found.", "Ask for one or more: -k 10.")
-    spec = store.resolve(feature) if isinstance(feature, str) else feature
-    clips = [clip for clip, has in zip(store.clips(), store.has(spec, store.clips()), strict=True) if has]
-    if clip_id not in clips:
-        raise FeatureMissing(f"The store has no {spec.key} of {clip_id}.", "Run emo extract, or ask for another clip.")
-    index = _open_index(store, spec, clips)
-    query = _unit(store.utterances(spec, [clip_id]))  # (1, D)
-    return [each for each in _ask(index, query, clips, k + 1) if each.clip != clip_id][:k]
+
+    def __init__(self, store: Store, feature: str | EncoderSpec) -> None:
+        self.spec = store.resolve(feature) if isinstance(feature, str) else feature
+        self.version = store.version(self.spec)
+        known = store.clips()
+        self._clips = [clip for clip, has in zip(known, store.has(self.spec, known).tolist(), strict=True) if has]
+        self._row = {clip: row for row, clip in enumerate(self._clips)}
+        self._index = _open_index(store, self.spec, self._clips) if self._clips else None
+
+    def nearest(self, clip_id: str, k: int = 10) -> list[Neighbour]:
+        """The clips whose vectors have the largest cosine with that of a clip, the clip itself left out.
+
+        Raises:
+            FeatureMissing: The clip does not have the feature.
+            UsageError: k is below 1.
+        """
+        if k < 1:
+            raise UsageError(f"{k} neighbours cannot be found.", "Ask for one or more: -k 10.")
+        if (row := self._row.get(clip_id)) is None:
+            why = f"The store has no {self.spec.key} of {clip_id}."
+            raise FeatureMissing(why, "Run emo extract, or ask for another clip.")
+        query = self._index.reconstruct(row)[None]  # type: ignore[union-attr]  # (1, D)
+        return [each for each in _ask(self._index, query, self._clips, k + 1) if each.clip != clip_id][:k]
+
+
+def nearest(store: Store, clip_id: str, feature: str | EncoderSpec, k: int = 10) -> list[Neighbour]:
+    """The nearest clips of one clip, see `Neighbourhood.nearest`, whose errors it raises."""
+    return Neighbourhood(store, feature).nearest(clip_id, k)
 
 
 def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbour]:

@@ -70,6 +70,11 @@ class EncoderSpec:
         """Name of the feature in a store: `name@` and the first 8 digits of the fingerprint."""
         return f"{self.name}@{self.fingerprint[:8]}"
 
+    def bytes_of(self, clips: int) -> int | None:
+        """Bytes that so many records take, in half precision below `utt`; `None` where each has other rows."""
+        width = 4 if self.level == "utt" or self.recipe.get("stored_dtype") == "float32" else 2
+        return None if self.rows is None else clips * self.rows * self.dim * width
+
     @classmethod
     def from_json(cls, text: str) -> EncoderSpec:
         """Inverse of `canonical`.

@@ -28,6 +28,11 @@ def slips(name: str, meant: str) -> int:
     return sum(max(i2 - i1, j2 - j1) for what, i1, i2, j1, j2 in blocks if what != "equal")
 
 
+def counted(number: int, noun: str, many: str | None = None) -> str:
+    """Return a number with its noun in the right form: `1 clip`, `1,440 clips`."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
 def some_of(names: Iterable[str], limit: int = SHOWN) -> str:
     """Return the first names of many and how many more there are: `a, b and 3 more`."""
     names = list(names)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.address import Address, Url, is_url
 from emo.featstore.errors import UsageError
+from emo.featstore.files import mirror_folder
 from emo.featstore.names import known_models, known_names, model_of
 from emo.featstore.reading import read_toml
 from emo.featstore.text import did_you_mean, nearest
@@ -43,6 +45,7 @@ class DataTable:
         aus: Folder of OpenFace's csv tables of action units.
         kind: Reader to use: a registered dataset name or `folder`; empty for the name's own.
         classes: All label words in order; empty for the dataset's own.
+        url: Where the dataset lies in a bucket; its root is then a mirror of its tables, made when it is opened.
     """
 
     name: str
@@ -54,6 +57,7 @@ class DataTable:
     aus: Path | None = None
     kind: str = ""
     classes: tuple[str, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Workspace:
 
     Attributes:
         root: Folder of the `emo.toml`; relative paths in the file start here.
-        store_path: The feature store, which need not exist yet.
+        store_path: The feature store, which need not exist yet; a URL where it lies in a bucket.
         data: Tables by dataset name.
         extract: Defaults of `emo extract`.
         weights: Local path or Hugging Face id by name, as written.
@@ -102,7 +106,7 @@ class Workspace:
     """
 
     root: Path
-    store_path: Path
+    store_path: Address
     data: Mapping[str, DataTable] = field(default_factory=dict)
     extract: ExtractTable = field(default_factory=ExtractTable)
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -201,7 +205,7 @@ class _Reader:
         extract = self.extract_table()
         return Workspace(
             root=self.root,
-            store_path=self.path("store", store, "path") or self.root / DEFAULT_STORE,
+            store_path=self.place("store", store, "path") or self.root / DEFAULT_STORE,
             data=self.data_tables(),
             extract=extract,
             weights=self.weights(extract.encoders),
@@ -216,7 +220,8 @@ class _Reader:
                 self.problems.append(f"{where}: must be a table; write [data.NAME] above its keys")
                 continue
             self.known(where, table, ("root", *PLACES, "kind", "classes"))
-            root = self.path(where, table, "root")
+            url = str(table.get("root")) if is_url(str(table.get("root"))) else ""
+            root = mirror_folder(url) if url else self.path(where, table, "root")
             if "root" not in table:
                 self.problems.append(f"{where}.root: is missing; it is the folder of the dataset")
             places = {key: self.path(where, table, key) for key in PLACES}
@@ -225,7 +230,7 @@ class _Reader:
                 self.problems.append(f'{where}.classes: must be a list of words, such as ["happy", "none"]')
                 classes = []
             kind, words = self.text(where, table, "kind"), tuple(each.strip().lower() for each in classes)
-            tables[name] = DataTable(name, root or self.root, **places, kind=kind, classes=words)
+            tables[name] = DataTable(name, root or self.root, **places, kind=kind, classes=words, url=url)
         return tables
 
     def extract_table(self) -> ExtractTable:
@@ -310,6 +315,10 @@ class _Reader:
             return None
         return value
 
+    def place(self, where: str, table: Mapping[str, Any], key: str) -> Address | None:
+        value = table.get(key)
+        return Url(value) if isinstance(value, str) and is_url(value) else self.path(where, table, key)
+
     def path(self, where: str, table: Mapping[str, Any], key: str) -> Path | None:
         value = self.text(where, table, key)
         if "\0" in value or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in value.split("/")):
@@ -354,7 +363,7 @@ root = {root}
 # faces = "openface_face"               # OpenFace output (<clip>_aligned/, <clip>/, <clip>.npy), replaces detection
 # aus = "openface"                      # OpenFace's csv tables of action units, for `emo annotate run`
 # classes = ["happy", "sad", "none"]     # all label words in order; needed only where one is called none or unknown
-# kind = "folder"                       # for your own data: any folder of media with a csv of labels
+{kind}                       # for your own data: any folder of media with a csv of labels
 
 [extract]
 # profile: paper (published networks and weights) or tiny (same code, small random networks, for trying things out)
@@ -386,27 +395,31 @@ recipe = "emotion-llama-stage1"    # recipe of `emo train` when none is named
 """
 
 
-def starter_toml(dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = "") -> str:
+def starter_toml(
+    dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = "", kind: str = ""
+) -> str:
     """Text of a first `emo.toml` for one dataset, every key explained by a comment.
 
     Args:
         dataset: Name of its table.
         root: Its folder.
         detector: Who finds faces; empty to leave the key commented out.
+        kind: Reader of the dataset; empty to leave the key commented out.
     """
+    reader = f"kind = {_text(kind)}" if kind else '# kind = "folder"'
     finds = f'faces_detector = "{detector}"' if detector else '# faces_detector = "centerface"'
     store = re.split(r"[-\s]", dataset.strip().lower())[0] or "features"
     store = re.sub(r"[^\w.]", "_", store) + ".emo"
     return _STARTER.format(
-        store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")), detector=finds
+        store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")), detector=finds, kind=reader
     )
 
 
 def write_starter(
-    folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = ""
+    folder: Path, dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = "", kind: str = ""
 ) -> Path:
     """Write a first `emo.toml` into a folder, see `write_workspace` and `starter_toml`."""
-    return write_workspace(folder, starter_toml(dataset, root, detector))
+    return write_workspace(folder, starter_toml(dataset, root, detector, kind))
 
 
 def write_workspace(folder: Path, text: str) -> Path:

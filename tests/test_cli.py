@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from emo import __version__
 from emo.cli import PAGES, TOP, app
 from emo.featstore.storage.store import open_store
 
@@ -27,20 +29,31 @@ COMMANDS += [[group, name] for group, pages in PAGES.items() for name in pages]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example_and_the_common_flags(
-    emo: Emo, words: list[str], tmp_path: Path
-) -> None:
-    result = emo(*words, "--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert f"Example: emo {' '.join(words)}" in " ".join(result.stdout.split())
+def test_every_command_has_help_with_an_example_and_the_common_flags(words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: emo {' '.join(words)}" in " ".join(result.output.split())
     for flag in ("--quiet", "--debug", "--help"):
-        assert flag in result.stdout
+        assert flag in result.output
 
 
 def test_unknown_words_are_usage_errors(emo: Emo, tmp_path: Path) -> None:
     assert emo("extrakt", cwd=tmp_path).returncode == 2
     assert emo("extract", "--nonsense", cwd=tmp_path).returncode == 2
     assert emo("extract", "--limit", "0", cwd=tmp_path).returncode == 2
+
+
+def test_a_slip_names_the_command_that_was_meant(emo: Emo, tmp_path: Path) -> None:
+    for words, meant in (
+        (["extrakt"], "emo extract"),
+        (["store", "lss"], "emo store ls"),
+        (["ls"], "emo store ls"),
+        (["runs", "list"], "emo run list"),
+    ):
+        result = CliRunner().invoke(app, words)
+        assert f"`{meant}`" in getattr(result.exception, "hint", ""), words
+    assert "Did you mean `emo store ls`?" in emo("store", "lss", cwd=tmp_path).stderr
+    assert CliRunner().invoke(app, ["store", "ls", "-h"]).output.startswith("Usage:")
 
 
 def test_an_error_is_one_sentence_and_a_hint_and_no_traceback(emo: Emo, tmp_path: Path) -> None:
@@ -206,6 +219,29 @@ def test_predict_extracts_what_a_new_video_lacks_and_answers(emo: Emo, demo: Dem
     assert "cannot be made with what emo.toml says now" in changed.stderr
 
 
+def test_a_folder_is_answered_into_a_table(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    result = emo("predict", "data/clips", "--csv", str(tmp_path / "answers.csv"), "--json", cwd=demo[0])
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "answers.csv").read_text().splitlines()
+    assert lines[0].startswith("name,answer,p_")
+    assert [line.split(",")[0] for line in lines[1:]] == [f"demo_{n:04d}" for n in range(24)]
+    empty = emo("predict", str(tmp_path), cwd=demo[0])
+    assert empty.returncode == 2
+    assert "holds no video or sound file" in empty.stderr
+
+
+def test_a_training_that_cannot_begin_leaves_no_run(emo: Emo, demo: Demo) -> None:
+    before = sorted(path.name for path in (demo[0] / "runs").iterdir())
+    wrong = ("--set", "features=[{name: eva_g_448, pool: none}]")
+    assert emo("train", "--head", "attention", "--cached", *wrong, cwd=demo[0]).returncode == 2
+    assert emo("train", "--head", "mult", "--cached", cwd=demo[0]).returncode == 4
+    missing = ("--set", "data.emotion=[{file: nowhere.txt}]")
+    result = emo("train", "--recipe", "tiny", "--cached", *missing, cwd=demo[0])
+    assert result.returncode == 2
+    assert "nowhere.txt" in result.stderr
+    assert sorted(path.name for path in (demo[0] / "runs").iterdir()) == before
+
+
 def test_predict_says_what_is_wrong_with_what_it_is_given(emo: Emo, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
@@ -259,6 +295,27 @@ def test_labels_of_other_clips_than_the_stores_show_both_sides(emo: Emo, demo: D
     assert "a, b, c and 1 more" in result.stderr
     assert "The store has, for instance, demo_0000, " in result.stderr
     assert (folder / "runs" / "head" / "missing.txt").read_text() == "a\nb\nc\nd\n"
+
+
+def test_a_report_says_how_its_answers_were_made_and_goes_into_a_paper(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    run = next((demo[0] / "runs").glob("attention*")).name
+    folder = tmp_path / "report"
+    done = emo("score", "labels.csv#test", "--run", run, "--report", str(folder), cwd=demo[0])
+    assert done.returncode == 0, done.stderr
+    made = json.loads((folder / "metrics.json").read_text())["made"]
+    assert made["command"] == f"emo score 'labels.csv#test' --run {run} --report {folder}"
+    assert (made["what"], made["seed"], made["dataset"]) == ("attention", "0", "demo")
+    assert made["features"].startswith("HL-UTT@")
+    assert "Trained on train (18)" in made["clips"]
+    assert f"emo {__version__}" in made["software"]
+    tex = (folder / "tables.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") >= 5
+    assert r"truth \textbackslash{} answer" in tex
+    assert (folder / "confusion.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "confusion.svg").read_text().startswith("<?xml")
+    html = (folder / "report.html").read_text()
+    assert f'href="{(demo[0] / "data/clips").as_uri()}/demo_' in html
+    assert "Confusion in per cent of the true class" in html
 
 
 def test_two_runs_are_compared(emo: Emo, demo: Demo, tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from following import ROOT, blocks
+from typer.testing import CliRunner
 
 import emo
+from emo.cli import app
 from emo.train.metrics.ledger import write_ledger
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+ZH = sorted((ROOT / "docs" / "zh").glob("*.md"))
 
 
 def commands() -> list[list[str]]:
@@ -45,16 +45,35 @@ def test_every_command_in_the_documents_exists_with_its_flags(words: list[str]) 
         verb = ["bench", "ensemble" if verb[1:] == ["ensemble"] else "run"]
     elif verb[0] not in ("store", "data", "weights", "annotate"):
         verb = verb[:1]
-    shown = subprocess.run([sys.executable, "-m", "emo.cli", *verb, "--help"], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
+    shown = CliRunner().invoke(app, [*verb, "--help"])
+    assert shown.exit_code == 0, shown.output
     for flag in (word.split("=")[0] for word in words if word.startswith("--")):
-        assert flag in shown.stdout, f"{flag} of `{' '.join(words)}`"
+        assert flag in shown.output, f"{flag} of `{' '.join(words)}`"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.zh.md", *ZH], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_documents_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+TRANSLATED = [("README.md", "README.zh.md"), *((f"docs/{p.name}", f"docs/zh/{p.name}") for p in ZH)]
+
+
+def _commands(page: Path) -> list[str]:
+    """Lines of all blocks of a page, without comments."""
+    text = page.read_text(encoding="utf-8")
+    lines = "".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).splitlines()
+    return [line.partition("#")[0].rstrip() for line in lines]
+
+
+@pytest.mark.parametrize(("page", "other"), TRANSLATED, ids=lambda name: name)
+def test_a_translation_has_the_commands_and_headings_of_its_page(page: str, other: str) -> None:
+    """Whoever changes a block or a heading of the English page changes it in docs/zh too: copy the block as it is."""
+    assert _commands(ROOT / other) == _commands(ROOT / page)
+    bare = [re.sub(r"(?ms)^```.*?^```", "", (ROOT / each).read_text(encoding="utf-8")) for each in (page, other)]
+    levels, theirs = (re.findall(r"^(#+) ", text, re.MULTILINE) for text in bare)
+    assert theirs == levels
 
 
 def test_files_that_architecture_names_exist() -> None:
@@ -63,6 +82,14 @@ def test_files_that_architecture_names_exist() -> None:
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).exists(), f"docs/architecture.md names {name}"
+
+
+def test_the_packages_that_emo_lists_are_as_many_as_the_page_says() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    lines = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith("| emo "))
+    assert row.split("|")[3].strip() == f"{len(listed)}, none pinned"
+    assert not any("==" in each for each in listed)
 
 
 def test_the_ledger_is_as_the_command_writes_it(tmp_path: Path) -> None:

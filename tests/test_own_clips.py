@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -12,18 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from following import ROOT, blocks, lines
 
 from emo.featstore.storage.store import open_store
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "your-own-clips.md"
+PAGE = ROOT / "docs" / "your-own-clips.md"
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # third field of a name
 ACTORS = {"21": "train", "22": "train", "23": "train", "24": "test"}  # seventh field
 
 Emo = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +38,13 @@ def study(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         csv.writer(file).writerows(rows)
     shutil.copy(shared / "data" / "ravdess_speech_16k" / "03-01-05-01-01-01-01.flac", clips / "new.flac")
     (folder / "study").mkdir()
-    (folder / "study" / "emo.toml").write_text(blocks("toml")[0])
+    (folder / "study" / "emo.toml").write_text(blocks(PAGE, "toml")[0])
     return folder / "study"
 
 
 def test_the_page_works_as_it_stands(study: Path, emo: Emo) -> None:
     said = {}
-    for line in "".join(blocks("sh")).splitlines():
+    for line in lines(PAGE):
         if line.startswith("sbatch "):  # one task of the array, as Slurm would start it
             line = shlex.split(line)[-1].replace("$SLURM_ARRAY_TASK_ID", "3")
         name, *words = shlex.split(line)

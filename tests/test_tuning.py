@@ -212,13 +212,14 @@ def test_a_changed_transcript_is_asked_about_again(
 # ---- going on -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_failed_before_its_first_step_goes_on(emo: Emo, space: Path) -> None:
+def test_a_run_that_failed_before_its_first_step_leaves_nothing(emo: Emo, space: Path) -> None:
     keys = sets(*SHORT, "data.emotion=[later.txt]")
     lost = emo(*TRAIN, "--run", "lost", *keys, cwd=space)
     assert lost.returncode == 2
     assert "later.txt does not exist" in lost.stderr
+    assert not (space / "runs" / "lost").exists()
     (space / "later.txt").write_text("demo_0001 10 sad\ndemo_0002 10 happy\n")
-    found = emo("train", "--cached", "--resume", "lost", "--json", cwd=space)
+    found = emo(*TRAIN, "--run", "lost", *keys, "--json", cwd=space)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["n_train"] == 2
 

@@ -22,11 +22,13 @@ class Answerer(ABC):
         run: The run.
         device: As given: `auto`, `cpu`, `cuda`, ...
         evidence: Policies whose answers say most about a clip; the first is its answer.
-        untrained_advice: What to do about a run that is not finished.
+        untrained_advice: What to do about a run that is not finished, with the place {run} for its name.
+        streams: Whether `answer` takes `on_text`, which is called with a clip and its answer as far as it has come.
     """
 
     evidence: ClassVar[tuple[str, ...]] = ("official",)
     untrained_advice: ClassVar[str] = "Train it again."
+    streams: ClassVar[bool] = False
 
     def __init__(self, run: Run, device: str = "auto") -> None:
         """Open a run; nothing is loaded.
@@ -35,7 +37,9 @@ class Answerer(ABC):
             UsageError: The run is not finished.
         """
         if not run.finished:
-            raise UsageError(f"Run {run.name} is {run.info.get('status')}, not finished.", self.untrained_advice)
+            raise UsageError(
+                f"Run {run.name} is {run.info.get('status')}, not finished.", self.untrained_advice.format(run=run.name)
+            )
         self.run, self.device = run, device
 
     @cached_property
@@ -86,6 +90,14 @@ class Answerer(ABC):
     def missing(self) -> Missing:
         """Rule of a `Predictor` for clips that lack features: `skip`, or `zeros` where the recipe says so."""
 
-    def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
+    def kept(self) -> dict[str, Prediction]:
+        """Return all answers to `emotion` that are in the run folder; of several policies, of the one that says most.
+
+        Raises:
+            TrainError: A file of the run is damaged.
+        """
+        return {}
+
+    def zeroed(self, policy: str, clip_ids: Sequence[str], task: str = "emotion") -> list[str]:
         """Return those of the clips whose kept answers were given with zeros for features that they lack."""
         return []

@@ -13,6 +13,7 @@ from emo.featstore.datasets.cells import held_out, split_name
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA
+from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.text import some_of
 
 Missing = Literal["error", "skip", "zeros"]
@@ -24,6 +25,7 @@ class FeatureSource(Protocol):
 
     path: Any
 
+    def features(self) -> Sequence[Any]: ...
     def resolve(self, name: str) -> EncoderSpec: ...
     def has(self, feature: str, clip_ids: Sequence[str]) -> np.ndarray: ...
     def get(self, feature: str, clip_id: str) -> Any: ...
@@ -102,7 +104,7 @@ def load_inputs(
         UsageError: Tokens of a picture without a pool, or no clip left.
     """
     features = list(features)
-    specs = tuple(store.resolve(name) for name, _ in features)
+    specs = resolve_all(store, [name for name, _ in features])
     for (name, pool), spec in zip(features, specs, strict=True):
         if spec.level == "tokens" and spec.modality != "text" and pool == "none":
             raise UsageError(
@@ -130,6 +132,32 @@ def load_inputs(
         skipped=lacking if missing == "skip" else (),
         zeroed=lacking if missing == "zeros" else (),
     )
+
+
+def resolve_all(store: FeatureSource, names: Sequence[str]) -> tuple[EncoderSpec, ...]:
+    """Return what names mean in a store.
+
+    Raises:
+        FeatureMissing: Some are not there; one message names them all.
+        StoreError: One means several.
+    """
+    found, lacking = [], []
+    for name in names:
+        try:
+            found.append(store.resolve(name))
+        except FeatureMissing as error:
+            lacking.append((name, error))
+    if len(lacking) > 1:
+        what = f"The store has no {', '.join(name for name, _ in lacking)}; it holds {some_of(_held(store))}."
+        how = "or train on others: --set 'features=[...]'."
+        raise FeatureMissing(what, f"Run `emo extract --encoders {','.join(name for name, _ in lacking)}`, {how}")
+    if lacking:
+        raise lacking[0][1]
+    return tuple(found)
+
+
+def _held(store: FeatureSource) -> list[str]:
+    return [each.key for each in store.features() if each.spec.encoder not in BESIDE]
 
 
 def find_present(

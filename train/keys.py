@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from emo.featstore.spec import EncoderSpec
 
 
 class Keys(BaseModel):
@@ -48,6 +51,10 @@ class Recipe(Keys, ABC):
     @abstractmethod
     def features_flag(self, names: Sequence[str]) -> str:
         """Return the `--set` flags that choose these features, for a message."""
+
+    def on_what_is_there(self, held: Sequence[EncoderSpec]) -> Self | None:
+        """Return the recipe with other features, those of a store; `None` where each of its features has its place."""
+        return None
 
     def to_yaml(self) -> str:
         """Return the recipe with every default resolved."""

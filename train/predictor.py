@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emo.featstore.clip import Clip, hash_media
+from emo.featstore.address import absolute
+from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError
+from emo.featstore.fetch import at_hand
 from emo.featstore.files import write_atomic
-from emo.featstore.page import Page, Table
+from emo.featstore.page import Page
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import some_of
 from emo.featstore.workspace import Workspace
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
+from emo.train.answers_page import answers_page
 from emo.train.features import media_of
 from emo.train.metrics.seen import Trained
+from emo.train.muted import Muted
 from emo.train.runs import Run, latest_run, load_run
 
 NOT_EXTRACTED = "its features are not in the store"
@@ -55,9 +58,9 @@ class Predictor:
         run: The run that is asked.
     """
 
-    def __init__(self, workspace: Workspace, run: Run, answerer: Answerer) -> None:
+    def __init__(self, workspace: Workspace, run: Run, answerer: Answerer, store: Store | None = None) -> None:
         self.workspace, self.run, self._answerer = workspace, run, answerer
-        self._store: Store | None = None
+        self._store = store
 
     @property
     def store(self) -> Store | None:
@@ -101,7 +104,12 @@ class Predictor:
         return Needs(lacking, tuple(key.partition("@")[0] for key in keys), keys, profiles[0])
 
     def predict(
-        self, clips: Sequence[Clip], policy: str = "official", task: str = "emotion", keep: bool = True
+        self,
+        clips: Sequence[Clip],
+        policy: str = "official",
+        task: str = "emotion",
+        keep: bool = True,
+        on_text: Callable[[str, str], None] | None = None,
     ) -> dict[str, Prediction]:
         """Answer about those of the clips whose features are in the store, or that the run has answered before.
 
@@ -110,6 +118,7 @@ class Predictor:
             policy: How a language model answers: `likelihood`, or free text.
             task: `emotion`, or for a language model `reason` and others.
             keep: Whether a language model's answers come from the run folder where they are known, and go there.
+            on_text: Called with a clip and its answer as far as it has come, where a language model generates one.
 
         Raises:
             UsageError: The run does not know the task.
@@ -120,7 +129,44 @@ class Predictor:
             store = self.store or open_store(self.workspace.store_path)  # which says that there is none
             store.refresh()  # what was extracted since
             clips = [clip for clip in clips if not _is_another(store, clip)]
-        return self._answerer.answer(store, clips, policy, task, keep, self._answerer.missing)
+        told = {"on_text": on_text} if on_text is not None and self._answerer.streams else {}
+        return self._answerer.answer(store, clips, policy, task, keep, self._answerer.missing, **told)
+
+    def kept(self) -> dict[str, Prediction]:
+        """Return the answers that are in the run folder, by clip."""
+        return self._answerer.kept()
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Policies whose answers say most about a clip; the first is its answer."""
+        return self._answerer.evidence
+
+    def without(
+        self, clip: Clip, modalities: Collection[str], policy: str = "official", task: str = "emotion"
+    ) -> Prediction | None:
+        """Answer about a clip as if parts of it were not there, see `Muted`; without `text` nothing is said either.
+
+        The answer is made anew, by all folds of a head, also of those that were trained on the clip; nothing is kept.
+
+        Args:
+            clip: The clip.
+            modalities: What the features are made of: `audio`, `face`, `frame`, `text`. None of them: all is there.
+            policy: How a language model answers.
+            task: What is asked.
+
+        Returns:
+            The answer; `None` where the clip lacks features that were not taken away.
+
+        Raises:
+            UsageError: The run does not know the task.
+        """
+        self.check(policy, task)
+        store: Any = None
+        if self.features:
+            store = Muted(self.store or open_store(self.workspace.store_path), self.features, modalities)
+            store.refresh()
+        asked = replace(clip, transcripts={"text": ""}) if "text" in modalities else clip
+        return self._answerer.answer(store, [asked], policy, task, False, self._answerer.missing).get(clip.id)
 
     def explain(self, clip: Clip, task: str = "emotion") -> dict[str, Any]:
         """Return the answer about one clip and its evidence, as plain values.
@@ -167,10 +213,10 @@ class Predictor:
         """Return what the run was trained on, but for names that mean other clips among these."""
         return self._answerer.trained.among(clips, self._media(clips))
 
-    def notes(self, policy: str, clips: Sequence[Clip]) -> list[str]:
+    def notes(self, policy: str, clips: Sequence[Clip], task: str = "emotion") -> list[str]:
         """Return what must stand beside a score of answers about these clips, but for what the run has seen by name."""
         notes = [*self.run.info["notes"], *self._twins(clips)]
-        if names := self._answerer.zeroed(policy, [clip.id for clip in clips]):
+        if names := self._answerer.zeroed(policy, [clip.id for clip in clips], task):
             notes.append(f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}.")
         return notes
 
@@ -195,38 +241,18 @@ class Predictor:
         what = "clips have no answer, because the store lacks features of theirs"
         told = f"{len(gone):,} of {len(clip_ids):,} {what}: {some_of(gone, 3)}; all of them: {path}"
         if len(gone) == len(clip_ids) and self.features and self.store is not None:
-            told += f". The store has, for instance, {some_of(self.store.clips(), 3)}"
+            told += f". The store has, for instance, {some_of(sorted(self.store.clips()), 3)}"
         return told
 
     def page(self, clips: Sequence[Clip], said: Mapping[str, Prediction], task: str = "emotion") -> Page:
         """Draw answers about clips; exit code 3 where there is none about some of them."""
-        rows, texts, value = [], [], []
         reasons = {each.clip: f"{each.kind}: {each.message}" for each in self._failures()}
         answered = [clip for clip in clips if clip.id in said]
         silent = {clip.id: reasons.get(clip.id) or self._why_not(clip) for clip in clips if clip.id not in said}
-        for clip in clips:
-            if (found := said.get(clip.id)) is None:
-                value.append({"name": clip.id, "answer": None, "why": silent[clip.id]})
-                continue
-            row: dict[str, Any] = {"name": clip.id, "answer": found.answer}
-            row |= {} if found.valence is None else {"valence": found.valence}
-            row |= {} if found.probabilities is None else {"probabilities": found.probabilities}
-            value.append(row)
-            best = "" if not found.probabilities else max(found.probabilities.values())
-            rows.append([clip.id, found.answer or "(nothing)", best])
-            texts.append(f"{clip.id}: {found.answer or '(it says nothing)'}")
-        with_numbers = any(row[2] != "" for row in rows)
-        table = Table(
-            f"Run {self.run.name}",
-            ("clip", "answer", "probability") if with_numbers else ("clip", "answer"),
-            [row if with_numbers else row[:2] for row in rows],
-            ("probability",),
-        )
-        parts: list[Table | str] = [] if not rows else [table] if task == "emotion" else texts
-        parts += [f"no answer about {name}: {why}" for name, why in silent.items()]
+        drawn = answers_page(f"Run {self.run.name}", [clip.id for clip in clips], said, silent, task)
         notes = [*self.run.info["notes"], *self._seen_notes(clips, answered)]
-        page = {"run": self.run.name, "task": task, "answers": value, "notes": notes}
-        return Page(page, [*parts, *notes], exit_code=3 if silent else 0)
+        value = {"run": self.run.name, **drawn.value, "notes": notes}
+        return replace(drawn, value=value, parts=[*drawn.parts, *notes])
 
     def _media(self, clips: Sequence[Clip]) -> dict[str, str]:
         """Return the content of the clips' media by name, as far as the store knows it to be theirs."""
@@ -259,10 +285,11 @@ class Predictor:
 def _is_another(store: Store, clip: Clip) -> bool:
     """Say whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
     row = store.clip_row(clip.id)
-    if row is None or row[1] is None or clip.media is None or os.path.abspath(clip.media) == row[1]:
+    if row is None or row[1] is None or clip.media is None or absolute(clip.media) == row[1]:
         return False
     if (known := store.file_of(clip.media)) is None and Path(row[1]).exists():
-        known = hash_media(clip.media)
+        with at_hand(clip.media) as media:
+            known = media.file_id()
     return known is not None and known.media != row[0]
 
 
@@ -276,13 +303,16 @@ def find_run(workspace: Workspace, name: str | None = None) -> Run:
     return load_run(workspace.root / "runs" / name) if name else latest_run(workspace.root)
 
 
-def open_predictor(workspace: Workspace, run: str | Run | None = None, device: str = "auto") -> Predictor:
+def open_predictor(
+    workspace: Workspace, run: str | Run | None = None, device: str = "auto", store: Store | None = None
+) -> Predictor:
     """Open a run for questions; neither store nor model is touched yet.
 
     Args:
         workspace: Where runs and store are.
         run: A run or its name; the newest finished one if `None`.
         device: `auto`, `cpu`, `cuda`, ...
+        store: The workspace's, where somebody has opened it already.
 
     Raises:
         UsageError: There is no such run, or it is not finished.
@@ -293,4 +323,4 @@ def open_predictor(workspace: Workspace, run: str | Run | None = None, device: s
     if run.kind not in ANSWERERS:
         raise TrainError(f"Run {run.name} is of the unknown kind {run.kind}.", f"Known: {', '.join(ANSWERERS)}.")
     module, _, name = ANSWERERS[run.kind].partition(":")
-    return Predictor(workspace, run, getattr(import_module(module), name)(run, device))
+    return Predictor(workspace, run, getattr(import_module(module), name)(run, device), store)

@@ -45,6 +45,7 @@ HEADS = {
 FAMILIES = {
     "emotion-llama": "emo.train.llm.emotion_llama.family:EmotionLlamaFamily",
     "affectgpt": "emo.train.llm.affectgpt.family:AffectGptFamily",
+    "videollama2": "emo.train.llm.videollama2.family:VideoLlama2Family",
 }
 _heads = Registry("head", "emo.heads", HEADS, "emo.train.heads.base:Head")
 _families = Registry("published model", "emo.families", FAMILIES, "emo.train.llm.family:Family")
@@ -76,6 +77,24 @@ def family_weights() -> dict[str, Source]:
     return {key: source for name in _families.names() for key, source in family_named(name).weights.items()}
 
 
+def annotation_files(name: str | None) -> tuple[str, ...]:
+    """Return the files that a recipe learns from, as it names them; none for a head, or for a name that is none.
+
+    Args:
+        name: As `load_recipe` takes it; `None` for none.
+    """
+    try:
+        data = getattr(load_recipe(name), "data", None) if name else None
+    except UsageError:
+        return ()  # whoever trains is told
+    given = (
+        [each for task in type(data).model_fields if task != "language" for each in getattr(data, task)] if data else []
+    )
+    sources = [each for each in given if isinstance(each, str) or not each.record]
+    named = [each if isinstance(each, str) else each.file for each in sources]
+    return tuple(dict.fromkeys(file.partition("#")[0] for file in named if file != "clips"))
+
+
 def shipped_recipes() -> tuple[str, ...]:
     """Return the names of the recipes that come with emo."""
     folder = resources.files("emo.train") / "recipes"
@@ -91,7 +110,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Any:
             table.
 
     Returns:
-        A `HeadRecipe`, or a `TuneRecipe` where the recipe says `kind: tune`.
+        A `HeadRecipe`; a `TuneRecipe` where the recipe says `kind: tune`, an `AskRecipe` under `kind: ask`.
 
     Raises:
         UsageError: All that is wrong with it, at once, each key with its nearest known one.
@@ -115,7 +134,7 @@ def read_keys(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str,
 
 
 def make_recipe(table: dict[str, Any], where: str = "The recipe") -> Any:
-    """Validate a table of recipe keys. `kind: tune`, or else `head`, decides which further keys there are.
+    """Validate a table of recipe keys. Its `kind`, or else `head`, decides which further keys there are.
 
     Raises:
         UsageError: All problems at once.
@@ -163,8 +182,14 @@ def _tuned(table: Mapping[str, Any]) -> type[Recipe]:
     return family_named(table.get("family", USUAL_FAMILY)).Recipe
 
 
+def _asked(table: Mapping[str, Any]) -> type[Recipe]:
+    from emo.train.questions import AskRecipe
+
+    return AskRecipe
+
+
 USUAL_FAMILY = "emotion-llama"  # of recipes that name none, as those of earlier versions
-KINDS: dict[str, Callable[[Mapping[str, Any]], type[Recipe]]] = {"tune": _tuned}
+KINDS: dict[str, Callable[[Mapping[str, Any]], type[Recipe]]] = {"tune": _tuned, "ask": _asked}
 
 
 def _keys(recipe: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -226,9 +251,27 @@ def _override(table: dict[str, Any], pair: str) -> None:
     table[last] = _yaml(value, f"--set {key}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without tags, in which a key that stands twice is an error: the first value would be lost in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Make a table of a node.
+
+        Raises:
+            yaml.YAMLError: A key stands twice.
+        """
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key.value, str) and seen.setdefault(key.value, line) != line:
+                what = f"key {key.value!r} stands on line {seen[key.value]} and again on line {line}"
+                raise yaml.constructor.ConstructorError(None, None, what)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's own, impossible dates, endless depth
         said = " ".join(str(error).split())  # YAML's own words are several lines
         raise UsageError(f"{where} is not YAML: {said}.") from error

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import EmoError, TrainError, UsageError
+from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import digest, encoded, file_digest, write_atomic, write_json
-from emo.featstore.page import Arg, Page, Table
 from emo.featstore.reading import parse_own, read_bytes, read_json
 from emo.featstore.text import some_of, whole_text
-from emo.featstore.workspace import Workspace
 
 MOST_BYTES = 200  # of a run's name: 255 on every usual file system, and files in it are named after it
 
@@ -94,6 +92,18 @@ def tell_splits(counts: Mapping[str, Mapping[str, int]]) -> str:
     return "; ".join(told) + "."
 
 
+def runs_folder(root: Path) -> Path:
+    """Folder of a workspace's runs, there or not.
+
+    Raises:
+        UsageError: Something else lies in its place.
+    """
+    folder = root / "runs"
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder, and runs cannot lie in it.", "Move it away.")
+    return folder
+
+
 def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
     """Create an empty run folder under `root/runs`.
 
@@ -105,7 +115,7 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
     Raises:
         UsageError: The given name is taken or is no plain folder name.
     """
-    runs = root / "runs"
+    runs = runs_folder(root)
     runs.mkdir(parents=True, exist_ok=True)
     if name is not None:
         odd = not name.isprintable() or name != whole_text(name) or len(name.encode("utf-8", "replace")) > MOST_BYTES
@@ -134,7 +144,7 @@ def load_run(path: Path) -> Run:
         UsageError: There is no run at `path`.
         TrainError: Its run.json is damaged.
     """
-    run = _read_run(path)
+    run = read_run(path)
     if run.finished:
         check_listed(path, "run.json")
     return run
@@ -142,11 +152,12 @@ def load_run(path: Path) -> Run:
 
 def all_runs(root: Path) -> list[Run]:
     """Runs of a workspace by name, finished or not; their digests are not looked at."""
-    folders = sorted((root / "runs").glob("*/run.json")) if (root / "runs").is_dir() else []
-    return [_read_run(path.parent) for path in folders]
+    folders = sorted(runs_folder(root).glob("*/run.json"))
+    return [read_run(path.parent) for path in folders]
 
 
-def _read_run(path: Path) -> Run:
+def read_run(path: Path) -> Run:
+    """Read what run.json of a folder says; its digest is not looked at. Raises as `load_run`."""
     try:
         data = read_bytes(path / "run.json")
     except UsageError as error:
@@ -276,51 +287,3 @@ def _digest_of(path: Path) -> str | None:
             return file_digest(file)
     except OSError:
         return None
-
-
-# ---- pages ----------------------------------------------------------------------------------------------------------
-
-
-def list_page(workspace: Workspace) -> Page:
-    """List the runs of the workspace, the newest last."""
-    runs = sorted(all_runs(workspace.root), key=lambda run: (str(run.info.get("started_at", "")), run.name))
-    keys = ("status", "n_train", "finished_at")
-    rows = [(run.name, run.kind, *(run.info.get(key, "") for key in keys)) for run in runs]
-    value = [dict(zip(("run", "kind", *keys), row, strict=True)) for row in rows]
-    table = Table("Runs", ("run", "kind", "status", "trained on", "finished"), rows, ("trained on",))
-    return Page(value, [table] if rows else ["There is no run yet: emo train --head attention."])
-
-
-def _named(root: Path, name: str) -> list[Path]:
-    """Files of a name in the folders of a folder, whatever they are and wherever they lead."""
-    found = [folder / name for folder in root.iterdir()] if root.is_dir() else []
-    return [path for path in found if os.path.lexists(path)]
-
-
-def verify_page(
-    workspace: Workspace, run: Annotated[str | None, Arg("Name of a run. Default: all of the workspace.")] = None
-) -> Page:
-    """Compare the files of runs with the digests that were taken when they were written."""
-    # also those whose run.json is gone, or leads nowhere
-    folders = sorted({path.parent for name in ("run.json", DIGESTS) for path in _named(workspace.root / "runs", name)})
-    if run is not None:
-        folders = [workspace.root / "runs" / run]
-        if not any(os.path.lexists(folders[0] / name) for name in ("run.json", DIGESTS)):
-            raise UsageError(f"{folders[0]} is no run folder.", "emo run list names them.")
-    rows: list[tuple[str, ...]] = []
-    value = []
-    for folder in folders:
-        sealed = [path.parent for path in sorted(folder.rglob(DIGESTS))]
-        problems = []
-        for look in [lambda folder=folder: _read_run(folder), *(lambda each=each: check(each) for each in sealed)]:
-            try:
-                look()
-            except EmoError as error:
-                problems.append(error.message)
-        state = "damaged" if problems else "as written" if folder in sealed else "without digests"
-        rows.append((folder.name, state, " ".join(problems)))
-        value.append({"run": folder.name, "state": state, "folders": len(sealed), "problems": problems})
-    parts: list[Table | str] = [Table("Runs", ("run", "files are", "what"), rows)] if rows else ["There is no run."]
-    if bare := [row[0] for row in rows if row[1] == "without digests"]:
-        parts.append(f"Made by an earlier version, or not finished, and so without digests: {some_of(bare)}.")
-    return Page(value, parts, exit_code=6 if any(row[1] == "damaged" for row in rows) else 0)

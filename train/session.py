@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,19 +13,22 @@ from typing import Annotated, Any
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
-from emo.featstore.errors import UsageError
-from emo.featstore.names import describe, named
+from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.names import differences, named
 from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store, open_store
+from emo.featstore.storage.maintain import BESIDE
+from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
 from emo.train.metrics.report import score_page
-from emo.train.recipe import family_named, load_recipe
+from emo.train.recipe import FILES, family_named, load_recipe
 from emo.train.runs import Run, load_run, new_run, tell_splits
 
 Say = Callable[[str], None]
+ASKED_BY = "It is for emo predict --model URL#NAME --recipe NAME."
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,30 @@ class TrainArgs:
         head = [f"head={self.head}"] if self.recipe and self.head else []
         return load_recipe(self.recipe or self.head or usual, [*head, *self.set_])
 
+    def fitting(self, recipe: Any, workspace: Workspace, say: Say) -> Any:
+        """The recipe with what the store holds, where it takes any features and none of those it names is at hand.
+
+        A recipe from a file, features named by --set, and features that emo.toml has extracted stay as they are.
+        """
+        named_here = any(each.partition("=")[0].strip().startswith("features") for each in self.set_)
+        if named_here or self.resume or (self.recipe or "").endswith(FILES) or not has_store(workspace.store_path):
+            return recipe
+        features = open_store(workspace.store_path).features()
+        held = [each.spec for each in features if each.ok and each.spec.encoder not in BESIDE]
+        wanted = recipe.feature_names()
+        if any(named(name.partition("@")[0], held) or name in workspace.extract.encoders for name in wanted):
+            return recipe
+        usual = [spec for spec in held if spec.profile == workspace.extract.profile] or held
+        fitted = recipe.on_what_is_there(usual)
+        if fitted is None:
+            return recipe
+        names = fitted.feature_names()
+        say(
+            f"The store has none of {', '.join(wanted)}, which {recipe.title} names; it takes what is there: "
+            f"{', '.join(names)}. Others: {recipe.features_flag(names[:2])}"
+        )
+        return fitted
+
 
 @dataclass(frozen=True)
 class Job:
@@ -106,11 +134,19 @@ def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
         elif len(same) > 1:
             open_[name] = usual or same
     if open_:
-        what = "; ".join(f"{name} is {' or '.join(describe(spec) for spec in specs)}" for name, specs in open_.items())
+        what = "; ".join(_apart(name, specs) for name, specs in open_.items())
         keys = [open_[name][-1].key if name in open_ else chosen.get(name, name) for name in recipe.feature_names()]
         how = recipe.features_flag(keys)
-        raise UsageError(f"The store holds several features of one name: {what}.", f"Say which, for instance {how}.")
+        drop = "`emo store drop NAME@...` removes one that is not needed any more."
+        told = f"The store holds several features of one name: {what}."
+        raise UsageError(told, f"Say which, for instance {how}. {drop}")
     return recipe.with_features(chosen) if chosen else recipe
+
+
+def _apart(name: str, specs: Sequence[EncoderSpec]) -> str:
+    """Say what tells recipes of one name apart, in the order in which they were made."""
+    keys = " or ".join(spec.key for spec in specs)
+    return f"{name} is {keys}, which differ in {some_of(differences(specs), 4)}"
 
 
 def train(
@@ -147,6 +183,8 @@ def train(
     if recipe is None:
         recipe = load_recipe(workspace.root / "runs" / str(run) / "recipe.yaml")
     say = say or (lambda sentence: None)
+    if recipe.makes not in TRAINERS:
+        raise UsageError(f"Recipe {recipe.title} trains nothing; it says what a model is asked.", ASKED_BY)
     job = Job(workspace, recipe, dataset, run, device, say, resume, tuple(force), search)
     return TRAINERS[recipe.makes](job)
 
@@ -188,7 +226,7 @@ def usable_clips(source: Dataset, store: Store | None, say: Say) -> list[Clip]:
     known = set(store.clips()) if store else set()
     clips = [clip for clip in source.clips() if store is None or clip.media is not None or clip.id in known]
     labelled = sum(clip.label is not None for clip in clips)
-    say(f"{source.name}: {len(clips):,} clips, {labelled:,} of them labelled")
+    say(f"{source.name}: {counted(len(clips), 'clip')}, {labelled:,} of them labelled")
     return clips
 
 
@@ -213,8 +251,21 @@ def _train_head(job: Job) -> Trained:
             place = f"draw {now.drawn + 1} of {job.search}, {place}"
         tell(f"{place}: validation {now.metric:.4f} ({100 * now.done // now.total} % of the run)")
 
-    result = fit_head(store, clips, source.labels, recipe, folder, job.device, show, job.search)
+    with _gone_if_not_begun(folder):
+        result = fit_head(store, clips, source.labels, recipe, folder, job.device, show, job.search)
     return Trained(result.run, result.validation, result.notes, result.average, result.search)
+
+
+@contextmanager
+def _gone_if_not_begun(folder: Path) -> Iterator[None]:
+    """Remove the new folder of a run that an error ends before its first step: nothing of it would be of use."""
+    try:
+        yield
+    except EmoError:
+        log = folder / "log.jsonl"
+        if not log.exists() or not log.stat().st_size:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _tune(job: Job) -> Trained | None:
@@ -230,18 +281,19 @@ def _tune(job: Job) -> Trained | None:
         folder = runs / str(job.run) if job.resume else None
         folder = folder or world.share(lambda: new_run(job.workspace.root, job.run, recipe.title))
         roots = (job.workspace.table(source.name).root, job.workspace.root)
-        result = tune(
-            store,
-            clips,
-            recipe,
-            folder,
-            job.device,
-            _teller(say),
-            weights=_weights(job.workspace),
-            roots=roots,
-            resume=job.resume,
-            force=job.force,
-        )
+        with nullcontext() if job.resume or world.rank else _gone_if_not_begun(folder):
+            result = tune(
+                store,
+                clips,
+                recipe,
+                folder,
+                job.device,
+                _teller(say),
+                weights=_weights(job.workspace),
+                roots=roots,
+                resume=job.resume,
+                force=job.force,
+            )
     return None if world.rank else Trained(result.run, result.validation, result.notes)
 
 
@@ -302,7 +354,7 @@ def imported_page(
     from emo.train.llm.exchange import import_page, import_run
 
     chosen = load_recipe(recipe, set_ or [])
-    if TRAINERS[chosen.makes] is not _tune:
+    if TRAINERS.get(chosen.makes) is not _tune:
         raise UsageError("A checkpoint of a language model needs the recipe of one.", "Give --recipe.")
     chosen = load_recipe(recipe, [f"layout={family_named(chosen.family).official_layout}", *(set_ or [])])
     store = open_store(workspace.store_path) if chosen.feature_names() else None

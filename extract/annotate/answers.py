@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 
 from emo.extract.annotate.actions import label_words
 from emo.featstore.errors import MediaError
@@ -21,13 +22,14 @@ REFUSALS = re.compile(
     r"|(?:抱歉|对不起|很遗憾)[,，]?\s*(?:我|但)|我(?:无法|不能|没办法)(?:提供|分析|查看|看到|听|识别|描述|协助|回答)|作为(?:一个|一名)?(?:AI|人工智能)",
     re.IGNORECASE,
 )
+WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")
 HEAD = 200  # letters of an answer in which a refusal stands
 QUOTED = re.compile(r"[\"“「].*?(?:[\"”」]|$)", re.DOTALL)
 YES, NO = re.compile(r"\W*(yes\b|是|对|符合)", re.I), re.compile(r"\W*(no\b|否|不)", re.I)
 
 
 def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
-    """Return an answer without blanks around it.
+    """Return an answer without what the model thought aloud before it, and without blanks around it.
 
     Args:
         text: The answer.
@@ -38,7 +40,7 @@ def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
     Raises:
         MediaError: `empty-answer`, `cut-off-answer`, `refused`, `repeats-prompt` or `too-long-answer`.
     """
-    plain = text.strip()
+    plain = _spoken(text).strip()
     if not plain:
         raise MediaError("empty-answer", "The model said nothing.")
     if cut:
@@ -52,6 +54,14 @@ def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
     return plain
 
 
+def _spoken(text: str) -> str:
+    """Answer behind the thoughts: chat templates may open `<think>` themselves, so that a reply holds its end only."""
+    said = text.rpartition("</think>")[2]
+    if "<think>" in said:
+        raise MediaError("cut-off-answer", "The model thinks aloud and comes to no answer.", "Let it say more.")
+    return said
+
+
 def refuses(text: str) -> bool:
     """Say whether an answer begins with a refusal; what it quotes is not its own."""
     return bool(REFUSALS.search(QUOTED.sub(" ", text[:HEAD])))
@@ -59,19 +69,24 @@ def refuses(text: str) -> bool:
 
 def repeats(text: str, asked: str) -> bool:
     """Say whether most of an answer is what was asked: its groups of six words (or Chinese characters) in a row."""
-    mine, given = _grams(text), set(_grams(asked))
-    return bool(mine) and sum(each in given for each in mine) >= REPEATED * len(mine)
+    mine, given = _grams(text), _known_grams(asked)
+    return bool(mine) and sum(map(given.__contains__, mine)) >= REPEATED * len(mine)
 
 
 def holds(text: str, asked: str) -> bool:
     """Say whether an answer holds nearly all of what was asked, as an echo does."""
     mine, given = set(_grams(text)), _grams(asked)
-    return bool(given) and sum(each in mine for each in given) >= ECHOED * len(given)
+    return bool(given) and sum(map(mine.__contains__, given)) >= ECHOED * len(given)
 
 
 def _grams(text: str) -> list[tuple[str, ...]]:
-    words = re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text.lower())
-    return [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+    words = WORD.findall(text.lower())
+    return list(zip(*(words[i:] for i in range(GRAM)), strict=False))
+
+
+@lru_cache(maxsize=64)
+def _known_grams(asked: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(_grams(asked))
 
 
 def check_label(caption: str, label: str, quoted: Sequence[str] = ()) -> None:
@@ -89,15 +104,19 @@ def check_label(caption: str, label: str, quoted: Sequence[str] = ()) -> None:
     for each in quoted:
         if each.strip():
             plain = plain.replace(each.strip().lower(), " ")
-    found = [name for name, words in label_words().items() if _names(plain, words)]
+    found = [name for name, words in emotion_names().items() if words.search(plain)]
     if found and label in label_words() and label not in found:
         sentence = f"The caption speaks of {', '.join(found)} and not of {label}: {_end(caption)!r}."
         raise MediaError("contradicts-label", sentence)
 
 
-def _names(text: str, words: Mapping[str, Sequence[str]]) -> bool:
-    english = re.search(rf"\b(?:{'|'.join(words['en'])})\b", text)
-    return bool(english) or any(word in text for word in words["zh"])
+@cache
+def emotion_names() -> Mapping[str, re.Pattern[str]]:
+    """Return what names each emotion: an English word of its own, or a Chinese one anywhere."""
+    return {
+        name: re.compile("|".join([rf"\b(?:{'|'.join(words['en'])})\b", *map(re.escape, words["zh"])]))
+        for name, words in label_words().items()
+    }
 
 
 def check_verdict(text: str) -> None:

@@ -11,7 +11,7 @@ from emo.extract.annotate.describer import Stopped
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_toml
 from emo.featstore.sources.chat import Reply
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 
 PER = 1_000_000  # tokens that a price is for
 
@@ -29,6 +29,7 @@ class Budget:
         asked, spent: So far.
         uncounted: Replies of which the endpoint did not say the tokens.
         stopped: Why no more may be asked; empty while more may.
+        waiting: Questions that wait before they are asked again, with the seconds of each wait.
         halted: Set with `stopped`, so that who waits before trying again wakes up.
     """
 
@@ -39,6 +40,7 @@ class Budget:
     spent: float = 0.0
     uncounted: int = 0
     stopped: str = ""
+    waiting: list[float] = field(default_factory=list)
     halted: threading.Event = field(default_factory=threading.Event, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -72,7 +74,20 @@ class Budget:
 
     def wait(self, seconds: float) -> None:
         """Wait before a request is sent again, or until nothing more may be asked."""
-        self.halted.wait(seconds)
+        with self._lock:
+            self.waiting.append(seconds)
+        try:
+            self.halted.wait(seconds)
+        finally:
+            with self._lock:
+                self.waiting.remove(seconds)
+
+    def told(self) -> str:
+        """Return how many questions wait, and how long, as the end of a sentence; empty while none does."""
+        with self._lock:
+            if not self.waiting:
+                return ""
+            return f"; {counted(len(self.waiting), 'question')} to be asked again in up to {max(self.waiting):.0f} s"
 
     def pay(self, model: str, reply: Reply) -> None:
         """Count what a reply costs; where that cannot be known and a cost is set, nothing more is asked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from emo.extract.annotate.merr import CAPTIONS, FIELDS, Entries, Tally, faults, oddities, read_merr
+from emo.extract.annotate.merr import CAPTIONS, FIELDS, Entries, Tally, faults, oddities, read_merr, words_of
+from emo.extract.annotate.select import Selection, select
 from emo.featstore.document import Picture, write_page
 from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.text import some_of
@@ -94,11 +94,14 @@ def stats_page(
     for record in good.values():
         tally.add(record, entries.form)
     texts = _texts(entries, good)
+    lost, drops = _drops(entries, good)
     value = {
         "file": str(file),
         "form": entries.form,
         "records": len(good),
         "left_out": len(entries.records) - len(good) + len(entries.twice) + len(entries.strange),
+        "left_out_by_reason": lost,
+        "export_drops": drops,
         **tally.to_json(),
         "texts": {name: text_figures(words) for name, words in texts.items()},
     }
@@ -120,20 +123,26 @@ def stats_page(
     verdict = f"{file}: {len(good):,} {entries.form} records of {len(tally.labels)} labels"
     if value["left_out"]:
         verdict += f"; {value['left_out']:,} not of MERR's form are left out (emo annotate check names them)"
-    page = Page(value, [*_counts(tally)[:2], table, *_counts(tally)[2:]], verdict + ".")
+    rows = [[f"left out: {why}", count] for why, count in lost.items()]
+    rows += [[f"an export drops: {why}", count] for why, count in drops.items()]
+    dropped = [Table("Drops", ("why", "records"), rows, ("records",))] if rows else []
+    page = Page(value, [*_counts(tally)[:2], table, *dropped, *_counts(tally)[2:]], verdict + ".")
     if report is not None:
         write_page(page, report, f"Annotations of {file.name}", _pictures(tally, texts, file.name))
     return page
 
 
+def _drops(entries: Entries, good: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many records are not of the form, and how many of the others an export drops, by reason."""
+    lost = Counter(each for record in entries.records.values() for each in faults(record, entries.form)[:1])
+    lost.update({"comes twice": len(entries.twice), "is no object": len(entries.strange)})
+    dropped = select(good, Selection(entries.form))[1]
+    return dict((+lost).most_common()), {reason: len(names) for reason, names in dropped.items()}
+
+
 def _texts(entries: Entries, good: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     names = (CAPTIONS[entries.form], "audio_prior_list", "text")
     return {name: [str(record[name]) for record in good.values()] for name in names}
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case; each Chinese character counts as a word."""
-    return re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+(?:'\w+)?", text.lower())
 
 
 def text_figures(texts: Sequence[str]) -> dict[str, Any]:

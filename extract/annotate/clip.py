@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from emo.extract.annotate.answers import check_answer, check_label, check_verdict
-from emo.extract.annotate.describer import Clues, Question, Stopped
+from emo.extract.annotate.describer import Clues, Question
 from emo.extract.annotate.expression import named_units, phrases, pseudo_label
 from emo.extract.annotate.peak import Peak, find_peak
 from emo.extract.annotate.plan import TRANSCRIPTS, VERIFY, Plan
+from emo.extract.annotate.shown import look
 from emo.extract.annotate.units import UnitTable, stored_table
-from emo.extract.media.container import Media, open_media
-from emo.extract.media.reading import as_failure
+from emo.extract.annotate.work import Failing, Keep, OneClip, made_of
 from emo.extract.texts import text_of
 from emo.featstore.clip import Clip, FileId
-from emo.featstore.errors import EmoError, MediaError
-from emo.featstore.files import digest
-from emo.featstore.sources.chat import Reply
-from emo.featstore.spec import EncoderSpec
+from emo.featstore.errors import MediaError
 
 FACTS = ("no-audio", "silent")  # failures of the voice that are facts of the clip: the clue is then empty
 FINE, COARSE = "smp_reason_caption", "caption"
+COMMA = {"en": ", ", "zh": "、"}
 # The template in the picture of a coarse record in Emotion-LLaMA's repository, with a colon behind "video", because
 # describers answer in sentences. A clue that is empty is left out with the words around it.
 COARSE_TEXT = {
@@ -46,39 +39,7 @@ COARSE_TEXT = {
 }
 
 
-class Keep(Protocol):
-    """The place where the steps of one clip are kept."""
-
-    def kept(self, spec: EncoderSpec, of: str) -> Any:
-        """Return the value of a step if it is there and was made of the same; else `None`.
-
-        Raises:
-            MediaError: It failed for good.
-        """
-        ...
-
-    def put(self, spec: EncoderSpec, value: Mapping[str, Any]) -> None:
-        """Keep a value."""
-        ...
-
-    def put_units(self, spec: EncoderSpec, table: UnitTable) -> None:
-        """Keep a table of action units."""
-        ...
-
-    def units(self, spec: EncoderSpec) -> NDArray[np.float32]:
-        """Return the rows of a table that is kept."""
-        ...
-
-    def fail(self, spec: EncoderSpec, error: MediaError) -> None:
-        """Keep a failure."""
-        ...
-
-    def paid(self, model: str, reply: Reply) -> None:
-        """Hear of a reply that came from a model."""
-        ...
-
-
-class ClipAnnotator:
+class ClipAnnotator(OneClip):
     """Annotates one clip.
 
     Args:
@@ -89,50 +50,38 @@ class ClipAnnotator:
     """
 
     def __init__(self, plan: Plan, clip: Clip, file: FileId, keep: Keep) -> None:
-        self.plan, self.clip, self.file, self.keep = plan, clip, file, keep
+        super().__init__(clip, file, keep, plan.reading, plan.annotation)
+        self.plan = plan
         self.text = text_of(clip.transcripts, TRANSCRIPTS[plan.language])
-        self._pictures: dict[int, NDArray[np.uint8]] = {}
-        self._sound: NDArray[np.float32] | None = None
-        self._media: Media | None = None
+        self._shown: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], Any] = {}  # answers that were looked up already
 
-    def run(self) -> None:
-        """Make what is not there yet. A step that fails is kept as a failure, and the annotation names it.
-
-        Raises:
-            Stopped: No more may be asked; what is made so far is kept.
-        """
+    def make(self) -> None:
+        """Make what is not there yet. A step that fails is kept as a failure, and the annotation names it."""
         plan = self.plan
-        try:
-            units, of_units = self._units()
-            peak, label = self._peak(units, of_units)
-            clues = self._clues(peak, label)
-            self._ask_all(clues, peak)
-            value = self._annotation(clues, units, peak, label)
-            of = _of(value)
-            if self.keep.kept(plan.annotation, of) is None:
-                self.keep.put(plan.annotation, {**value, "of": of})
-        except MediaError as error:
-            self.keep.fail(plan.annotation, error)
-        except (Stopped, EmoError):
-            raise
-        except Exception as error:  # noqa: BLE001 - one broken clip must not end a run over 100,000
-            self.keep.fail(plan.annotation, as_failure(error, self.clip.media or Path(self.clip.id)))
-        finally:
-            if self._media is not None:
-                self._media.close()
+        units, of_units = self._units()
+        peak, label = self._peak(units, of_units)
+        named = named_units(peak.active, label, plan.matching.table)
+        words = phrases(named, self.file.media, plan.matching)
+        clues = {"expression": COMMA[plan.language].join(words), "text": self.text, "label": label}
+        self._ask_all(clues, peak)
+        value = self._annotation(clues, (named, words), int(units.rows[-1, 0]) + 1, peak)
+        of = made_of(value)
+        if self.keep.kept(plan.annotation, of) is None:
+            self.keep.put(plan.annotation, {**value, "of": of})
 
     # ---- action units, frame, label --------------------------------------------------------------------------------
 
     def _units(self) -> tuple[UnitTable, str]:
         plan = self.plan
-        with _Failing(self.keep, plan.table):
+        with Failing(self.keep, plan.table):
             of = plan.source.digest(self.clip)
             value = self.keep.kept(plan.table, of)
             if value is not None:
-                spec = plan.source.spec(value["columns"])
+                spec = plan.units(value["columns"])
                 return stored_table(spec, self.keep.units(spec)), of
             table = plan.source.read(self.clip)
-            self.keep.put_units(plan.source.spec(table.columns), table)
+            self.keep.put_units(plan.units(table.columns), table)
             self.keep.put(plan.table, {"of": of, "columns": list(table.columns), "notes": list(table.notes)})
             return table, of
 
@@ -140,15 +89,17 @@ class ClipAnnotator:
         plan = self.plan
         own = self.clip.label.emotion if self.clip.label and plan.labels == "dataset" else None
         by_label = plan.peak.rule == "label-au"
-        of = _of([of_units, own if by_label else None, plan.matching.recipe() if by_label and own is None else None])
-        with _Failing(self.keep, plan.peaks):
+        of = made_of(
+            [of_units, own if by_label else None, plan.matching.recipe() if by_label and own is None else None]
+        )
+        with Failing(self.keep, plan.peaks):
             value = self.keep.kept(plan.peaks, of)
             if value is None:
                 if by_label and own is None:
                     first = find_peak(units, plan.peak.as_all_au())
                     own = pseudo_label(first.active, first.units, plan.matching)
                 peak = find_peak(units, plan.peak, own)
-                self.keep.put(plan.peaks, {**asdict(peak), "active": list(peak.active), "label": own, "of": of})
+                self.keep.put(plan.peaks, {**vars(peak), "active": list(peak.active), "label": own, "of": of})
             else:
                 own = value["label"]
                 names = ("index", "time_s", "score", "units")
@@ -157,14 +108,9 @@ class ClipAnnotator:
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
-    def _clues(self, peak: Peak, label: str) -> dict[str, str]:
-        named = named_units(peak.active, label, self.plan.matching.table)
-        words = phrases(named, self.file.media, self.plan.matching)
-        comma = ", " if self.plan.language == "en" else "、"
-        return {"expression": comma.join(words), "text": self.text, "label": label}
-
     def _ask_all(self, clues: dict[str, str], peak: Peak) -> None:
         """Ask scene, voice and caption, each with what was said before; add what was said to the clues."""
+        self._look_at([name for kind in ("scene", "voice") for name in self._lacking(kind, clues, peak)])
         for kind in ("scene", "voice"):
             try:
                 clues[kind] = self._ask(kind, clues, peak)
@@ -179,15 +125,16 @@ class ClipAnnotator:
     def _ask(self, kind: str, clues: Mapping[str, str], peak: Peak) -> str:
         plan, spec = self.plan, self.plan.answers[kind]
         prompt, describer = plan.prompts[kind], plan.describers[kind]
-        filled = prompt.fill(clues)
-        of = _of([filled, peak.index if prompt.needs == "image" else None])
-        with _Failing(self.keep, spec):
-            value = self.keep.kept(spec, of)
+        filled, of = self._filled(kind, clues, peak)
+        with Failing(self.keep, spec):
+            value = self._known.get((kind, of)) or self.keep.kept(spec, of)
             if value is not None:
                 return str(value["text"])
-            material = Clues(clues, lambda: self._frame(peak.index), self._audio)
-            reply = describer.describe(Question(kind, prompt.system, filled, prompt.needs, prompt.language, material))
-            self.keep.paid(describer.id, reply)
+            self._look_at(self._needed(kind, peak))
+            question = Question(kind, prompt.system, filled, prompt.needs, prompt.language, self._material(clues, peak))
+            with self.keep.turn(describer):
+                reply = describer.describe(question)
+                self.keep.paid(describer.id, reply)
             asked = f"{prompt.system}\n{prompt.text}"
             text = check_answer(reply.text, cut=reply.cut, asked=asked, filled=filled if describer.remote else "")
             if kind == "caption":
@@ -197,82 +144,86 @@ class ClipAnnotator:
             self.keep.put(spec, {"text": text, "of": of})
             return text
 
-    def _annotation(self, clues: Mapping[str, str], units: UnitTable, peak: Peak, label: str) -> dict[str, Any]:
+    def _filled(self, kind: str, clues: Mapping[str, str], peak: Peak) -> tuple[str, str]:
+        """Return a question with the clues in it, and the hash of what its answer is made of."""
+        prompt = self.plan.prompts[kind]
+        filled = prompt.fill(clues)
+        return filled, made_of([filled, peak.index if prompt.needs == "image" else None])
+
+    def _annotation(
+        self, clues: Mapping[str, str], named: tuple[list[str], list[str]], frames: int, peak: Peak
+    ) -> dict[str, Any]:
         """Return an annotation in MERR's fields, both captions, and what MERR has no field for.
 
-        `frames` is the number of frames that the table of action units counts.
+        Args:
+            clues: All of them.
+            named: The action units that speak for the label, and their phrases.
+            frames: As many as the table of action units counts.
+            peak: The frame of strongest expression.
         """
-        named = named_units(peak.active, label, self.plan.matching.table)
+        units, words = named
         return {
-            "AU_list": named,
-            "visual_prior_list": phrases(named, self.file.media, self.plan.matching),
+            "AU_list": units,
+            "visual_prior_list": words,
             "audio_prior_list": clues["voice"],
             "peak_index": str(peak.index),
             "peak_AU_list": list(peak.active),
-            "pseu_emotion": label,
+            "pseu_emotion": clues["label"],
             "text": self.text,
             COARSE: coarse_text(clues, self.plan.language),
             FINE: clues["caption"],
             "scene": clues["scene"],
-            "frames": int(units.rows[-1, 0]) + 1,
-            "label_from": "dataset" if self._own_label(label) else "rules",
+            "frames": frames,
+            "label_from": "dataset" if self._own_label(clues["label"]) else "rules",
         }
 
     def _own_label(self, label: str) -> bool:
         return self.plan.labels == "dataset" and bool(self.clip.label and self.clip.label.emotion == label)
 
-    # ---- decoding --------------------------------------------------------------------------------------------------
+    # ---- what is shown ---------------------------------------------------------------------------------------------
 
-    def _frame(self, index: int) -> NDArray[np.uint8]:
-        if index not in self._pictures:
-            last = -1
-            for frame in self._opened().frames():
-                last = frame.index
-                if last == index:
-                    self._pictures = {index: frame.rgb}
-                    return frame.rgb
-            name = self.clip.media.name if self.clip.media else self.clip.id
-            sentence = f"{name} has {last + 1} frames, so there is no frame {index} as its action units say."
-            raise MediaError("no-frame-index", sentence, "Were the action units made of another file?")
-        return self._pictures[index]
+    def _lacking(self, kind: str, clues: Mapping[str, str], peak: Peak) -> list[str]:
+        """Return what must be decoded for a question, as far as is known before the others are answered."""
+        with suppress(MediaError):
+            of = self._filled(kind, clues, peak)[1]
+            value = self._known[kind, of] = self.keep.kept(self.plan.answers[kind], of)
+            if value is None:
+                return self._needed(kind, peak)
+        return []
 
-    def _audio(self) -> NDArray[np.float32]:
-        if self._sound is None:
-            self._sound = self._opened().audio()
-        return self._sound
+    def _needed(self, kind: str, peak: Peak) -> list[str]:
+        needs, sent = self.plan.prompts[kind].needs, self.plan.describers[kind].remote
+        if needs == "image":
+            return [look("jpeg" if sent else "frame", peak.index)]
+        return [look("wav" if sent else "sound")] if needs == "sound" else []
 
-    def _opened(self) -> Media:
-        if self._media is None:
-            assert self.clip.media is not None
-            self._media = open_media(self.clip.media, self.plan.reading)
-        return self._media
+    def _look_at(self, names: Sequence[str]) -> None:
+        """Decode what is not there yet, in one opening of the file."""
+        if lacking := [name for name in names if name not in self._shown]:
+            self._shown |= self.keep.show(lacking)
+
+    def _material(self, clues: Mapping[str, str], peak: Peak) -> Clues:
+        def give(what: str, index: int | None = None) -> Callable[[], Any]:
+            name = look(what, index)
+            return lambda: self._seen(name)
+
+        jpeg, wav = look("jpeg", peak.index), look("wav")
+        return Clues(
+            clues,
+            give("frame", peak.index),
+            give("sound"),
+            image=give("jpeg", peak.index) if jpeg in self._shown else None,
+            wave=give("wav") if wav in self._shown else None,
+        )
+
+    def _seen(self, name: str) -> Any:
+        self._look_at([name])
+        if isinstance(self._shown[name], MediaError):
+            raise self._shown[name]
+        return self._shown[name]
 
 
 def coarse_text(clues: Mapping[str, str], language: str) -> str:
     """Return the coarse caption: the clues that there are, one after the other, by MERR's template."""
     said = [words.format_map(clues) for name, words in COARSE_TEXT[language].items() if clues.get(name)]
     return (" " if language == "en" else "").join(said)
-
-
-class _Failing:
-    """Keep a failure of a step as that step's, and let the annotation hear of it.
-
-    Args:
-        keep: Where.
-        spec: The step's.
-    """
-
-    def __init__(self, keep: Keep, spec: EncoderSpec) -> None:
-        self.keep, self.spec = keep, spec
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None:
-        if isinstance(error, MediaError):
-            self.keep.fail(self.spec, error)
-
-
-def _of(value: Any) -> str:
-    """Return the hash of what a step is made of."""
-    return digest(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Protocol
@@ -30,11 +30,16 @@ class Clues:
         texts: By the names that prompts use: `scene`, `expression`, `voice`, `text`, `label`, `caption`.
         frame: Gives the frame of strongest expression (H, W, 3) uint8 RGB; decodes when first asked.
         sound: Gives the sound (N,) float32 at 16 kHz, likewise.
+        pictures: Gives frames of the whole clip as JPEG files, in order, likewise.
+        image, wave: Give `frame` and `sound` as the bytes of a JPEG and of a WAV file, where these are at hand.
     """
 
     texts: Mapping[str, str]
     frame: Callable[[], NDArray[np.uint8]]
     sound: Callable[[], NDArray[np.float32]]
+    pictures: Callable[[], Sequence[bytes]] = tuple
+    image: Callable[[], bytes] | None = None
+    wave: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,10 @@ class Question:
     """A question to a describer.
 
     Attributes:
-        kind: `scene`, `voice`, `caption` or `verify`.
+        kind: `scene`, `voice`, `caption` or `verify`; or a task of a recipe.
         system: Text of the system's role.
         text: Text of the user's role, with the clip's clues in it.
-        needs: `image`, `sound`, or nothing, that is shown with it.
+        needs: `image`, `sound`, `clip` (frames and sound, as far as there are), or nothing, that is shown with it.
         language: Of the answer.
         clues: What is known of the clip.
     """
@@ -57,13 +62,22 @@ class Question:
     language: str
     clues: Clues
 
-    def image(self) -> bytes | None:
-        """Return the frame as JPEG, at most 1024 pixels wide or high, where the question needs one."""
-        return jpeg(self.clues.frame()) if self.needs == "image" else None
+    def images(self) -> Sequence[bytes]:
+        """Return the pictures that are shown as JPEG, in order: of `image` one, at most 1024 pixels wide or high."""
+        if self.needs == "clip":
+            return self.clues.pictures()
+        if self.needs != "image":
+            return []
+        return [jpeg(self.clues.frame()) if self.clues.image is None else self.clues.image()]
 
     def wave(self) -> bytes | None:
-        """Return the sound as a 16-bit WAV file, where the question needs it."""
-        return wav(self.clues.sound()) if self.needs == "sound" else None
+        """Return the sound as a 16-bit WAV file, where the question needs it; a `clip` may have none."""
+        if self.needs not in ("sound", "clip"):
+            return None
+        if self.clues.wave is not None:
+            return self.clues.wave()
+        sound = self.clues.sound()
+        return wav(sound) if len(sound) or self.needs == "sound" else None
 
 
 class Describer(Protocol):
@@ -121,12 +135,12 @@ class Asking:
     device: str = "auto"
 
 
-def jpeg(frame: NDArray[np.uint8]) -> bytes:
-    """Return a frame (H, W, 3) as JPEG, at most `SIDE` pixels wide or high."""
+def jpeg(frame: NDArray[np.uint8], side: int = SIDE) -> bytes:
+    """Return a frame (H, W, 3) as JPEG, at most `side` pixels wide or high."""
     from PIL import Image
 
     image = Image.fromarray(frame)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
     out = BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

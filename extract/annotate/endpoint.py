@@ -11,7 +11,8 @@ from typing import Any
 
 from emo.extract.annotate.describer import Asking, Question
 from emo.featstore.errors import MediaError, TrainError, UsageError
-from emo.featstore.sources.chat import HttpChat, Refused, Reply, Request, origin
+from emo.featstore.sources.chat import HttpChat, Refused, Reply, Request
+from emo.featstore.sources.http import origin
 
 KEY = "EMO_DESCRIBER_KEY"
 OF_ONE_CLIP = (400, 413, 415, 422)  # statuses that concern what was sent; others concern the address or the key
@@ -65,7 +66,7 @@ class Endpoint:
 def messages(question: Question) -> list[dict[str, Any]]:
     """Return a question as an endpoint takes it."""
     parts: list[dict[str, Any]] = []
-    if (image := question.image()) is not None:
+    for image in question.images():
         url = f"data:image/jpeg;base64,{b64encode(image).decode()}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     if (sound := question.wave()) is not None:
@@ -88,5 +89,5 @@ def open_endpoint(rest: str, asking: Asking, scheme: str) -> Endpoint:
     origin(address)
     key = asking.key or os.environ.get(KEY, "").strip()
     sleep = asking.wait or time.sleep
-    chat = HttpChat(address, model, key, asking.timeout_s, sleep, "describer", KEY, asking.attempt)
+    chat = HttpChat(address, model, key, asking.timeout_s, sleep, "endpoint", KEY, asking.attempt)
     return Endpoint(chat, asking)

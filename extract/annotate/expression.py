@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from emo.extract.annotate.actions import SPEECH_AND_BLINK, phrases_of, rules
 from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
@@ -66,12 +64,16 @@ def fitting_rules(active: Iterable[str], units: Mapping[str, float], matching: M
         rule = [unit for unit in rule if unit not in matching.leave_out]
         inside = [unit for unit in rule if unit in there]
         known = [units[unit] for unit in rule if unit in units]
-        weak = bool(known) and float(np.mean(known)) < matching.strength
+        weak = bool(known) and _mean(known) < matching.strength
         if not inside or weak or len(inside) < matching.share * len(rule):
             continue
         strong = [units[unit] for unit in inside if unit in units]
-        found.append((-len(inside), -len(inside) / len(rule), -float(np.mean(strong or [0.0])), place, label))
+        found.append((-len(inside), -len(inside) / len(rule), -_mean(strong or [0.0]), place, label))
     return [each[-1] for each in sorted(found)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(sum(values)) / len(values)
 
 
 def pseudo_label(active: Iterable[str], units: Mapping[str, float], matching: Matching) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from emo.extract.annotate.merr import FIELDS
+from emo.featstore.conversation import conversation
 from emo.featstore.errors import UsageError
 from emo.featstore.files import replacing, write_atomic, write_json
+from emo.featstore.text import some_of
 
 Annotations = Mapping[str, Mapping[str, Any]]
 QUESTION = "Please analyze all the clues in the video and reason out the emotional label of the person in the video."
@@ -44,6 +46,9 @@ def write_lists(annotations: Annotations, out: Path) -> list[Path]:
     `MERR_fine_grained.txt` and `MERR_coarse_grained.txt` (`name frames label valence`), the JSON of the same names, and
     `transcription_en_all.csv` (`name,sentence`).
     """
+    if lacking := [name for name, value in annotations.items() if value["frames"] is None]:
+        sentence = f"The lists need the number of frames of each clip, and {some_of(lacking, 3)} came without one."
+        raise UsageError(sentence, "Export --form merr, which has no such column.")
     lines = "".join(f"{n} {v['frames']} {v['pseu_emotion']} {INVALID_VALENCE}\n" for n, v in annotations.items())
     with replacing(out) as folder:
         folder.mkdir()
@@ -59,21 +64,12 @@ def write_lists(annotations: Annotations, out: Path) -> list[Path]:
 
 def write_sharegpt(annotations: Annotations, out: Path) -> list[Path]:
     """Write conversations as ms-swift, LLaMA-Factory and VideoLLaMA2 read them: one video, one question, one answer."""
-    rows = []
-    for name, value in annotations.items():
-        said = f' The person in the video says: "{value["text"]}".' if value["text"] else ""
-        media = value.get("media") or f"{name}.mp4"
-        rows.append(
-            {
-                "id": name,
-                "video": media,
-                "videos": [media],
-                "conversations": [
-                    {"from": "human", "value": f"<video>\n{QUESTION}{said}"},
-                    {"from": "gpt", "value": value["smp_reason_caption"]},
-                ],
-            }
+    rows = [
+        conversation(
+            name, value.get("media") or f"{name}.mp4", QUESTION, value["text"] or "", value["smp_reason_caption"]
         )
+        for name, value in annotations.items()
+    ]
     write_json(out, rows)
     return [out]
 

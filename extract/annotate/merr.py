@@ -9,6 +9,7 @@ A fine record has `smp_reason_caption`, a coarse one has `caption`. Counted over
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,3 +198,8 @@ class Tally:
             "captions_with_line_breaks": self.broken_lines,
             "peak_index": None if self.indices is None else list(self.indices),
         }
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in lower case; each Chinese character counts as a word."""
+    return re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+(?:'\w+)?", text.lower())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +53,28 @@ class OpenFaceTables:
         Raises:
             MediaError: There is none.
         """
-        for parts in ((f"{clip.id}.csv",), (clip.id, f"{clip.id}.csv"), (f"{clip.id}_of", f"{clip.id}.csv")):
-            if (path := self.folder.joinpath(*parts)).is_file():
-                return path
-        raise no_units(clip, self.folder)
+        return table_of(self.folder, clip)
 
     def digest(self, clip: Clip) -> str:
         """Return the hash of the clip's table."""
-        return digest(_bytes(self.path(clip)))
+        return digest(table_bytes(self.path(clip)))
 
     def read(self, clip: Clip) -> UnitTable:
         """Return the table of a clip."""
         path = self.path(clip)
-        return read_table(_bytes(path), path, self.face)
+        return read_table(table_bytes(path), path, self.face)
+
+
+def table_of(folder: Path, clip: Clip) -> Path:
+    """Return the table of a clip in a folder: `CLIP.csv`, `CLIP/CLIP.csv` or `CLIP_of/CLIP.csv`.
+
+    Raises:
+        MediaError: There is none (`no-action-units`).
+    """
+    for parts in ((f"{clip.id}.csv",), (clip.id, f"{clip.id}.csv"), (f"{clip.id}_of", f"{clip.id}.csv")):
+        if (path := folder.joinpath(*parts)).is_file():
+            return path
+    raise no_units(clip, folder)
 
 
 def open_tables(rest: str, face: int | None, store: Store | None) -> OpenFaceTables:
@@ -78,7 +89,12 @@ def open_tables(rest: str, face: int | None, store: Store | None) -> OpenFaceTab
     return OpenFaceTables(folder, face)
 
 
-def _bytes(path: Path) -> bytes:
+def table_bytes(path: Path) -> bytes:
+    """Return the content of a table.
+
+    Raises:
+        MediaError: It cannot be read (`bad-action-units`).
+    """
     try:
         return read_bytes(path)
     except UsageError as error:
@@ -96,13 +112,13 @@ def read_table(data: bytes, path: Path, face: int | None = None) -> UnitTable:
     Raises:
         MediaError: It is no such table (`bad-action-units`).
     """
-    header, lines = _split(data, path)
+    header, lines = csv_cells(data, path)
     places = {name: i for i, name in reversed(list(enumerate(header)))}  # of a name that comes twice, the first
     found = [name for name in TIME_COLUMNS if name in places]
     units = [name for name in ORDER if name in places]
     notes = []
     if not units:
-        raise _bad(path, "has no column of action units, such as AU01_r", "Run OpenFace with -aus.")
+        raise bad_table(path, "has no column of action units, such as AU01_r", "Run OpenFace with -aus.")
     if strange := [name for name in header if UNIT_COLUMN.fullmatch(name) and name not in ORDER]:
         notes.append(f"columns that OpenFace 2 does not have: {', '.join(strange)}")
     wanted = [*found, *units, *(["face_id"] if "face_id" in places else [])]
@@ -119,38 +135,49 @@ def read_table(data: bytes, path: Path, face: int | None = None) -> UnitTable:
     rows = numbers[:, : len(found) + len(units)]
     frames = rows[:, 0] = rows[:, 0] - 1  # OpenFace counts frames from 1
     if (np.diff(frames) <= 0).any() or (len(frames) and frames[0] < 0):
-        raise _bad(path, "names a frame twice for one face, or one below 1", "Is it a table of one video?")
+        raise bad_table(path, "names a frame twice for one face, or one below 1", "Is it a table of one video?")
     columns = (*(TIME_COLUMNS[name] for name in found), *units)
     if words := absent(columns):
         notes.append(words)
     return UnitTable(columns, rows.astype(np.float32), tuple(notes))
 
 
-def _split(data: bytes, path: Path) -> tuple[list[str], list[list[str]]]:
+def csv_cells(data: bytes, path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header of a csv table, and its rows.
+
+    Raises:
+        MediaError: It is none, or has no rows (`bad-action-units`).
+    """
     try:
         text = data.decode("utf-8-sig")
         lines = [line for line in csv.reader(text.splitlines(), skipinitialspace=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _bad(path, f"is no csv: {error}", "Is it the table that OpenFace wrote?") from error
+        raise bad_table(path, f"is no csv: {error}", "Is it the table that OpenFace wrote?") from error
     if len(lines) < 2:
-        raise _bad(path, "has no rows", "OpenFace may have stopped early; run it again.")
+        raise bad_table(path, "has no rows", "OpenFace may have stopped early; run it again.")
     return [name.strip() for name in lines[0]], lines[1:]
 
 
 def _numbers(lines: Sequence[Sequence[str]], places: Sequence[int], width: int, path: Path) -> NDArray[np.float64]:
     """Return the wanted columns (T, len(places)); a spelling of nan or infinity becomes a number that is not finite."""
+    if all(len(line) == width for line in lines):
+        with suppress(ValueError):
+            pick = itemgetter(*places) if len(places) > 1 else lambda line: (line[places[0]],)
+            return np.array([pick(line) for line in lines], np.float64)
     out = np.empty((len(lines), len(places)))
     for i, line in enumerate(lines):
         if len(line) != width:
             what = f"line {i + 2} has {len(line)} of {width} cells"
-            raise _bad(path, what, "Was it cut off? Run OpenFace again on this clip.")
+            raise bad_table(path, what, "Was it cut off? Run OpenFace again on this clip.")
         for j, place in enumerate(places):
             cell = line[place].strip()
             try:
                 out[i, j] = float(cell)
             except ValueError:
                 if "nan" not in cell.lower() and "inf" not in cell.lower() and "#ind" not in cell.lower():
-                    raise _bad(path, f"line {i + 2} has {cell[:40]!r} where a number is due", "Correct it.") from None
+                    raise bad_table(
+                        path, f"line {i + 2} has {cell[:40]!r} where a number is due", "Correct it."
+                    ) from None
                 out[i, j] = np.nan
     return out
 
@@ -167,10 +194,10 @@ def _one_face(
     faces = np.unique(ids)
     sums = np.array([weight[ids == each].sum() for each in faces])
     if not len(faces):
-        raise _bad(path, "has no row with numbers", "Did OpenFace find a face in it?")
+        raise bad_table(path, "has no row with numbers", "Did OpenFace find a face in it?")
     if face is not None and face not in faces:
         known = ", ".join(f"{each:g}" for each in faces)
-        raise _bad(path, f"has no face {face}, but {known}", "Choose one of these.")
+        raise bad_table(path, f"has no face {face}, but {known}", "Choose one of these.")
     chosen = faces[int(np.argmax(sums))] if face is None else face
     if len(faces) > 1:
         notes.append(f"{len(faces)} faces; face {chosen:g} is taken ({int((ids == chosen).sum())} of {len(ids)} rows)")
@@ -178,5 +205,6 @@ def _one_face(
     return mine[np.argsort(mine[:, wanted.index("frame")], kind="stable")]
 
 
-def _bad(path: Path, what: str, hint: str) -> MediaError:
+def bad_table(path: Path | str, what: str, hint: str) -> MediaError:
+    """Return the failure of a clip whose table of action units cannot be used."""
     return MediaError("bad-action-units", f"{path} {what}.", hint)

@@ -4,60 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from emo.extract.annotate.ask import ASKED
 from emo.extract.annotate.budget import Budget, make_budget
-from emo.extract.annotate.describer import Asking, Describer
-from emo.extract.annotate.expression import Matching
+from emo.extract.annotate.describer import Asking
 from emo.extract.annotate.forms import write_form
-from emo.extract.annotate.peak import PeakOptions
-from emo.extract.annotate.plan import QUESTIONS, VERIFY, Plan
-from emo.extract.annotate.prompts import load_prompt
-from emo.extract.annotate.registry import find_describer, find_units
-from emo.extract.annotate.replay import Recorder
+from emo.extract.annotate.near import embedder
+from emo.extract.annotate.plan import Plan
+from emo.extract.annotate.rays import AtWorker, Ray
 from emo.extract.annotate.run import Run, with_media
-from emo.extract.annotate.select import Embed, Selection, select
-from emo.extract.annotate.units import UnitSource
+from emo.extract.annotate.select import Selection, select
+from emo.extract.annotate.setup import Settings, make_plan
 from emo.extract.run.interrupt import interruptible
-from emo.extract.session import read_as
-from emo.featstore.annotations import ANNOTATION, annotations_of
+from emo.extract.run.workers import cores, processes_work
+from emo.featstore.annotations import ANNOTATION, edited_annotations
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
-from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.reader import Failure
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import some_of
-from emo.featstore.workspace import DataTable, Workspace
+from emo.featstore.workspace import Workspace
 
 LEAST_WORKERS, ASKING_WORKERS = 2, 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a run's flags say, see `run_page`."""
-
-    aus: str | None
-    face: int | None
-    peak: str
-    leave_out: str
-    smooth: int
-    confidence: float
-    rules: str
-    share: float
-    strength: float
-    phrases: str
-    language: str
-    seed: int
-    labels: str
-    describer: str
-    scene: str | None
-    voice: str | None
-    caption: str | None
-    verify: str | None
-    scene_prompt: str
-    voice_prompt: str
-    record: Path | None
+LISTED = 10  # clips that are named
+NOT_YET = "not annotated yet"
+MANY = 200  # clips from which on it is worth starting processes that decode
 
 
 def run_page(
@@ -79,7 +55,7 @@ def run_page(
     language: Annotated[str, Flag("Of prompts and describers: en or zh.")] = "en",
     seed: Annotated[int, Flag("Of the draw of phrases, and of sampling.")] = 0,
     labels: Annotated[str, Flag("Where labels come from: rules or dataset.")] = "rules",
-    describer: Annotated[str, Flag("offline, http://HOST/v1#MODEL or replay:FILE, for all questions.")] = "offline",
+    describer: Annotated[str, Flag("offline, http://HOST/v1#MODEL, hf:MODEL or replay:FILE, for all.")] = "offline",
     scene: Annotated[str | None, Flag("Describer of the frame.")] = None,
     voice: Annotated[str | None, Flag("Describer of the sound.")] = None,
     caption: Annotated[str | None, Flag("Describer that brings the clues together.")] = None,
@@ -95,68 +71,38 @@ def run_page(
     max_cost: Annotated[float | None, Flag("Most cost of this run, by --prices.")] = None,
     prices: Annotated[Path | None, Flag("TOML: per model, input and output per million tokens.")] = None,
     retry_failed: Annotated[bool, Flag("Try again what failed for good.")] = False,
+    ray: Annotated[str | None, Flag("On a Ray cluster: its address, or auto. See docs/scale.md.")] = None,
 ) -> Page:
     """Annotate clips as MERR was made: action units, frame of strongest expression, describers, captions."""
     flags = dict(locals())
     given = Settings(**{name: flags[name] for name in Settings.__dataclass_fields__})
     budget = make_budget(max_requests, max_cost, None, [])
-    asking = Asking("", timeout, temperature, seed, max_tokens, budget.attempt, budget.wait)
-    table = workspace.table(dataset)
-    plan = make_plan(workspace, table, given, asking)
+    asking, table = Asking("", timeout, temperature, seed, max_tokens), workspace.table(dataset)
+    plan = make_plan(workspace, table, given, replace(asking, attempt=budget.attempt, wait=budget.wait))
     models = [each.id for each in plan.describers.values() if each.remote]
     budget.price(make_budget(max_requests, max_cost, prices, models))
     found = open_dataset(table.name, table)
     wanted = found.find_split(split) if split is not None else None
     clips = with_media((each for each in found.clips() if wanted is None or each.split == wanted), limit)
     workers = concurrency or (ASKING_WORKERS if models else LEAST_WORKERS)
-    run = Run(open_store(workspace.store_path, create=True), plan, budget, workers, retry_failed, throttle(say))
+    decoding = bool(models) and len(clips) >= MANY
+    there = AtWorker(workspace, table.name, given, asking, plan.annotation.key, workers, retry_failed, decoding)
+    run = _begin(ray, there, plan, budget, say)
     with interruptible(run, say, lambda: None):
         run.run(clips)
-    return _outcome(run, budget)
+    return _outcome(run, plan, budget)
 
 
-def make_plan(workspace: Workspace, table: DataTable, given: Settings, asking: Asking) -> Plan:
-    """Return what a run makes.
-
-    Raises:
-        UsageError: A flag is wrong.
-    """
-    describers = _describers(given, asking)
-    names = {"scene": given.scene_prompt, "voice": given.voice_prompt, "caption": "caption", VERIFY: VERIFY}
-    prompts = {kind: load_prompt(names[kind], given.language, workspace.root) for kind in describers}
-    leave_out = tuple(each.strip() for each in given.leave_out.split(",") if each.strip())
-    profile = "facs" if given.language == "zh" and given.phrases == "merr-2024" else given.phrases
-    return Plan(
-        source=_source(workspace, table, given),
-        peak=PeakOptions(given.peak, leave_out, given.smooth, given.confidence, given.rules),
-        matching=Matching(given.rules, given.share, given.strength, profile, given.language, given.seed, leave_out),
-        labels=given.labels,
-        prompts=prompts,
-        describers=describers,
-        reading=read_as(workspace),
-    )
+def _begin(ray: str | None, there: AtWorker, plan: Plan, budget: Budget, say: Callable[[str], None]) -> Run | Ray:
+    """Return the run: in this process, or on a cluster."""
+    store = open_store(there.workspace.store_path, create=True)
+    if ray:
+        return Ray(ray, store, plan, budget, there, say)
+    processes = cores() if there.decoding and processes_work() else 0
+    return Run(store, plan, budget, there.concurrency, there.retry_failed, throttle(say), processes=processes)
 
 
-def _describers(given: Settings, asking: Asking) -> dict[str, Describer]:
-    """Return the describer of each question; one that is named twice is opened once."""
-    named = {kind: getattr(given, kind) or given.describer for kind in QUESTIONS}
-    named |= {VERIFY: given.verify} if given.verify else {}
-    opened = {text: find_describer(text, asking) for text in dict.fromkeys(named.values())}
-    if given.record is not None:
-        opened = {text: Recorder(each, given.record) for text, each in opened.items()}
-    return {kind: opened[text] for kind, text in named.items()}
-
-
-def _source(workspace: Workspace, table: DataTable, given: Settings) -> UnitSource:
-    text = given.aus or (str(table.aus) if table.aus else "")
-    if not text:
-        hint = f'Name OpenFace\'s tables: --aus FOLDER, or aus = "..." under [data.{table.name}]; or --aus mesh.'
-        raise UsageError(f"{table.name} has no action units.", hint)
-    store = open_store(workspace.store_path) if has_store(workspace.store_path) else None
-    return find_units(text, given.face, store)
-
-
-def _outcome(run: Run, budget: Budget) -> Page:
+def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
     progress = run.progress
     left = progress.total - progress.done
     value: dict[str, Any] = {
@@ -171,8 +117,8 @@ def _outcome(run: Run, budget: Budget) -> Page:
         "cost": round(budget.spent, 6),
         "recovered": run.recovered,
         "stopped": budget.stopped,
-        "annotation": run.plan.annotation.key,
-        "peak": run.plan.peaks.key,
+        "annotation": plan.annotation.key,
+        "peak": plan.peaks.key,
     }
     rows = [[kind, count] for kind, count in progress.failed.most_common()]
     parts: list[Table | str] = [Table("What failed", ("kind", "clips"), rows, ("clips",))] if rows else []
@@ -191,27 +137,67 @@ def _outcome(run: Run, budget: Budget) -> Page:
 
 
 def status_page(store: Store) -> Page:
-    """Show which steps of annotations the store holds, and what failed."""
-    kinds = ("units-table", "peak", "describer", "annotation")
+    """Show which steps of annotations the store holds, what failed, which clips have no annotation and why.
+
+    Answers to `emo predict --model` and `emo score --model` are counted by model.
+    """
+    kinds = ("units-table", "peak", "describer", "annotation", ASKED)
     infos = [each for each in store.features(records=True) if each.spec.encoder in kinds]
-    keys = {each.key for each in infos}
-    failures = [each for each in store.failures() if each.feature in keys]
+    failures: dict[tuple[str, str, bool], list[Failure]] = {}
+    for each in store.failures():
+        if any(each.feature == info.key for info in infos):
+            failures.setdefault((each.feature, each.kind, each.retry), []).append(each)
     rows = [[each.key, each.spec.encoder, each.spec.weights, each.ok, each.failed] for each in infos]
-    reasons = Counter((each.feature, each.kind, each.retry) for each in failures)
-    lost = [[key, kind, count, "yes" if retry else "no"] for (key, kind, retry), count in reasons.most_common()]
+    steps, asked = [row for row in rows if row[1] != ASKED], [row for row in rows if row[1] == ASKED]
+    lost = sorted(failures.items(), key=lambda item: -len(item[1]))
+    without = {each.key: _without(store, each.spec) for each in infos if each.spec.encoder == "annotation"}
     value = {
         "records": [
             {"record": key, "kind": kind, "model": model, "ok": ok, "failed": failed}
-            for key, kind, model, ok, failed in rows
+            for key, kind, model, ok, failed in steps
+        ],
+        "asked": [
+            {"record": key, "model": model, "answered": ok, "failed": failed} for key, _, model, ok, failed in asked
         ],
         "failures": [
-            {"record": key, "kind": kind, "clips": count, "retry": again == "yes"} for key, kind, count, again in lost
+            {"record": key, "kind": kind, "clips": len(each), "retry": retry, "names": sorted(one.clip for one in each)}
+            for (key, kind, retry), each in lost
         ],
+        "without": without,
     }
-    tables = [Table("Steps", ("record", "kind", "model", "ok", "failed"), rows, ("ok", "failed"))]
-    columns = ("record", "kind", "clips", "tried again by itself")
-    tables += [Table("What failed", columns, lost, ("clips",))] if lost else []
-    return Page(value, tables if rows else ["The store has no annotations. Run `emo annotate run`."])
+    tables: list[Table | str] = ["The store has no annotations. Run `emo annotate run`."]
+    if steps:
+        tables = [Table("Steps", ("record", "kind", "model", "ok", "failed"), steps, ("ok", "failed"))]
+    if asked:
+        counts = [[model, key, ok, failed] for key, _, model, ok, failed in asked]
+        columns = ("model", "record", "answered", "failed")
+        tables.append(Table("Asked by --model: clips", columns, counts, ("answered", "failed")))
+    if lost:
+        columns = ("record", "kind", "clips", "tried again by itself", "which")
+        cells = [
+            [key, kind, len(each), "yes" if retry else "no", some_of(sorted(one.clip for one in each), 3)]
+            for (key, kind, retry), each in lost
+        ]
+        tables.append(Table("What failed", columns, cells, ("clips",)))
+    for key, names in without.items():
+        shown = [[name, reason] for name, reason in list(names.items())[:LISTED]]
+        tables += [Table(f"Clips without {key}", ("clip", "why"), shown)] if shown else []
+        if len(names) > LISTED:
+            tables.append(f"... and {len(names) - LISTED:,} more; --json names all.")
+    return Page(value, tables)
+
+
+def _without(store: Store, spec: EncoderSpec) -> dict[str, str]:
+    """Return the clips of the store that have no annotation of this kind, with the reason."""
+    failed = {each.clip: f"{each.kind}: {each.message}" for each in store.failures() if each.feature == spec.key}
+    outdated = {
+        name: f"{value['failed']}: {value['message']}"
+        for name, value in store.records(spec).items()
+        if "failed" in value
+    }
+    names = sorted({*store.clips(), *failed})
+    lacking = {name: failed.get(name, NOT_YET) for name in names if store.status(spec, name) != "ok"}
+    return dict(sorted((lacking | outdated).items(), key=lambda item: item[1] == NOT_YET))
 
 
 def peek_page(
@@ -244,9 +230,9 @@ def export_page(
     cap: Annotated[int | None, Flag("Most clips of each label.")] = None,
     seed: Annotated[int, Flag("Of the draws among clips of a label.")] = 0,
 ) -> Page:
-    """Write annotations as a file of other tools; what is dropped is counted by reason."""
+    """Write annotations as a file of other tools, with the newest edits of people; what is dropped is counted."""
     chosen = Selection("coarse" if form == "coarse" else "fine", not keep_all, near, neutral, cap, seed)
-    found = annotations_of(store, record)
+    found, edited = edited_annotations(store, record)
     kept, dropped = select(found, chosen, embedder() if near is not None else None)
     if not kept:
         raise UsageError(f"No annotation is left of {len(found):,}: {_reasons(dropped)}.", "Try --keep-all.")
@@ -260,33 +246,13 @@ def export_page(
         "kept": len(kept),
         "dropped": {reason: {"clips": len(names), "names": names} for reason, names in dropped.items()},
         "labels": dict(labels.most_common()),
+        "edited": {name: edited[name] for name in kept if name in edited},
     }
     rows = [[reason, len(names), some_of(names, 3)] for reason, names in dropped.items()]
     parts = [Table("What was dropped", ("why", "clips", "for example"), rows, ("clips",))] if rows else []
-    return Page(value, parts, f"{len(kept):,} of {len(found):,} annotations written to {out}.")
+    carry = sum(name in edited for name in kept)
+    return Page(value, parts, f"{len(kept):,} of {len(found):,} annotations written to {out}; {carry:,} carry edits.")
 
 
 def _reasons(dropped: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{len(names)} {reason}" for reason, names in dropped.items()) or "there was none"
-
-
-def embedder() -> Embed:
-    """Return what gives text embeddings: MiniLM, of emo's extra `text`.
-
-    Raises:
-        WeightsMissing: Its files are not installed.
-    """
-    from emo.extract.encoders.base import ClipInputs
-    from emo.extract.encoders.registry import load_encoder
-
-    encoder = load_encoder("minilm", "paper")
-
-    def embed(texts: Any) -> Any:
-        import numpy as np
-
-        level = encoder.level_of("minilm")
-        inputs = [encoder.prepare(ClipInputs(transcripts={"english": text})) for text in texts]
-        rows = [encoder.encode([each], [level])[0][level].array[0] for each in inputs]
-        return np.stack(rows)
-
-    return embed

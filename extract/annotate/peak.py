@@ -2,6 +2,7 @@
 
 `all-au` is equation 1 of Emotion-LLaMA (Cheng et al. 2024): the frame with the largest sum of all intensities.
 `label-au` sums the units of the label's rule alone, over the frames in which each of them is present.
+Where a source gives probabilities in place of intensities, their sum is taken: the number of units to be expected.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def find_peak(table: UnitTable, options: PeakOptions, label: str | None = None) 
             `no-frame-with-all-units`.
     """
     usable = usable_frames(table, options.confidence)
-    counted = [each for each in INTENSITIES if table.intensity(each) is not None and each not in options.leave_out]
+    counted = _counted(table, options)
     wanted: Sequence[str] = counted
     if options.rule == "label-au":
         wanted = _units_of(label, options)
@@ -114,7 +115,7 @@ def find_peak(table: UnitTable, options: PeakOptions, label: str | None = None) 
             raise MediaError("no-frame-with-all-units", sentence, "Choose the peak by all-au.")
         wanted = [unit for unit in wanted if unit in counted] or [unit for unit in wanted if unit in PRESENCES]
     elif not counted:
-        raise MediaError("no-intensities", "The table of action units has no intensity that counts.")
+        raise MediaError("no-intensities", "The table of action units has no intensity or probability that counts.")
     columns = [_strength(table, unit) for unit in wanted]
     sums = np.sum([_smooth(each, options.smooth) for each in columns], axis=0)
     at = int(np.argmax(np.where(usable, sums, -np.inf)))
@@ -126,6 +127,14 @@ def find_peak(table: UnitTable, options: PeakOptions, label: str | None = None) 
         units={unit: round(float(each[at]), 4) for unit in INTENSITIES if (each := table.intensity(unit)) is not None},
         active=tuple(unit for unit in PRESENCES if phrases_of(unit) and _active(table, unit, at)),
     )
+
+
+def _counted(table: UnitTable, options: PeakOptions) -> list[str]:
+    """Return the units that count for `all-au`: those with intensities, or where there are none, probabilities."""
+    for of in (table.intensity, table.probability):
+        if found := [unit for unit in PRESENCES if of(unit) is not None and unit not in options.leave_out]:
+            return found
+    return []
 
 
 def usable_frames(table: UnitTable, confidence: float = 0.0) -> NDArray[np.bool_]:
@@ -155,14 +164,17 @@ def _units_of(label: str | None, options: PeakOptions) -> list[str]:
 
 
 def _strength(table: UnitTable, unit: str) -> NDArray[np.float32]:
-    """Return intensities (T,), or presences of a unit without them."""
-    found = table.intensity(unit)
-    found = table.presence(unit) if found is None else found
-    return np.zeros(len(table.rows), np.float32) if found is None else found
+    """Return intensities (T,), or probabilities or presences of a unit without them."""
+    for of in (table.intensity, table.probability, table.presence):
+        if (found := of(unit)) is not None:
+            return found
+    return np.zeros(len(table.rows), np.float32)
 
 
 def _present(table: UnitTable, unit: str) -> NDArray[np.bool_]:
-    return _strength(table, unit) > 0
+    intensity, presence = table.intensity(unit), table.presence(unit)
+    found = presence if intensity is None else intensity
+    return np.zeros(len(table.rows), bool) if found is None else found > 0
 
 
 def _active(table: UnitTable, unit: str, at: int) -> bool:

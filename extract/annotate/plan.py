@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from emo.extract.annotate.answers import emotion_names
 from emo.extract.annotate.describer import Describer
 from emo.extract.annotate.expression import Matching
 from emo.extract.annotate.peak import PeakOptions
@@ -47,6 +48,7 @@ class Plan:
     reading: Reading
 
     def __post_init__(self) -> None:
+        emotion_names()  # made once, and not by each of the threads that first need them
         if self.labels not in LABELS_FROM:
             raise UsageError(f"Labels cannot come from {self.labels!r}.", f"They come from {' or '.join(LABELS_FROM)}.")
         for kind, describer in self.describers.items():
@@ -66,6 +68,17 @@ class Plan:
         """Records of what the tables of action units are: hash, columns, notes."""
         units = self.source.spec(())
         return record_spec(f"{units.name}.table", "units-table", "none", inputs={"of": units.fingerprint})
+
+    def units(self, columns: Sequence[str]) -> EncoderSpec:
+        """Return the identity of the feature with these columns, which many clips share."""
+        key = tuple(columns)
+        if key not in self._units:
+            self._units[key] = self.source.spec(key)
+        return self._units[key]
+
+    @cached_property
+    def _units(self) -> dict[tuple[str, ...], EncoderSpec]:
+        return {}
 
     @cached_property
     def peaks(self) -> EncoderSpec:
@@ -98,6 +111,11 @@ class Plan:
         """Records of whole annotations."""
         inputs = {kind: spec.fingerprint for kind, spec in self.answers.items()}
         return record_spec(ANNOTATION, "annotation", "none", inputs={**inputs, "peak": self.peaks.fingerprint})
+
+    @property
+    def goal(self) -> EncoderSpec:
+        """A whole annotation is what a run is for."""
+        return self.annotation
 
     def specs(self) -> list[EncoderSpec]:
         """Return all recipes of records."""

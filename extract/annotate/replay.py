@@ -19,7 +19,7 @@ SEED = 0
 
 def recorded_as(question: Question) -> str:
     """Return the text under which the answer to a question is recorded: its words, and hashes of what is shown."""
-    shown = [digest(each) for each in (question.image(), question.wave()) if each is not None]
+    shown = [digest(each) for each in (*question.images(), question.wave()) if each is not None]
     return json.dumps([question.system, question.text, *shown], ensure_ascii=False)
 
 

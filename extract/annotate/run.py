@@ -1,8 +1,9 @@
-"""A run over many clips: threads that annotate, one that writes; bounded, resumable, interruptible.
+"""A run over many clips: threads that annotate or ask, one that writes; bounded, resumable, interruptible.
 
-Each worker takes a clip and makes all that it lacks, one question after the other; many workers let many questions
-wait at once. What they make goes through one bounded queue to the thread that called, which appends it to the spool at
-once and commits it to the store with what came meanwhile.
+Each worker takes a clip and makes all that it lacks, one question after the other. Where an endpoint answers, so many
+questions wait at once as `workers` says, and some threads more than that have their next clip decoded meanwhile, in
+other processes. What they make goes through one bounded queue to the thread that called, which appends it to the spool
+at once and commits it to the store with what came meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,19 +22,26 @@ from numpy.typing import NDArray
 
 from emo.extract.annotate.budget import Budget
 from emo.extract.annotate.clip import ClipAnnotator
-from emo.extract.annotate.describer import Stopped
-from emo.extract.annotate.plan import Plan
+from emo.extract.annotate.describer import Describer, Stopped
+from emo.extract.annotate.shown import Shown, ShownDecoder
 from emo.extract.annotate.spool import Spool, recover
 from emo.extract.annotate.units import UnitTable
-from emo.featstore.clip import Clip, FileId, hash_media
-from emo.featstore.errors import FeatureMissing, MediaError
+from emo.extract.annotate.work import Keep, OneClip, Work
+from emo.extract.media.reading import as_failure
+from emo.extract.run.workers import TRIM_EVERY, DecodePool, trim
+from emo.featstore.clip import Clip, FileId
+from emo.featstore.errors import MediaError
+from emo.featstore.fetch import at_hand
+from emo.featstore.page import span_text
 from emo.featstore.sources.chat import Reply
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 
-COMMIT_CLIPS, COMMIT_S = 200, 30.0
-WAITING = 4  # things that wait to be written, per worker
+COMMIT_CLIPS, COMMIT_S = 1000, 30.0
+WAITING = 16  # things that wait to be written, per worker: about two clips
+AHEAD = 4  # of so many questions that may wait, one more clip is taken in hand
+SAY_S = 0.2  # between two looks at the progress
 
 
 @dataclass
@@ -48,6 +57,7 @@ class Progress:
         copies: Clips with the content of an earlier one.
         failed: Annotations that could not be made, by kind, failures of earlier runs included.
         answers: Answers of describers, by question.
+        refused: Why the budget that several runs share lets no more be asked.
     """
 
     stopping: bool = False
@@ -58,21 +68,16 @@ class Progress:
     copies: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    refused: str = ""
     started_s: float = field(default_factory=time.monotonic)
 
     def sentence(self) -> str:
         """Return how far it is, how fast, and how long the rest takes at that pace."""
         elapsed_s = max(time.monotonic() - self.started_s, 1e-9)
         rate = self.done / elapsed_s
-        left = f", about {_time((self.total - self.done) / rate)} left" if self.done else ""
+        left = f", about {span_text((self.total - self.done) / rate)} left" if self.done else ""
         lost = ", ".join(f"{kind} {count}" for kind, count in self.failed.most_common(4))
         return f"{self.done:,} of {self.total:,} clips, {rate:.1f}/s{left}" + (f"; failed: {lost}" if lost else "")
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)
@@ -80,43 +85,57 @@ class _Kept:
     """The steps of one clip, in the store: read by a worker; writing goes through the queue."""
 
     run: Run
-    clip: str
+    clip: Clip
     media: str
+    values: Mapping[str, Any]  # of its steps that were there when it was taken in hand, by fingerprint
     progress: dict[str, bool]
+    tried: dict[str, str] = field(default_factory=dict)  # what each step is being made of, by fingerprint
 
     def kept(self, spec: EncoderSpec, of: str) -> Any:
-        value = self.run.value(spec, self.media)
+        value = self.values.get(spec.fingerprint)
+        self.tried[spec.fingerprint] = of
         if value is not None and value.get("of") == of:
             return value
+        if value is not None and value.get("tried") == of and not self.run.retry_failed:
+            raise MediaError(value["failed"], value["message"])
         failure = self.run.failures.get((spec.fingerprint, self.media))
         if value is None and failure is not None and not (failure.retry or self.run.retry_failed):
             raise failure
         return None
 
     def put(self, spec: EncoderSpec, value: Mapping[str, Any]) -> None:
-        self.progress["made"] = spec.fingerprint == self.run.plan.annotation.fingerprint
+        self.progress["made"] = spec.fingerprint == self.run.plan.goal.fingerprint
         self.run.send(("record", spec, self.media, value))
 
     def put_units(self, spec: EncoderSpec, table: UnitTable) -> None:
         self.run.send(("units", spec, self.media, table))
 
     def units(self, spec: EncoderSpec) -> NDArray[np.float32]:
-        return np.asarray(self.run.store.get(spec, self.run.store.clip_of(self.media) or self.clip).array)
+        return np.asarray(self.run.store.get(spec, self.run.store.clip_of(self.media) or self.clip.id).array)
 
     def fail(self, spec: EncoderSpec, error: MediaError) -> None:
-        if spec.fingerprint == self.run.plan.annotation.fingerprint:
+        if spec.fingerprint == self.run.plan.goal.fingerprint:
             self.progress["failed"] = True
             self.run.count(failed=error.kind)
-        if spec is self.run.plan.annotation and self.run.value(spec, self.media) is not None:
+        if spec is self.run.plan.goal and spec.fingerprint in self.values:
             outdated = {"failed": error.kind, "message": error.message}  # made of what has changed: it must not be used
+            if not error.retry:
+                outdated["tried"] = self.tried.get(spec.fingerprint, "")
             self.run.send(("record", spec, self.media, outdated))
             return
         before = self.run.failures.get((spec.fingerprint, self.media))
         if before is None or str(before) != str(error):
             self.run.send(("failure", spec, self.media, error))
 
+    def turn(self, describer: Describer) -> AbstractContextManager[Any]:
+        return self.run.turns if describer.remote else nullcontext()
+
     def paid(self, model: str, reply: Reply) -> None:
         self.run.budget.pay(model, reply)
+
+    def show(self, names: Sequence[str]) -> Shown:
+        assert self.clip.media is not None
+        return self.run.decoding.decode(self.clip, self.clip.media, names)
 
 
 class Run:
@@ -124,52 +143,63 @@ class Run:
 
     Args:
         store: Where everything is kept.
-        plan: What an annotation is made of.
+        plan: Which records are made, and who is asked.
         budget: How much may be asked.
-        workers: Clips that are annotated at once.
+        workers: Questions that may wait for answers at once; without an endpoint, clips that are annotated at once.
         retry_failed: Try again what failed for good.
         say: Hears how far it is.
+        one: Makes the work on one clip.
+        processes: How many decode; 0 lets the annotating threads do it.
     """
 
     def __init__(
         self,
         store: Store,
-        plan: Plan,
+        plan: Work,
         budget: Budget,
         workers: int = 1,
         retry_failed: bool = False,
         say: Callable[[str], None] = lambda sentence: None,
+        one: Callable[[Any, Clip, FileId, Keep], OneClip] = ClipAnnotator,
+        processes: int = 0,
     ) -> None:
         self.store, self.plan, self.budget, self.workers = store, plan, budget, workers
-        self.retry_failed, self.say = retry_failed, say
+        self.retry_failed, self.say, self._one = retry_failed, say, one
         self.progress = Progress()
+        self._specs = plan.specs()
         self.recovered = 0
         self.failures: dict[tuple[str, str], MediaError] = {}
         self._spooled = any(each.remote for each in plan.describers.values())
+        self.turns = threading.BoundedSemaphore(workers)
+        self._threads = workers + (max(1, workers // AHEAD) if processes else 0)
+        self.decoding = DecodePool(ShownDecoder(plan.reading), processes)
         self._kinds = {spec.fingerprint: kind for kind, spec in plan.answers.items()}
-        self._queue: queue.Queue[Any] = queue.Queue(WAITING * workers)
+        self._queue: queue.Queue[Any] = queue.Queue(WAITING * self._threads)
         self._lock = threading.Lock()
         self._seen: set[str] = set()
         self._error: BaseException | None = None
 
-    def run(self, clips: Sequence[Clip]) -> Progress:
+    def run(self, clips: Iterable[Clip]) -> Progress:
         """Annotate clips that have a media file; whatever ends it, what was made is committed.
+
+        Args:
+            clips: They may come as it goes.
 
         Raises:
             UsageError: Nothing can be asked at all.
             StoreError: The store cannot be written.
         """
         self.recovered = recover(self.store)
-        specs = {spec.key: spec.fingerprint for spec in self.plan.specs()}
+        specs = {spec.key: spec.fingerprint for spec in self._specs}
         for each in self.store.failures():
             if each.feature in specs:
                 error = MediaError(each.kind, each.message, retry=each.retry)
                 self.failures[specs[each.feature], each.media] = error
-        self.progress.total = len(clips)
+        self.progress.total = len(clips) if isinstance(clips, Sized) else 0
         spool = Spool(self.store.path) if self._spooled else None
         environment = {kind: describer.id for kind, describer in self.plan.describers.items()}
         try:
-            with self.store.writer(COMMIT_CLIPS, COMMIT_S, environment) as writer:
+            with self.decoding, self.store.writer(COMMIT_CLIPS, COMMIT_S, environment) as writer:
                 self._write_all(writer, spool, clips)
         except BaseException:
             self.budget.stop("an error")  # nobody asks on behalf of a run that cannot write
@@ -188,13 +218,13 @@ class Run:
 
     # ---- the thread that writes ------------------------------------------------------------------------------------
 
-    def _write_all(self, writer: Writer, spool: Spool | None, clips: Sequence[Clip]) -> None:
+    def _write_all(self, writer: Writer, spool: Spool | None, clips: Iterable[Clip]) -> None:
         work = iter(clips)
-        threads = [threading.Thread(target=self._work, args=(work,), daemon=True) for _ in range(self.workers)]
+        threads = [threading.Thread(target=self._work, args=(work,), daemon=True) for _ in range(self._threads)]
         for thread in threads:
             thread.start()
         left = len(threads)
-        number = self.store.index.number
+        number, said_s = self.store.index.number, 0.0
         while left:
             try:
                 item = self._queue.get(timeout=1.0)
@@ -206,7 +236,9 @@ class Run:
             if spool is not None and self.store.index.number != number:
                 spool.clear()  # a commit held all that was in it
                 number = self.store.index.number
-            self.say(self.progress.sentence())
+            if time.monotonic() - said_s >= SAY_S:
+                said_s = time.monotonic()
+                self.say(self.progress.sentence() + self.budget.told())
         writer.commit()
         if spool is not None:
             spool.clear()
@@ -252,11 +284,11 @@ class Run:
     def _annotate(self, clip: Clip) -> None:
         assert clip.media is not None
         try:
-            file: FileId = self.store.file_of(clip.media) or hash_media(clip.media)
-        except OSError as error:
-            sentence = f"{clip.media} cannot be read: {error.strerror or error}."
+            with at_hand(clip.media) as media:
+                file: FileId = self.store.file_of(clip.media) or media.file_id()
+        except (OSError, MediaError) as error:
             self.count(failed="unreadable")
-            self.send(("failure", self.plan.annotation, clip.id, MediaError("unreadable", sentence, retry=True)))
+            self.send(("failure", self.plan.goal, clip.id, as_failure(error, clip.media)))
             return
         self.send(("clip", clip.id, file, clip.media))
         with self._lock:
@@ -266,7 +298,8 @@ class Run:
             self.count(copies=1)
             return
         outcome: dict[str, bool] = {}
-        ClipAnnotator(self.plan, clip, file, _Kept(self, clip.id, file.media, outcome)).run()
+        values = self.store.values_of(self._specs, file.media)
+        self._one(self.plan, clip, file, _Kept(self, clip, file.media, values, outcome)).run()
         self.count(made=outcome.get("made", False), there=not outcome.get("made") and not outcome.get("failed"))
 
     def count(self, failed: str = "", made: bool = False, there: bool = False, copies: int = 0) -> None:
@@ -279,20 +312,12 @@ class Run:
             progress.there += there
             progress.copies += copies
             progress.done += bool(made or there or copies or failed)
+            if progress.done % TRIM_EVERY == 0:
+                trim()
 
     def send(self, item: Sequence[Any]) -> None:
         """Hand something to the thread that writes; waits where that is behind."""
         self._queue.put(item)
-
-    def value(self, spec: EncoderSpec, media: str) -> Any:
-        """Return the record of a medium, or `None`."""
-        clip = self.store.clip_of(media)
-        if clip is None or self.store.status(spec, media) != "ok":
-            return None
-        try:
-            return self.store.record(spec, clip)
-        except FeatureMissing:
-            return None
 
 
 def with_media(clips: Iterable[Clip], limit: int | None = None) -> list[Clip]:

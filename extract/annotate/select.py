@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from emo.extract.annotate.actions import rules
 from emo.extract.annotate.answers import check_label, refuses
-from emo.extract.annotate.check import words_of
-from emo.extract.annotate.merr import CAPTIONS
+from emo.extract.annotate.merr import CAPTIONS, words_of
+from emo.extract.annotate.near import Embed, near_pairs
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import digest
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 NEUTRAL = "neutral"
 
 
@@ -68,6 +64,8 @@ def select(
     kept: dict[str, Mapping[str, Any]] = {}
     for name, value in annotations.items():
         reason = _contradiction(value, chosen) if chosen.strict else ""
+        if not value[CAPTIONS[chosen.form]].strip():  # imported from a file of the other grain
+            reason = f"no {chosen.form} caption"
         if reason:
             dropped.setdefault(reason, []).append(name)
         else:
@@ -115,15 +113,8 @@ def _same(kept: Mapping[str, Mapping[str, Any]], chosen: Selection, embed: Embed
             alone.append(i)
     if chosen.near is None or embed is None or not alone:
         return
-    rows = embed([texts[i] for i in alone])
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    taken: list[int] = []
-    for i, row in enumerate(rows):  # (D,)
-        near = rows[taken] @ row if taken else np.zeros(0)
-        if len(near) and near.max() >= chosen.near:
-            yield names[alone[i]], names[alone[taken[int(near.argmax())]]]
-        else:
-            taken.append(i)
+    for i, nearest in near_pairs(embed([texts[i] for i in alone]), chosen.near):
+        yield names[alone[i]], names[alone[nearest]]
 
 
 def _limits(kept: Mapping[str, Mapping[str, Any]], chosen: Selection) -> dict[str, int]:

@@ -10,31 +10,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.address import Address, Url, address
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, WriteError
+from emo.featstore.files import digest, emo_home
 from emo.featstore.reading import parse_json
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 
-MOST = 64  # runs beside one store at once
+MOST = 256  # runs beside one store at once
 
 
 class Spool:
     """The file of one run: a line per answer or failure, emptied with each commit. Locked while the run lives.
 
     Args:
-        store_path: Folder of the store; the file lies beside it.
+        store_path: Where the store is; the file lies beside it, and in `EMO_HOME` where that is a bucket.
     """
 
-    def __init__(self, store_path: Path) -> None:
+    def __init__(self, store_path: Address) -> None:
         for number in range(MOST):
             path = _place(store_path, number)
             try:
                 file = open(path, "a+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - held while it runs
             except OSError as error:
                 raise WriteError(path, error) from error
-            if _lock(file.fileno()) and not os.fstat(file.fileno()).st_size:
+            if _lock(file.fileno(), path) and not os.fstat(file.fileno()).st_size:
                 break
             file.close()
         else:
@@ -88,10 +90,12 @@ def recover(store: Store) -> int:
     count = 0
     for number in range(MOST):
         path = _place(store.path, number)
-        if not path.exists():
+        try:
+            file = open(path, "r+", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
             continue
-        with open(path, "r+", encoding="utf-8", errors="surrogateescape") as file:
-            if not _lock(file.fileno()):
+        with file:
+            if not _lock(file.fileno(), path):
                 continue  # its run is alive
             with store.writer() as writer:
                 count += sum(_restore(writer, row, spec) for row, spec in _rows(file.read()))
@@ -116,7 +120,7 @@ def _rows(text: str) -> Iterator[tuple[dict[str, Any], EncoderSpec | None]]:
 def _restore(writer: Writer, row: dict[str, Any], spec: EncoderSpec | None) -> int:
     """Hand one line to the writer; return whether it is an answer or a failure."""
     if spec is None:
-        writer.clip(row["clip"], FileId(*row["file"]), Path(row["path"]))
+        writer.clip(row["clip"], FileId(*row["file"]), address(row["path"]))
         return 0
     if "failed" in row:
         kind, message, hint, retry = row["failed"]
@@ -126,13 +130,18 @@ def _restore(writer: Writer, row: dict[str, Any], spec: EncoderSpec | None) -> i
     return 1
 
 
-def _place(store_path: Path, number: int) -> Path:
+def _place(store_path: Address, number: int) -> Path:
+    if isinstance(store_path, Url):
+        home = emo_home() / "answers"
+        home.mkdir(parents=True, exist_ok=True)
+        return home / f"{digest(str(store_path).encode())}-{number}.jsonl"
     return store_path.with_name(f"{store_path.name}.answers-{number}.jsonl")
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock a file, unless somebody else has it or has removed it meanwhile."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except OSError:
         return False
-    return True

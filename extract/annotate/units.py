@@ -16,6 +16,7 @@ from emo.featstore.errors import MediaError
 from emo.featstore.spec import EncoderSpec
 
 TIMES = ("frame", "time_s", "confidence", "success")  # columns that are no action units
+OWN_NAMES = ("mesh", "pyfeat")  # sources whose numbers are of another kind than OpenFace's
 EVEN_S = 0.002  # tables round time stamps to milliseconds
 
 
@@ -25,7 +26,8 @@ class UnitTable:
 
     Attributes:
         columns: Names of the columns: some of `TIMES` (`frame`, counted from 0, is always there), then intensities
-            from 0 to 5 as `AU01_r` and presences (0 or 1) as `AU01_c`. A column that the source lacks is absent.
+            from 0 to 5 as `AU01_r`, presences (0 or 1) as `AU01_c` and probabilities of presence (0 to 1) as `AU01_p`.
+            A column that the source lacks is absent.
         rows: (T, len(columns)) float32, in the order of the frames.
         notes: What a user should know: columns that are absent, rows and faces that were left out.
     """
@@ -50,6 +52,10 @@ class UnitTable:
     def presence(self, unit: str) -> NDArray[np.float32] | None:
         """Return presences of an action unit (T,), or `None` where the source has none."""
         return self.column(f"{unit}_c")
+
+    def probability(self, unit: str) -> NDArray[np.float32] | None:
+        """Return probabilities of an action unit (T,), or `None` where the source has none."""
+        return self.column(f"{unit}_p")
 
     def timing(self) -> tuple[float, float | None]:
         """Return the time of the first row, and the time between rows where they are evenly spaced."""
@@ -88,16 +94,16 @@ class UnitSource(Protocol):
 
 
 def unit_spec(source: str, version: str, columns: Sequence[str], recipe: Mapping[str, Any]) -> EncoderSpec:
-    """Return the spec of a feature of action units: `aus` of OpenFace, `mesh-aus` of the mesh's proxies.
+    """Return the spec of a feature of action units: `aus` of OpenFace, `mesh-aus` and `pyfeat-aus` of others.
 
     Args:
-        source: What made them; `openface` makes the feature that is called `aus`.
+        source: What made them.
         version: What is known of its weights.
         columns: Of the table.
         recipe: Whatever else changes the numbers.
     """
     return EncoderSpec(
-        name="aus" if source != "mesh" else "mesh-aus",
+        name=f"{source}-aus" if source in OWN_NAMES else "aus",
         encoder=source,
         modality="face",
         level="frame",

@@ -25,6 +25,7 @@ from emo.extract.media.detect import Detector
 from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
+from emo.extract.media.picks import Picks
 from emo.extract.media.reading import Reading
 from emo.extract.texts import LANGUAGES
 from emo.extract.weights_page import local_path
@@ -253,6 +254,11 @@ def decode(
             track = tracker.finish().choose()
             points = None if track.mesh is None else track.points()[0]
             return Decoded(ClipInputs(faces=track.crops, points=points), path=path)
+        if encoder.needs == "frames":
+            picks = Picks({encoder.name: (encoder.pick(media.info.n_frames), encoder.frame_size)})
+            for frame in media.frames():
+                picks.feed(frame)
+            return Decoded(ClipInputs(**picks.of(encoder.name)), path=path)
         frames: dict[str, NDArray[np.uint8]] = {}
         places = {"first": 0, "second": 1, "middle": media.info.n_frames // 2, "last": media.info.n_frames}
         for frame in media.frames():

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emo.featstore.address import Url, address
 from emo.featstore.errors import UsageError
+from emo.featstore.interop.there import open_foreign
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, open_store
@@ -67,7 +69,7 @@ class NpyFolder:
 
 
 def open_side(side: str | Path | Side, feature: str | None, other: str | Path | Side) -> Side:
-    """A store or a folder by its path; a side made elsewhere as it is.
+    """A store, a folder of .npy files or what `emo store import` reads, by its path; a side made elsewhere as it is.
 
     Args:
         side: What to open.
@@ -75,25 +77,29 @@ def open_side(side: str | Path | Side, feature: str | None, other: str | Path | 
         other: The other side.
 
     Raises:
-        UsageError: It is neither, or it is not clear which feature is meant.
+        UsageError: It is none of these, or it is not clear which feature is meant.
         StoreError: The feature is not there, or its name means several.
     """
     if not isinstance(side, (str, Path)):
         return side
-    path = Path(side)
-    if (path / "emo.json").exists():
+    path = address(side)
+    if isinstance(path, Url) or (path / "emo.json").exists():
         store = open_store(path)
         if feature is None:
             known = [each.spec for each in store.features() if each.spec.encoder not in BESIDE]
-            folder = Path(other).name if isinstance(other, (str, Path)) else ""
-            if len(known) != 1 and folder not in {spec.name for spec in known}:
+            mine = {spec.name for spec in known}
+            there = [Path(other).name, Path(other).stem] if isinstance(other, (str, Path)) else []
+            folder = next((each for each in there if each in mine), None)
+            if len(known) != 1 and folder is None:
                 have = ", ".join(spec.key for spec in known) or "no feature at all"
                 raise UsageError(f"{path} holds {have}.", "Say which one is meant: --feature NAME.")
-            feature = known[0].key if len(known) == 1 else folder
+            feature = known[0].key if len(known) == 1 or folder is None else folder
         return StoreSide(store, store.resolve(feature))
     if path.is_dir() and any(path.glob("*.npy")):
         return NpyFolder(path)
-    raise UsageError(f"{path} is neither a feature store nor a folder of .npy files.")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist.")
+    return open_foreign(path, feature)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def _bgr(decoded: Decoded) -> ClipInputs:
     def swap(pixels: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
         return None if pixels is None else np.ascontiguousarray(pixels[..., ::-1])
 
-    return replace(decoded.inputs, faces=swap(decoded.inputs.faces), frame=swap(decoded.inputs.frame))
+    seen = decoded.inputs
+    return replace(seen, faces=swap(seen.faces), frame=swap(seen.frame), frames=swap(seen.frames))
 
 
 def _sound(encoder: Encoder) -> Iterator[Variant]:
@@ -143,5 +144,6 @@ INPUTS: dict[str, Callable[[Encoder], Iterator[Variant]]] = {
     "faces": _colours,
     "points": lambda encoder: iter(()),
     "frame": _colours,
+    "frames": _colours,
     "text": lambda encoder: iter(()),
 }

@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo.extract.compare.rerun import experiment
-from emo.extract.compare.sides import ClipRow, Hypothesis, Side, StoreSide, error_of, hypothesis, measure, open_side
+from emo.extract.compare.sides import (
+    ClipRow,
+    Hypothesis,
+    NpyFolder,
+    Side,
+    StoreSide,
+    error_of,
+    hypothesis,
+    measure,
+    open_side,
+)
 from emo.extract.compare.variants import CAUSES
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
@@ -100,7 +110,7 @@ def compare(
         StoreError: The feature is not there, or its name means several.
     """
     sides = open_side(a, feature, b), open_side(b, feature_b or feature, a)
-    if feature_b is not None and not isinstance(sides[1], StoreSide):
+    if feature_b is not None and isinstance(sides[1], NpyFolder):
         raise UsageError(f"{sides[1].where} is no store, so nothing in it is called {feature_b}.")
     names = [dict.fromkeys(side.names()) for side in sides]
     common = [name for name in names[0] if name in names[1]]
@@ -325,9 +335,9 @@ def compare_page(found: Comparison) -> Page:
 def compare_command(
     workspace: Workspace | None,
     say: Callable[[str], None],
-    a: Annotated[Path, Arg("A store, or a folder of .npy files.")],
+    a: Annotated[Path, Arg("A store, a folder of .npy files, or anything that emo store import reads.")],
     b: Annotated[Path, Arg("Likewise.")],
-    feature: Annotated[str | None, Flag("Name of the feature in a store.")] = None,
+    feature: Annotated[str | None, Flag("Name of the feature, where there are several.")] = None,
     feature_b: Annotated[str | None, Flag("Its name in B, where it is another one there.")] = None,
     tolerance: Annotated[float, Flag("Largest relative error at which a clip agrees.")] = TOLERANCE,
     clips: Annotated[int, Flag("Clips that may be extracted again; 0 looks at the numbers alone.")] = 5,

@@ -1,6 +1,6 @@
-"""Encoders as AffectGPT 2025 reads clips: CLIP on eight faces, and HuBERT on eight windows of two seconds.
+"""Encoders as AffectGPT 2025 reads clips: CLIP on eight faces or frames, HuBERT on eight windows of two seconds.
 
-Both are level `tokens`, eight rows of a clip in the order of time; `utt` is their mean. The recipe is that of MERTools'
+All are level `tokens`, eight rows of a clip in the order of time; `utt` is their mean. The recipe is that of MERTools'
 `my_affectgpt` (datasets/datasets, processors, models/encoder; commit 89120b78), but for what depends on other clips: in
 its training the normalisation of sound runs over a whole batch, and dropout is on. Here each clip is by itself.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo.extract.encoders.base import ClipInputs, Prepared, check_audio
+from emo.extract.encoders.frames import Frames
 from emo.extract.encoders.image import Image
 from emo.extract.encoders.speech import Speech
-from emo.extract.encoders.waves import RATE
+from emo.extract.encoders.waves import WINDOW_S, WINDOWS, window_bounds
 from emo.extract.media.preprocess import normalise_audio
 
-WINDOWS = 8  # n_frms and clips_per_video of my_affectgpt
-WINDOW_S = 2
+FRAMES = 8  # n_frms of my_affectgpt
 SIDE = 224  # cv2.resize of every face before it is CLIP's turn
 _BITS = 11  # of OpenCV's weights
 
@@ -33,7 +32,7 @@ class EightFaces(Image):
     """CLIP on eight faces, spread evenly from the first on; the last one is repeated where there are fewer."""
 
     suffixes: ClassVar[Mapping[str, str]] = {"utt": "UTT", "tokens": "FRA"}
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"affectgpt": {"frames": WINDOWS}}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"affectgpt": {"frames": FRAMES}}
 
     def recipe(self, level: str) -> dict[str, Any]:
         faces = {"colour": "BGR", "resized_first": {"side": SIDE, "resample": "bilinear, no antialiasing, 11 bits"}}
@@ -45,6 +44,15 @@ class EightFaces(Image):
     def resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """One face (H, W, 3) RGB as CLIP gets it: blue first, as OpenCV read the reference's files."""
         return super().resized(bilinear(rgb[..., ::-1], SIDE))
+
+
+class EightFrames(Frames):
+    """CLIP on eight frames of the whole picture, decoded to 224 x 224 in one step as decord does it."""
+
+    suffixes: ClassVar[Mapping[str, str]] = {"utt": "UTT", "tokens": "FRA"}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "affectgpt": {"frames": FRAMES, "choice": "left", "frame_size": (SIDE, SIDE)}
+    }
 
 
 class EightWindows(Speech):
@@ -86,17 +94,6 @@ class EightWindows(Speech):
         """One row (8, D) per window: the mean over its frames, and over the layers taken."""
         frames = super().run(tensors, batch)
         return [each.unflatten(0, (WINDOWS, -1)).mean(1) / len(self.take) for each in frames]
-
-
-def window_bounds(samples: int) -> list[tuple[int, int]]:
-    """First sample of each window, and the one behind its last, as pytorchvideo 0.1.5 cuts a sound.
-
-    The step is an exact fraction of the duration, which itself is a rounded number of seconds.
-    """
-    length = WINDOW_S * RATE
-    rest = max(Fraction(samples / RATE) - WINDOW_S, Fraction(0))
-    starts = [int(i * rest / WINDOWS * RATE) for i in range(WINDOWS)]
-    return [(start, start + length) for start in starts]
 
 
 def bilinear(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -59,7 +59,8 @@ class ClipInputs:
         audio: (N,) float32, 16 kHz mono in [-1, 1].
         faces: (T, h, w, 3) uint8 RGB aligned crops in time order.
         frame: (H, W, 3) uint8 RGB, the frame chosen for whole-image encoders.
-        frame_time_s: Its presentation time.
+        frames: (n, H, W, 3) uint8 RGB, the frames of the whole picture that the encoder picks, in its order.
+        frame_time_s: Presentation time of `frame`, or of the first of `frames`.
         audio_t0_s: Time of the first audio sample, on the clock of the video.
         hop_s: Seconds between face crops; `None` where they are not evenly spaced.
         t0_s: Time of the first face crop.
@@ -72,6 +73,7 @@ class ClipInputs:
     audio: NDArray[np.float32] | None = None
     faces: NDArray[np.uint8] | None = None
     frame: NDArray[np.uint8] | None = None
+    frames: NDArray[np.uint8] | None = None
     frame_time_s: float = 0.0
     audio_t0_s: float = 0.0
     hop_s: float | None = None
@@ -192,11 +194,14 @@ class Encoder(ABC):
     names: ClassVar[Mapping[str, str]]  # level -> name of the feature
     family: ClassVar[str]
     modality: ClassVar[str]
-    needs: ClassVar[str]  # "audio", "faces", "points", "frame" or "text"
+    needs: ClassVar[str]  # "audio", "faces", "points", "frame", "frames" or "text"
+    frame_size: tuple[int, ...] = ()  # of `frames`: width and height that they are decoded to; empty: their own
     source: ClassVar[Source] = Source()  # where the published weights are
     budget: ClassVar[Mapping[str, float]]  # device kind -> cost of one batch at true size
     ignore: ClassVar[Reasons] = ()  # what a weights file may hold besides, each with a reason
     version: ClassVar[int] = 1
+    beside: ClassVar[tuple[str, ...]] = ()  # files that a folder of weights must hold besides config.json
+    also: ClassVar[str] = ""  # key under [weights] of a second file, for an option of that name
     extra: ClassVar[str] = ""  # of emo's own extras, the one that an encoder or its weights come with
     learned: ClassVar[bool] = True  # whether there is a network, with weights
     languages: ClassVar[tuple[str, ...]] = ()  # of the transcripts that it reads, best first
@@ -410,6 +415,10 @@ class Encoder(ABC):
             words = ("".join(map(chr, rng.integers(97, 123, 5))) for _ in range(size))
             return ClipInputs(transcripts={"english": " ".join(words)})
         return ClipInputs(frame=rng.integers(0, 256, (90 + size, 160, 3), dtype=np.uint8), frame_time_s=2.0)
+
+    def pick(self, n: int) -> Sequence[int]:
+        """Numbers of the frames that it sees of a clip of `n` (`needs = "frames"`); a number may come twice."""
+        raise NotImplementedError(f"{self.name} picks no frames")
 
     @classmethod
     def installed(cls) -> str | None:

@@ -15,6 +15,8 @@ RECIPES = {
     "modern": "-modern",
     "frame": "-frame",
     "affectgpt": "",
+    "videollama2": "",
+    "videollama2-stretch": "-stretch",
     "stats": "-stats",
 }  # recipe -> what it adds to the name of a model
 SET = "@"  # before the name of a set of encoders

@@ -50,6 +50,7 @@ class Image(Pretrained):
     family = "image"
     modality = "face"
     needs = "faces"
+    beside: ClassVar[tuple[str, ...]] = (PROCESSOR,)
     budget: ClassVar[Mapping[str, float]] = {"cpu": 32, "cuda": 512}  # images
     suffixes: ClassVar[Mapping[str, str]] = {"utt": "UTT", "frame": "FRA"}
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {

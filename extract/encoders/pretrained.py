@@ -185,7 +185,7 @@ class Pretrained(Encoder):
         folder = self.weights.path
         self.check_tensors()
         try:
-            with _quiet():  # what its report says is said below, as a sentence
+            with quiet():  # what its report says is said below, as a sentence
                 model, info = self.network().from_pretrained(
                     folder,
                     config=self.full,
@@ -259,7 +259,8 @@ def _reason(name: str, reasons: Iterable[tuple[str, str]]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Let transformers say nothing and draw nothing while it lasts."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -35,6 +35,8 @@ _lines: dict[str, Place] = {
     "eGeMAPS_UTT egemaps eGeMAPS": "emo.extract.encoders.egemaps:Egemaps",
     "all-MiniLM-L6-v2-UTT minilm MiniLM": "emo.extract.encoders.minilm:MiniLM",
     "mesh_UTT mesh": "emo.extract.encoders.mesh:Mesh",
+    "beats-iter3-UTT beats": "emo.extract.encoders.beats:BeatsWindows",
+    "beats-iter3-whole-UTT": "emo.extract.encoders.beats:BeatsWhole",
 }
 
 

@@ -92,6 +92,9 @@ def unlike(where: str, found: Mapping[str, Any], published: Mapping[str, Any]) -
 
 
 def _plain(value: Any) -> Any:
+    """A value as it is compared: `{"height": 384, "width": 384}` is 384."""
+    if isinstance(value, Mapping) and (sides := list(value.values())) and all(each == sides[0] for each in sides):
+        return sides[0]
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,9 +22,22 @@ from emo.extract.run.batching import alike
 from emo.featstore.errors import ModelError
 
 RATE = 16_000
+WINDOWS = 8  # clips_per_video of pytorchvideo's sampling in VideoLLaMA2 and AffectGPT
+WINDOW_S = 2
 CHUNK = 160_000  # extract_audio_huggingface.py of MERBench: 10 s; exactly 10 s is one chunk
 PADDING = 1.25  # clips share a forward when the longest is at most this much longer than the shortest
 PASSES = 4  # a batch is worth so many forward passes, so that sorting its segments by length leaves little padding
+
+
+def window_bounds(samples: int) -> list[tuple[int, int]]:
+    """First sample of each window, and the one behind its last, as pytorchvideo 0.1.5 cuts a sound.
+
+    The step is an exact fraction of the duration, which itself is a rounded number of seconds.
+    """
+    length = WINDOW_S * RATE
+    rest = max(Fraction(samples / RATE) - WINDOW_S, Fraction(0))
+    starts = [int(i * rest / WINDOWS * RATE) for i in range(WINDOWS)]
+    return [(start, start + length) for start in starts]
 
 
 class FramedConv1d(nn.Conv1d):

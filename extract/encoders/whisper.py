@@ -41,6 +41,7 @@ class Whisper(Pretrained):
     family = "whisper"
     modality = "audio"
     needs = "audio"
+    beside: ClassVar[tuple[str, ...]] = (PROCESSOR,)
     budget: ClassVar[Mapping[str, float]] = {"cpu": 2, "cuda": 32}  # windows of 30 s
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "merbench": {"side": "decoder", "tokens": 2, "suffixes": {"utt": "UTT", "tokens": "FRA"}},

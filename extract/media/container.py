@@ -95,12 +95,14 @@ class Frame:
         rgb: Pixels, upright, in display shape, `(H, W, 3)` uint8.
         small: Gives the same picture with so many pixels on its longer side, made from what was decoded; `None` where
             there is nothing but `rgb`.
+        scaled: Gives it in a width and height, the aspect ratio not kept, likewise.
     """
 
     index: int
     time_s: float
     rgb: np.ndarray
     small: Callable[[int], np.ndarray] | None = None
+    scaled: Callable[[int, int], np.ndarray] | None = None
 
 
 class Media:
@@ -261,7 +263,7 @@ class Media:
                 rgb = self._rgb(frame)
             corrupt += frame.is_corrupt
             time_s = clock.time_s(frame)
-            yield Frame(index - 1, time_s, rgb, partial(self._rgb.small, frame))
+            yield Frame(index - 1, time_s, rgb, partial(self._rgb.small, frame), partial(self._rgb.scaled, frame))
         # Both must say so: two packets may make one frame (fields), and time stamps of packets may be wrong (AVI).
         few = (len(packets) - index) * step_s > _SLACK_S and last_s - time_s > _SLACK_S
         if few or corrupt > index // 10:

@@ -46,6 +46,10 @@ class Rgb:
         """Convert one frame to `(h, w, 3)` uint8 with `side` pixels on its longer side, without a large one between."""
         return self._convert(frame, *shrunk(self.shape(frame), side), "area")
 
+    def scaled(self, frame: Any, width: int, height: int) -> np.ndarray:
+        """Convert one frame to `(height, width, 3)` uint8 in one step of scaling and colour, as decord does."""
+        return self._convert(frame, width, height, "bilinear")
+
     def _convert(self, frame: Any, width: int, height: int, flags: str) -> np.ndarray:
         looks = (frame.format.name, frame.width, frame.height, int(frame.colorspace), int(frame.color_range))
         turns = _turns(frame)

@@ -148,6 +148,22 @@ def uniform_indices(n: int, count: int = 16) -> list[int]:
     return indices + [indices[-1]] * (count - m)
 
 
+def midpoint_indices(n: int, count: int = 16) -> list[int]:
+    """VideoLLaMA2's uniform choice: the middles of equal parts of 0 to n - 1, rounded half to even (`frame_sample`)."""
+    part = (n - 1) / count
+    return [int(np.round((i * part + (i + 1) * part) / 2 + 1e-6)) for i in range(count)]
+
+
+def pad_square(rgb: NDArray[np.uint8], grey: int) -> NDArray[np.uint8]:
+    """Put (H, W, 3) into the middle of a grey square as long as its longer side."""
+    height, width = rgb.shape[:2]
+    side = max(height, width)
+    square = np.full((side, side, 3), grey, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = rgb
+    return square
+
+
 def window_indices(n: int, step: int = 4, count: int = 16) -> list[list[int]]:
     """MER2024's `sunlicai` choice: every 4th frame, padded by the last one, as a window at the start and at the end."""
     indices = list(range(0, n, step))

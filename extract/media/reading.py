@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from emo.featstore.address import Address
 from emo.featstore.errors import MediaError, UsageError
 
 AUDIO_RATE = 16_000
@@ -94,7 +94,7 @@ class Reading:
         return reading
 
 
-def as_failure(error: Exception, path: Path) -> MediaError:
+def as_failure(error: Exception, path: Address) -> MediaError:
     """A failure as it is recorded; what is not a `MediaError` is a fault of emo, and trying again may help."""
     if isinstance(error, MediaError):
         return error

@@ -23,7 +23,9 @@ from emo.extract.media.detect import Detector
 from emo.extract.media.facemesh import FaceMesh
 from emo.extract.media.faces import FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
+from emo.extract.media.picks import Picks
 from emo.extract.media.reading import FrameTable, Reading, as_failure
+from emo.extract.media.still import is_picture, read_picture
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
@@ -106,6 +108,10 @@ class ClipDecoder:
             return Decoded(prepared=result.prepared, failed=result.failed | failed)
         return result
 
+    def crashed(self, names: Sequence[str], failure: MediaError) -> Decoded:
+        """Return that nothing could be prepared."""
+        return Decoded(failed=dict.fromkeys(names, failure))
+
     def _decode(self, clip: Clip, path: Path, encoders: Sequence[Encoder], result: Decoded) -> None:
         needs = {encoder.needs for encoder in encoders}
         found: dict[str, Any] = {}
@@ -118,19 +124,25 @@ class ClipDecoder:
             except Exception as error:  # noqa: BLE001 - recorded for the encoders that need this kind of input
                 errors[kind] = as_failure(error, path)
 
+        if is_picture(path):
+            self._still(clip, path, encoders, result)
+            return
         with result.timed("open"):
             media = open_media(path, self.reading)
         with media:
             result.duration_s = media.info.duration_s
             if "frame" in needs:
                 attempt("frame", lambda: {"index": self._frame_index(media, clip.id)})
+            pickers = [encoder for encoder in encoders if encoder.needs == "frames"]
+            count = max(media.info.n_frames, 1)  # without any, asking for frames will say so
+            picks = Picks({each.name: (each.pick(count), each.frame_size) for each in pickers})
             if "faces" in needs and self.faces is None:
                 attempt("faces", lambda: {"faces": _openface_crops(clip)})
             if needs & {"faces", "points"} and self.faces is not None:
                 mesh = self.mesh if "points" in needs else None
                 tracker = FaceTracker(self.detector, self.faces, path.name, mesh) if self.detector else None
-            if "index" in found or tracker is not None:
-                self._watch(media, path, result, found, errors, tracker)
+            if "index" in found or tracker is not None or pickers:
+                self._watch(media, path, result, found, errors, tracker, picks)
             if "audio" in needs:
                 with result.timed("audio"):
                     attempt("audio", lambda: {"audio": media.audio(), "audio_t0_s": media.info.audio_start_s})
@@ -139,7 +151,28 @@ class ClipDecoder:
         if "faces" in errors:
             errors["points"] = errors["faces"]
         result.failed |= {each.name: errors[each.needs] for each in encoders if each.needs in errors}
-        _prepare([each for each in encoders if each.needs not in errors], ClipInputs(**found), path, result)
+        _prepare(
+            [each for each in encoders if each.needs not in {*errors, "frames"}], ClipInputs(**found), path, result
+        )
+        for each in pickers if "frames" not in errors else ():  # each has frames of its own
+            _prepare([each], ClipInputs(**picks.of(each.name)), path, result)
+
+    def _still(self, clip: Clip, path: Path, encoders: Sequence[Encoder], result: Decoded) -> None:
+        """Prepare what a picture can serve: it stands for the first frame of a clip that is not here."""
+        alone = f"{path.name} is a picture, the first frame of a clip"
+        hint = "Name the folder of the clips as `clips` in emo.toml."
+        nothing = MediaError("picture-only", f"{alone}: there is no sound and no other frame.", hint)
+        result.failed |= {each.name: nothing for each in encoders if each.needs != "frame"}
+        seers = [each for each in encoders if each.needs == "frame"]
+        index = 0 if self.frame == "first" else None if isinstance(self.frame, str) else self.frame.index_of(clip.id)
+        if index == 0 and seers:
+            with result.timed("open"):
+                found = ClipInputs(frame=read_picture(path))
+            _prepare(seers, found, path, result)
+        elif seers:
+            asked = "the middle one" if index is None else f"frame {index}"
+            other = MediaError("no-frame-index", f"{alone}, and `frame` asks for {asked}.", hint)
+            result.failed |= {each.name: other for each in seers}
 
     def _watch(
         self,
@@ -149,9 +182,11 @@ class ClipDecoder:
         found: dict[str, Any],
         errors: dict[str, MediaError],
         tracker: FaceTracker | None,
+        picks: Picks,
     ) -> None:
-        """Run through the frames once, following faces and picking the frame for whole-image encoders."""
+        """Run through the frames once, following faces and picking frames for whole-image encoders."""
         index, last = found.get("index", -1), None
+        enough = max(index, picks.last)
         try:
             frames = media.frames()
             while True:
@@ -161,20 +196,21 @@ class ClipDecoder:
                     break
                 if last is None or frame.index <= index:
                     last = frame
+                picks.feed(frame)
                 if tracker is not None:
                     try:
                         with result.timed("faces"):
                             tracker.feed(frame)
                     except Exception as error:  # noqa: BLE001 - the whole-image encoders can go on
                         errors["faces"], tracker = as_failure(error, path), None
-                if tracker is None and frame.index >= index:
+                if tracker is None and frame.index >= enough:
                     break
             if tracker is not None:
                 with result.timed("faces"):
                     tracks = tracker.finish()
                     result.faces = tracks.table()
         except Exception as error:  # noqa: BLE001 - nobody gets numbers from half a clip
-            for kind in ("faces", "frame"):
+            for kind in ("faces", "frame", "frames"):
                 errors.setdefault(kind, as_failure(error, path))
             return
         if index >= 0 and last is not None:

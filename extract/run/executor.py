@@ -1,8 +1,8 @@
-"""Executors run the jobs of a plan: in this process (`Local`), or wherever an executor of one's own ships them."""
+"""Executors run the jobs of a plan: in this process (`Local`), on a Ray cluster (`rays.py`), or wherever you like."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,9 +21,17 @@ class Executor(Protocol):
     is lost costs its uncommitted clips and nothing else, and nobody has to be told what it had finished.
     """
 
+    say: Callable[[str], None]
+    """Hears, in sentences, what else happens while it runs."""
+
     @property
     def progress(self) -> Progress:
         """Counters that may be read while it runs."""
+        ...
+
+    @property
+    def notes(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what was noticed of clips that did not fail: a sentence per clip, by kind."""
         ...
 
     def stop(self) -> None:
@@ -50,29 +58,39 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Local:
     """Runs jobs in this process and the processes that decode for it, as one pass.
 
     Attributes:
-        job: The pass, which runs once.
+        job: The pass; another of the same models takes its place where `run` is called again.
     """
 
     job: Pass
+    ran: bool = False
+    say: Callable[[str], None] = lambda sentence: None
 
     @property
     def progress(self) -> Progress:
         """Counters of the pass."""
         return self.job.progress
 
+    @property
+    def notes(self) -> Mapping[str, Mapping[str, str]]:
+        """Notes of the pass."""
+        return self.job.notes
+
     def stop(self) -> None:
         """Take no new clips; finish and commit those under way."""
         self.job.stop()
 
     def run(
-        self, store: Store, jobs: Sequence[Job], environment: dict[str, str]
+        self, store: Store, jobs: Iterable[Job], environment: dict[str, str]
     ) -> Sequence[tuple[str, EncoderSpec, MediaError]]:
-        """Load the models, then run the pass over the jobs."""
+        """Load the models, then run the pass over the jobs, which may come as it goes."""
+        if self.ran:
+            self.job = self.job.again()
+        self.ran = True
         if self.job.options.processes:
             prepare_processes()  # they import while the models load
         for encoder in (encoder for encoders in self.job.devices for encoder in encoders):

@@ -7,12 +7,11 @@ flat. A clip that fails one encoder keeps the others.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,11 +30,15 @@ from emo.extract.run.plan import Job, left
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import TRIM_EVERY, DecodePool, trim
 from emo.extract.texts import LANGUAGES, hash_of, hash_spec
-from emo.featstore.clip import Clip, MediaId, hash_media
+from emo.featstore.address import absolute
+from emo.featstore.clip import Clip, MediaId
 from emo.featstore.errors import MediaError, StoreError
+from emo.featstore.fetch import at_hand
+from emo.featstore.page import span_text
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
+from emo.featstore.text import counted
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Progress:
     """Counters of a running pass; read by whoever draws, written by the pass."""
 
     total: int = 0
+    decoded: int = 0
     done: int = 0
     stored: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -87,6 +91,24 @@ class Progress:
     def times_real_time(self) -> float:
         """Seconds of media per second of wall time."""
         return self.media_s / max(self.elapsed_s, 1e-9)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to go by the slower of decoding and all that follows; `None` before a clip is through."""
+        if not self.done:
+            return None
+        return max((self.total - n) * self.elapsed_s / n for n in (self.done, max(self.decoded, self.done)))
+
+    def says(self) -> str:
+        """How far it is, in one line."""
+        words = [f"{self.done:,} of {counted(self.total, 'clip')}"]
+        if self.decoded > self.done:
+            words[0] += f" ({self.decoded:,} decoded)"
+        if self.left_s is not None:
+            words += [f"{self.clips_per_s:.1f} clips/s", f"{self.times_real_time:.0f}x real time"]
+            words.append(f"about {span_text(self.left_s)} left")
+        failed = ", ".join(f"{kind} {n:,}" for kind, n in list(self.failed.items()))
+        return ", ".join(words) + (f"; failed: {failed}" if failed else "")
 
 
 def faces_spec(recipe: Mapping[str, Any]) -> EncoderSpec:
@@ -151,15 +173,21 @@ class Pass:
         self.progress.stopping = True
         self._stop.set()
 
-    def run(self, store: Store, jobs: Sequence[Job], environment: dict[str, str] | None = None) -> Progress:
-        """Process the jobs and commit their features. A pass runs once.
+    def again(self) -> Pass:
+        """Return a pass of the same models and settings that has not run."""
+        detector = self.decoder.detector
+        return Pass(self.devices, self.levels, self.options, retry_failed=self.retry_failed, detector=detector)
+
+    def run(self, store: Store, jobs: Iterable[Job], environment: dict[str, str] | None = None) -> Progress:
+        """Process the jobs, which may come as it goes, and commit their features. A pass runs once.
 
         Raises:
             StoreError: The store cannot be written; everything committed before is intact.
             ModelError: A device failed in a way that is not one clip's fault.
         """
         self.store = store
-        self.progress.total, self.progress.started_s = len(jobs), time.monotonic()
+        self.progress.total = len(jobs) if isinstance(jobs, Sized) else 0
+        self.progress.started_s = time.monotonic()
         writer = store.writer(
             commit_every=self.options.commit_every,
             commit_every_s=self.options.commit_every_s,
@@ -206,7 +234,7 @@ class Pass:
 
     # ---- decode pool ------------------------------------------------------------------------------------------------
 
-    def _decode_all(self, jobs: Sequence[Job]) -> None:
+    def _decode_all(self, jobs: Iterable[Job]) -> None:
         waiting: set[Future[None]] = set()
         workers = self.options.workers
         with (
@@ -229,6 +257,8 @@ class Pass:
         with self.trace.span("decode", clip=job.clip.id):
             ready = self._prepare(job, decoding)
         self._draw(ready, start_s)
+        with self._lock:
+            self.progress.decoded += 1
         put(self._ready, ready, self._dead)
 
     def _prepare(self, job: Job, decoding: DecodePool) -> Ready:
@@ -236,13 +266,15 @@ class Pass:
         ready = Ready(job.clip, job.path, job.file, Decoded())
         wanted = list(self.specs)
         try:
-            if ready.file is None:
-                with self.trace.span("hash"):
-                    ready.file = hash_media(job.path)
-            self._check_id(job, ready)
-            wanted = self._wanted(job.clip, ready.file.media)
-            if wanted:
-                ready.decoded = decoding.decode(job.clip, job.path, wanted)
+            with at_hand(job.path) as media:
+                if ready.file is None:
+                    with self.trace.span("hash"):
+                        ready.file = media.file_id()
+                self._check_id(job, ready)
+                wanted = self._wanted(job.clip, ready.file.media)
+                if wanted:
+                    path = job.path if job.clip.media is None else media.path
+                    ready.decoded = decoding.decode(job.clip, path, wanted)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
@@ -261,7 +293,7 @@ class Pass:
         before = self.store.clip_row(job.clip.id)
         if before is None or ready.file is None or before[0] == ready.file.media:
             return
-        if before[1] is not None and before[1] != os.path.abspath(job.path):
+        if before[1] is not None and before[1] != absolute(job.path):
             ready.file = None
             sentence = f"Clip id {job.clip.id} already names {before[1]} in this store, not {job.path}."
             raise MediaError(

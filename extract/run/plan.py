@@ -10,7 +10,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from emo.extract.texts import LANGUAGES, changed, text_of
-from emo.featstore.clip import Clip, FileId, MediaId
+from emo.featstore.address import Address, Url
+from emo.featstore.clip import Clip, FileId, MediaId, many_objects
 from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA
@@ -56,13 +57,23 @@ class Shard:
 
     def holds(self, clip: Clip) -> bool:
         """Say whether a clip is in this part."""
-        key = clip.id.encode(errors="surrogateescape")
-        if clip.media is not None:
-            with suppress(OSError), open(clip.media, "rb") as file:  # an unreadable file fails in the part of its id
-                size_bytes = os.fstat(file.fileno()).st_size
-                file.seek(max(0, size_bytes - SAMPLE_BYTES) // 2)
-                key = size_bytes.to_bytes(8) + file.read(SAMPLE_BYTES)
-        return int.from_bytes(blake2b(key, digest_size=8).digest()) % self.of == self.number - 1
+        return int.from_bytes(blake2b(sample_of(clip), digest_size=8).digest()) % self.of == self.number - 1
+
+
+def sample_of(clip: Clip) -> bytes:
+    """Return what copies of one file share, and hardly anything else does, without reading all of it.
+
+    That is the size of a clip's file and a sample of its bytes; in a bucket size and tag; else the clip's id.
+    """
+    key = clip.id.encode(errors="surrogateescape")
+    if isinstance(clip.media, Url):  # as they were listed
+        key = repr(clip.media.seen and (clip.media.seen[0], clip.media.seen[2])).encode()
+    elif clip.media is not None:
+        with suppress(OSError), open(clip.media, "rb") as file:  # an unreadable file is known by its clip's id
+            size_bytes = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size_bytes - SAMPLE_BYTES) // 2)
+            key = size_bytes.to_bytes(8) + file.read(SAMPLE_BYTES)
+    return key
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Job:
     """
 
     clip: Clip
-    path: Path
+    path: Address
     file: FileId | None
 
 
@@ -105,6 +116,7 @@ class Plan:
     other_text: list[str] = field(default_factory=list)
 
 
+@many_objects()
 def plan(
     store: Store | None,
     clips: Iterable[Clip],
@@ -121,23 +133,23 @@ def plan(
         clips: Clips of a dataset.
         specs: Features wanted of each clip; of one without media, those that are made of transcripts.
         retry_failed: Try again what failed for good.
-        limit: Take the first so many clips that are present.
+        limit: Take the first so many clips that are present; without media they count only where nothing else is read.
         shard: Take only the clips of this part, after the limit.
     """
     result = Plan()
     texts = [spec for spec in specs if LANGUAGES in spec.recipe]
+    words_do = len(texts) == len(specs) or (bool(texts) and limit is None)  # a clip without media is of use
     present: list[Clip] = []
-    files: list[FileId | None] = []
     for clip in clips:
         result.total += 1
         result.absent += clip.media is None
-        if (clip.media is None and not texts) or len(present) + result.elsewhere == limit:
+        if (clip.media is None and not words_do) or len(present) + result.elsewhere == limit:
             continue
         if shard is not None and not shard.holds(clip):
             result.elsewhere += 1
             continue
         present.append(clip)
-        files.append(_file(clip, store))
+    files = _files(present, store)
     result.clips = [clip.id for clip in present]
     known = [(clip, file.media) for clip, file in zip(present, files, strict=True) if file is not None]
     result.other_text = _other_texts(texts, known)
@@ -192,8 +204,13 @@ def _other_texts(specs: Sequence[EncoderSpec], clips: Iterable[tuple[Clip, Media
     return list(found)
 
 
-def _file(clip: Clip, store: Store | None) -> FileId | None:
-    if clip.media is not None:
-        return None if store is None else store.file_of(clip.media)
+def _files(clips: Sequence[Clip], store: Store | None) -> list[FileId | None]:
+    """Return what is known of each clip's file; of a clip without one, what the store knows its id to mean."""
+    files = ((clip.id, clip.media) for clip in clips if clip.media is not None)
+    known = iter(store.files_of(files) if store is not None else ())
+    return [_without(clip, store) if clip.media is None else next(known, None) for clip in clips]
+
+
+def _without(clip: Clip, store: Store | None) -> FileId:
     row = None if store is None else store.clip_row(clip.id)  # its file may have been there once
     return FileId(NO_MEDIA + clip.id if row is None else row[0], -1, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -16,47 +17,66 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
-from emo.extract.run.decode import ClipDecoder, Decoded
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError
 
 TRIM_EVERY = 100  # clips
-_decoder: ClipDecoder | None = None  # of this worker process
+PRELOADED = ["emo.extract.run.decode", "emo.extract.run.workers"]
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Decodes(Protocol[Result_co]):
+    """Something that decodes a clip; it can be pickled."""
+
+    def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Result_co:
+        """Open and decode a clip once, for so many names."""
+        ...
+
+    def crashed(self, names: Sequence[str], failure: MediaError) -> Result_co:
+        """Return the result of a clip that made its process die twice."""
+        ...
+
+
+_decoder: Decodes[Any] | None = None  # of this worker process
 _decoded = 0
 
 
-class DecodePool:
+class DecodePool(Generic[Result_co]):
     """Decodes clips in other processes, or in the caller's thread where `processes` is 0; a context manager.
+
+    The processes start with the first clip: a pass that has nothing to decode starts none.
 
     Args:
         decoder: What to do; sent to every process once.
         processes: How many.
     """
 
-    def __init__(self, decoder: ClipDecoder, processes: int) -> None:
+    def __init__(self, decoder: Decodes[Result_co], processes: int) -> None:
         self._decoder, self._processes = decoder, processes
         self._lock = threading.Lock()
-        self._pool = self._start(processes) if processes else None
+        self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> DecodePool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
-        """`ClipDecoder.decode`; may be called from several threads at once.
+    def decode(self, clip: Clip, path: Path, names: Sequence[str]) -> Result_co:
+        """Let the decoder decode a clip; may be called from several threads at once.
 
         When a process dies, all clips under way are lost with it. Each is tried again alone, in a process of its own;
         when that dies too, the clip is its fault.
         """
-        pool = self._pool
-        if pool is None:
+        if not self._processes:
             return self._decoder.decode(clip, path, names)
+        with self._lock:
+            pool = self._pool = self._pool or self._start(self._processes)
         with contextlib.suppress(BrokenProcessPool):
             return pool.submit(_decode, clip, path, names).result()
         with self._lock:
@@ -67,12 +87,17 @@ class DecodePool:
                 return alone.submit(_decode, clip, path, names).result()
         sentence = f"{path.name} made the decoding process die twice."
         failure = MediaError("crash", sentence, "Look for lack of memory (dmesg), or re-encode the clip.", retry=True)
-        return Decoded(failed=dict.fromkeys(names, failure))
+        return self._decoder.crashed(names, failure)
 
     def _start(self, processes: int) -> ProcessPoolExecutor:
         prepare_processes()
         context = multiprocessing.get_context("forkserver")
         return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(self._decoder,))
+
+
+def cores() -> int:
+    """Processors that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_work() -> bool:
@@ -82,11 +107,11 @@ def processes_work() -> bool:
 
 def prepare_processes() -> None:
     """Start the process from which workers are forked; it takes seconds of imports, while the caller goes on."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["emo.extract.run.workers"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 
 
-def _begin(decoder: ClipDecoder) -> None:
+def _begin(decoder: Decodes[Any]) -> None:
     """First thing in a worker: Ctrl-C is for the main process, which lets the clips under way finish."""
     global _decoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -100,7 +125,7 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _decode(clip: Clip, path: Path, names: Sequence[str]) -> Decoded:
+def _decode(clip: Clip, path: Path, names: Sequence[str]) -> Any:
     global _decoded
     assert _decoder is not None
     _decoded += 1

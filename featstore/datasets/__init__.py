@@ -15,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.address import Url
 from emo.featstore.datasets.base import Card, Dataset
+from emo.featstore.datasets.mirror import mirrored
+from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from emo.featstore.errors import UsageError
 from emo.featstore.registry import Registry
 from emo.featstore.text import nearest
@@ -39,6 +42,7 @@ DATASETS = {
     "SIMS": "emo.featstore.datasets.sentiment",
     "SIMSv2": "emo.featstore.datasets.sentiment",
     "RAVDESS": "emo.featstore.datasets.ravdess",
+    "emotion-llama": "emo.featstore.datasets.emotion_llama",
     "folder": "emo.featstore.datasets.folder",
 }
 _datasets = Registry("dataset", "emo.datasets", DATASETS)
@@ -60,6 +64,8 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     """
     kind = table.kind or (name if name in dataset_names() else _folder_unless_typo(name))
     module = _module(kind)
+    if table.url:
+        mirrored(Url(table.url), frozenset((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES)))
     if not os.path.isdir(table.root):
         state = "is a file" if os.path.exists(table.root) else "does not exist"
         raise UsageError(f"The root of {name}, {table.root}, {state}.", "Correct `root` in emo.toml.")
@@ -87,7 +93,7 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
     except UsageError as error:
         raise UsageError(f"{path} does not exist here, and there is no dataset to look in: {error.message}") from error
     tables = workspace.data if dataset is None else {dataset: workspace.table(dataset)}
-    there = {each: table for each, table in tables.items() if dataset is not None or os.path.isdir(table.root)}
+    there = {k: table for k, table in tables.items() if dataset is not None or table.url or os.path.isdir(table.root)}
     files = {each: open_dataset(each, table).find_file(path) for each, table in there.items()}
     found = {each: file for each, file in files.items() if file is not None}
     meant = {each: file for each, file in found.items() if each in first} or found

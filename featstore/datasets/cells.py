@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 # What people and programs write for "not annotated": pandas, R, spreadsheets, annotation tools, and by hand.
 _WRITTEN = """
@@ -23,6 +24,7 @@ _HELD_OUT = re.compile(
 _CODES = frozenset("012")  # 0 trains, 1 tests; or 0 trains, 1 validates, 2 tests
 
 
+@lru_cache(maxsize=10_000)  # the cells of a long list say the same few things
 def visible(text: str) -> str:
     """Text in NFKC without what nobody sees: byte-order marks, zero-width signs, controls, blanks around it; runs of
     blanks (no-break and full-width ones too) are one."""
@@ -44,6 +46,11 @@ def is_missing(text: str, classes: Iterable[str] = ()) -> bool:
     word = visible(text).casefold()
     if word and word in {visible(each).casefold() for each in classes}:
         return False
+    return _says_nothing(word)
+
+
+@lru_cache(maxsize=10_000)
+def _says_nothing(word: str) -> bool:
     return (
         not word
         or re.sub("[_-](?=[a-z])", " ", word) in MISSING

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from emo.featstore.clip import Clip, MediaId, hash_media
+from emo.featstore.address import Address, address, seen
+from emo.featstore.clip import Clip, MediaId
 from emo.featstore.datasets import find_labels, open_dataset
 from emo.featstore.datasets.cells import held_out
 from emo.featstore.datasets.lists import SHOWN, names_of
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.fetch import at_hand
 from emo.featstore.page import Flag, Page, Table
 from emo.featstore.search import nearest_rows
 from emo.featstore.storage.index import NO_MEDIA
@@ -27,7 +28,7 @@ from emo.featstore.workspace import Workspace
 Array: TypeAlias = npt.NDArray[Any]
 # (queries (Q, D), base (B, D)), rows of length 1 -> cosine (Q,) and row in `base` (Q,) of the nearest
 Nearest: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-Role: TypeAlias = Literal["train", "held out", "fold"]
+Role: TypeAlias = Literal["train", "held out", "fold", "unlabelled"]
 
 THRESHOLD = 0.99
 ROUNDING = 1e-6  # two equal float32 vectors are at 1 but for this
@@ -64,7 +65,8 @@ class Group:
     Attributes:
         dataset: Name of the dataset; of a file its name.
         split: Name of the split; empty for a file.
-        role: `fold` for the splits of a dataset that has none to test on: each is held out in turn.
+        role: `fold` for the splits of a dataset that has none to test on: each is held out in turn. `unlabelled` for
+            clips that nothing can be learned from as they are.
         ids: Clip names.
     """
 
@@ -75,8 +77,8 @@ class Group:
 
     @property
     def name(self) -> str:
-        """`MER2023 test3`."""
-        return f"{self.dataset} {self.split}".strip()
+        """`MER2023 test3`; `MER2023 unlabelled, no labels`."""
+        return f"{self.dataset} {self.split}".strip() + (", no labels" if self.role == "unlabelled" else "")
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,12 @@ def leaks_page(
     if not 0 < threshold <= 1:
         raise UsageError(f"A threshold of {threshold:g} is no cosine above 0.", "Give one up to 1, such as 0.99.")
     store = open_store(workspace.store_path) if feature or has_store(workspace.store_path) else None
-    groups, clips = _groups(workspace)
-    groups += [Group(path.name, "", "train", tuple(names_of(path))) for path in lists]
+    named = [Group(path.name, "", "train", tuple(names_of(path))) for path in lists]
+    groups, clips = _groups(workspace, {id_ for group in named for id_ in group.ids})
+    groups += named
     found = Found()
+    if not any(group.role in ("held out", "fold") for group in groups):
+        found.not_checked.append("leaks: no split of these datasets is tested on, so there is nothing to look for")
     by_name(groups, found)
     by_content(groups, clips, store, found)
     if feature and store is not None:
@@ -146,22 +151,44 @@ def leaks_page(
         found.not_checked.append("near-duplicates: no feature was named to look for them in")
     if not lists:
         found.not_checked.append("annotation files: none was named")
-    return _page(workspace, found)
+    return _page(workspace, found, _lying_about(groups, found))
 
 
-def _groups(workspace: Workspace) -> tuple[list[Group], dict[tuple[str, str], Clip]]:
-    """All splits of all datasets, and clips by (dataset, id)."""
+def _lying_about(groups: Sequence[Group], found: Found) -> list[str]:
+    """Say which clips that are tested on lie elsewhere without a label: no leak as they are."""
+    tested = {group.name for group in groups if group.role in ("held out", "fold")}
+    bare = {group.name for group in groups if group.role == "unlabelled"}
+    clips: dict[str, set[tuple[str, str]]] = {}
+    for each in found.overlaps:
+        if each.held_out in tested and each.other in bare:
+            clips.setdefault(each.other, set()).update((each.held_out, pair[0]) for pair in each.pairs)
+    return [
+        f"{len(those):,} clips that are tested on are also in {name}: no leak as they are, but one as soon as "
+        "these are trained on, by pseudo-labels for instance"
+        for name, those in clips.items()
+    ]
+
+
+def _groups(workspace: Workspace, named: Collection[str]) -> tuple[list[Group], dict[tuple[str, str], Clip]]:
+    """All splits of all datasets, and clips by (dataset, id); who is `named` by a list is trained on by it."""
     groups, clips = [], {}
     for table in workspace.data.values():
         dataset = open_dataset(table.name, table)
         members = dataset.members()
-        clips.update({(table.name, clip.id): clip for clip in dataset.clips()})
+        own = {clip.id: clip for clip in dataset.clips()}
+        clips.update({(table.name, id_): clip for id_, clip in own.items()})
+        told = {id_ for id_, clip in own.items() if clip.label is not None or clip.annotations or id_ in named}
         real = [split for split in members if split and split != dataset.pool]
         held = [split for split in real if held_out(split, real)]
         folds = not held and len(real) > 1
         for split, ids in members.items():
             role: Role = "held out" if split in held else "fold" if folds and split in real else "train"
-            groups.append(Group(table.name, split, role, tuple(ids)))
+            bare = tuple(id_ for id_ in ids if id_ not in told) if role == "train" else ()
+            if len(bare) < len(ids):
+                rest = ids if not bare else [id_ for id_ in ids if id_ in told]
+                groups.append(Group(table.name, split, role, tuple(rest)))
+            if bare:
+                groups.append(Group(table.name, split, "unlabelled", bare))
     return groups, clips
 
 
@@ -169,12 +196,14 @@ def _across(one: Group, other: Group) -> bool:
     """Say whether a clip of both is a leak: one is tested on, the other trained on."""
     if one.role == other.role == "fold":
         return one.dataset == other.dataset and one is not other
+    if "unlabelled" in (one.role, other.role):
+        return False
     return one.role != other.role
 
 
 def _ordered(one: Group, other: Group) -> tuple[Group, Group]:
     """The held-out one first."""
-    rank = ("held out", "fold", "train")
+    rank = ("held out", "fold", "train", "unlabelled")
     return (one, other) if rank.index(one.role) <= rank.index(other.role) else (other, one)
 
 
@@ -201,34 +230,34 @@ def by_content(
 ) -> None:
     """Media of the same bytes under different names. The store knows the content of what was extracted, even where the
     file is gone; of other files only those are read that have the size of another."""
-    owners: dict[Path | MediaId, list[tuple[Group, str]]] = {}
-    sizes: dict[int, list[Path | MediaId]] = {}
+    owners: dict[Address | MediaId, list[tuple[Group, str]]] = {}
+    sizes: dict[int, list[Address | MediaId]] = {}
     absent: set[str] = set()
-    unreadable: list[Path] = []
+    unreadable: list[Address] = []
     for group in groups:
         for id_ in group.ids:
             clip = clips.get((group.dataset, id_))
             if clip is None:
                 continue  # a name in an annotation file
             row = store.clip_row(id_) if store is not None and clip.media is None else None
-            key: Path | MediaId | None = clip.media or (row[0] if row and not row[0].startswith(NO_MEDIA) else None)
+            key: Address | MediaId | None = clip.media or (row[0] if row and not row[0].startswith(NO_MEDIA) else None)
             if key is None:
                 absent.add(id_)
             elif key in owners:
                 owners[key].append((group, id_))
             else:
                 try:
-                    sizes.setdefault(row[2] if row else os.stat(key).st_size, []).append(key)
+                    sizes.setdefault(row[2] if row else seen(key)[0], []).append(key)
                     owners[key] = [(group, id_)]
                 except OSError:
-                    unreadable.append(Path(key))
+                    unreadable.append(address(key))
     same: dict[MediaId, list[tuple[Group, str]]] = {}
     read = 0
     for key in (key for keys in sizes.values() if len(keys) > 1 for key in keys):
         try:
             media, is_read = (key, False) if isinstance(key, str) else _media(store, key)
-        except OSError:
-            unreadable.append(Path(key))
+        except (OSError, MediaError):
+            unreadable.append(address(key))
             continue
         read += is_read
         same.setdefault(media, []).extend(owners[key])
@@ -249,10 +278,11 @@ def by_content(
         found.not_checked.append(f"content: {len(unreadable):,} files cannot be read, such as {unreadable[0]}")
 
 
-def _media(store: Store | None, path: Path) -> tuple[MediaId, bool]:
+def _media(store: Store | None, path: Address) -> tuple[MediaId, bool]:
     """Content hash of a file, and whether it had to be read."""
     known = store.file_of(path) if store is not None else None
-    return (known or hash_media(path)).media, known is None
+    with at_hand(path) as media:
+        return (known or media.file_id()).media, known is None
 
 
 def by_feature(
@@ -291,6 +321,11 @@ def by_feature(
         found.checked.append(
             f"near-duplicates in {spec.key} from cosine {threshold:g}: {len(cosines):,} clips, {usual}"
         )
+        if spec.profile in ("tiny", "random"):
+            found.not_checked.append(
+                f"near-duplicates by sight or sound: {spec.key} is of profile {spec.profile}, whose random networks "
+                "find many clips alike that are not"
+            )
     else:
         found.not_checked.append(f"near-duplicates: no held-out clip and no other has {spec.key}")
     if best and lacking:
@@ -319,7 +354,7 @@ def _unit(store: Store, feature: str, ids: list[str]) -> tuple[list[str], Array]
 # ---- what is said ---------------------------------------------------------------------------------------------------
 
 
-def _page(workspace: Workspace, found: Found) -> Page:
+def _page(workspace: Workspace, found: Found, bare: Sequence[str]) -> Page:
     known = [text for names, text in KNOWN if any(name.startswith(names) for name in workspace.data)]
     leaks = [each for each in found.overlaps if each.leak]
     leaked = {(each.held_out, pair[0]) for each in leaks for pair in each.pairs}
@@ -332,6 +367,7 @@ def _page(workspace: Workspace, found: Found) -> Page:
     parts: list[Table | str] = [Table("Clips in common", columns, rows, ("clips",))] if rows else []
     parts += [f"checked: {text}." for text in found.checked]
     parts += [f"not checked: {text}." for text in found.not_checked]
+    parts += [f"without label: {text}." for text in bare]
     parts += [f"known: {text}" for text in known]
     verdict = f"{len(leaked):,} clips are tested on and trained on" if leaked else "no leak in what was checked"
     value = {
@@ -339,6 +375,7 @@ def _page(workspace: Workspace, found: Found) -> Page:
         "overlaps": order,
         "checked": found.checked,
         "not_checked": found.not_checked,
+        "without_label": list(bare),
         "known": known,
     }
     return Page(value, parts, verdict, exit_code=1 if leaked else 0)

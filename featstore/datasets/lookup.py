@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from emo.featstore.address import absolute
 from emo.featstore.clip import Clip, hash_media
 from emo.featstore.datasets import find_labels, open_dataset
 from emo.featstore.datasets.tables import (
@@ -57,9 +58,9 @@ def find_clips(
 
     Args:
         workspace: Its datasets know names.
-        words: Each the name of a clip, a media file, or a list of names: text, csv with a column `name`, or labels such
-            as `label-6way.npz#test1`. A media file that is no clip of a dataset is named after its stem and its
-            content, such as `interview@3fa9c2d1`, so that it never passes for another clip.
+        words: Each the name of a clip, a media file, a folder of such, or a list of names: text, csv with a column
+            `name`, or labels such as `label-6way.npz#test1`. A media file that is no clip of a dataset is named
+            after its stem and its content, such as `interview@3fa9c2d1`, so that it never passes for another clip.
         transcript: What is said in the one clip that is named, in place of what its dataset says.
         store: It knows names too.
         dataset: The one that is meant where several have such a clip or list.
@@ -70,13 +71,15 @@ def find_clips(
     """
     known = clips_of(workspace, () if dataset is None else (workspace.table(dataset).name,))
     stored = set(store.clips()) if store is not None else set[str]()
-    by_path = {os.path.abspath(clip.media): clip for clip in known.values() if clip.media is not None}
+    by_path = {absolute(clip.media): clip for clip in known.values() if clip.media is not None}
     found: dict[str, Clip] = {}
     for word in words:
         path = Path(word).expanduser()
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            clip = by_path.get(os.path.abspath(path)) or _file_clip(path)
-            found.setdefault(clip.id, clip)
+        files = _media_in(path) if path.is_dir() and word not in known else [path]
+        if all(each.suffix.lower() in SUFFIXES and each.is_file() for each in files):
+            for each in files:
+                clip = by_path.get(os.path.abspath(each)) or file_clip(each)
+                found.setdefault(clip.id, clip)
             continue
         a_list = path.suffix.partition("#")[0].lower() in LISTS or "#" in word
         names = listed_names(word, dataset) if a_list else [word]
@@ -96,6 +99,18 @@ def find_clips(
     return [replace(clip, transcripts={"text": transcript}) for clip in found.values()]
 
 
+def _media_in(folder: Path) -> list[Path]:
+    """Return the media files in a folder and the folders in it, by name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found = sorted(each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    if not found:
+        raise UsageError(f"The folder {folder} holds no video or sound file.", f"Files end in {', '.join(SUFFIXES)}.")
+    return found
+
+
 def _unknown(word: str, hint: str) -> UsageError:
     path = Path(word).expanduser()
     if not path.exists() and (path.suffix.lower() in SUFFIXES or path.parent != Path()):
@@ -106,7 +121,12 @@ def _unknown(word: str, hint: str) -> UsageError:
     )
 
 
-def _file_clip(path: Path) -> Clip:
+def file_clip(path: Path) -> Clip:
+    """Return the clip of a media file that is in no dataset: named after its stem and its content.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
         media = hash_media(path).media
     except OSError as error:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, normal_name
+from emo.featstore.address import Address, Url
+from emo.featstore.datasets.mirror import listed_media
+from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, PICTURE_SUFFIXES, normal_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import quoted
 
-_RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES))}
+_RANK = {suffix: rank for rank, suffix in enumerate((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES))}
+_PICTURES = len(_RANK) - len(PICTURE_SUFFIXES)  # rank of the first
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class MediaTree:
         problems: Names that mean more than one file.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Address]
     aliases: Mapping[str, str]
     size_bytes: int
     problems: tuple[str, ...]
@@ -45,15 +48,20 @@ def escapes(name: str) -> bool:
     )
 
 
-def scan_media(folder: Path) -> MediaTree:
+def scan_media(folder: Path, pictures: bool = False) -> MediaTree:
     """Find the media files under a folder, sub-folders included; hidden folders and stores are left out.
 
     A clip's id is the file's stem, or its path below the folder where two sub-folders hold the same stem. Of several
     files with one path and different suffixes (`a.mp4`, `a.wav`) the first in `MEDIA_SUFFIXES` is the clip.
+
+    Args:
+        folder: The folder.
+        pictures: Whether a picture stands for a clip, as its first frame, where there is nothing else of it.
     """
-    found = _Found(os.path.realpath(folder))
-    for entry, key, rank in _media_below(folder, found):
-        here = _File(rank, Path(entry.path), entry.stat().st_size)
+    found = _Found()
+    listed = listed_media(folder)
+    for path, key, rank, size_bytes in _media_below(folder, found, pictures) if listed is None else _ranked(listed):
+        here = _File(rank, path, size_bytes)
         before = found.best.get(key)
         if before is None or rank < before.rank:
             found.best[key] = here
@@ -81,19 +89,24 @@ def scan_media(folder: Path) -> MediaTree:
 
 class _File(NamedTuple):
     rank: int
-    path: Path
+    path: Address
     size_bytes: int
+
+
+def _ranked(listed: Iterator[tuple[Url, str, int]]) -> Iterator[tuple[Address, str, int, int]]:
+    """The same of media in a bucket as `_media_below` gives of those on a disk."""
+    for url, name, size_bytes in listed:
+        stem, suffix = os.path.splitext(name)
+        yield url, "/".join(map(normal_name, stem.split("/"))), _RANK[suffix.lower()], size_bytes
 
 
 @dataclass
 class _Found:
     """Result of a search for media: the best file of each name, and what is remarkable."""
 
-    root: str
     best: dict[str, _File] = field(default_factory=dict)  # by path below the folder, without suffix
-    beside: list[tuple[Path, Path]] = field(default_factory=list)  # the file that is the clip, and one that is not
+    beside: list[tuple[Address, Address]] = field(default_factory=list)  # the clip, and a file that is none
     twins: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     not_utf8: list[str] = field(default_factory=list)
@@ -102,21 +115,23 @@ class _Found:
         if self.twins:
             yield f"{quoted(self.twins)} in several sub-folders of {folder}: ids are the paths below it."
         if self.beside:
-            read, left = (path.relative_to(folder).as_posix() for path in self.beside[0])
+            read, left = (path.name if isinstance(path, Url) else _below(path, folder) for path in self.beside[0])
             names = f"{read!r} is read and {left!r} is not" + (", and so on" if len(self.beside) > 1 else "")
             yield f"{len(self.beside):,} media files have the name of another, with another suffix: {names}."
         if self.not_utf8:
             yield f"{quoted(self.not_utf8)} are names that are not UTF-8: each such byte is written like %E9 in the id."
-        if self.outside:
-            yield f"{quoted(self.outside)} are links out of {folder}; they are followed."
         if self.broken:
             yield f"{quoted(self.broken)} in {folder} are no files that can be read; they are left out."
         if self.closed:
             yield f"{quoted(self.closed)} cannot be opened; what is inside is left out."
 
 
-def _media_below(folder: Path, found: _Found) -> Iterator[tuple[os.DirEntry[str], str, int]]:
-    """Media files with their path below the folder without suffix, and the rank of their suffix."""
+def _below(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _media_below(folder: Path, found: _Found, pictures: bool) -> Iterator[tuple[Address, str, int, int]]:
+    """Media files, their path below the folder without suffix, the rank of their suffix, and their size in bytes."""
     for parent, folders, _ in os.walk(folder, onerror=lambda error: found.closed.append(str(error.filename))):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
@@ -127,17 +142,14 @@ def _media_below(folder: Path, found: _Found) -> Iterator[tuple[os.DirEntry[str]
             for entry in sorted(entries, key=lambda each: each.name):
                 stem, suffix = os.path.splitext(entry.name)
                 rank = _RANK.get(suffix.lower())
-                if rank is None or entry.name.startswith("."):
+                if rank is None or entry.name.startswith(".") or (rank >= _PICTURES and not pictures):
                     continue
                 if not os.path.isfile(entry.path):  # unlike entry.is_file(), it takes links in a circle
                     found.broken.append(entry.name)
                     continue
                 if entry.name != entry.name.encode("utf-8", "replace").decode():
                     found.not_utf8.append(entry.name)
-                real = os.path.realpath(entry.path)
-                if entry.is_symlink() and os.path.commonpath([found.root, real]) != found.root:
-                    found.outside.append(entry.name)
-                yield entry, prefix + normal_name(stem), rank
+                yield Path(entry.path), prefix + normal_name(stem), rank, entry.stat().st_size
 
 
 def face_folders(folder: Path | None) -> dict[str, Path]:

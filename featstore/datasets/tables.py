@@ -82,6 +82,7 @@ _AUDIO = """wav flac mp3 m4a ogg opus aac wma aiff aif aifc caf au snd w64 rf64 
     isma ac3 adts amr awb 3ga afc"""
 MEDIA_SUFFIXES = tuple(f".{each}" for each in _VIDEO.split())
 AUDIO_SUFFIXES = tuple(f".{each}" for each in _AUDIO.split())
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")  # only where a tree has first frames in place of clips
 
 
 def without_suffix(name: str) -> str:

@@ -27,6 +27,17 @@ _layouts = Registry("layout", "emo.layouts", LAYOUTS)
 layout_names = _layouts.names
 
 
+def usable_layouts() -> tuple[list[Layout], list[str]]:
+    """Return all layouts, and a sentence for each of an installed package that cannot be used."""
+    found, broken = [], []
+    for name in layout_names():
+        try:
+            found.append(find_layout(name))
+        except UsageError as error:
+            broken.append(error.message)
+    return found, broken
+
+
 def find_layout(layout: str | Layout) -> Layout:
     """Return the layout of this name; a layout itself is returned as it is.
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from emo.featstore.address import Address
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import MediaError, UsageError
@@ -23,6 +24,9 @@ from emo.featstore.storage.store import Store
 FLOATS = {np.dtype(name): name for name in ("float16", "float32", "float64")}  # dtype.name is slow
 MAX_NAME_BYTES = 240  # 255 on every usual file system, with room for a suffix
 _NO_NAME = re.compile(r"[/\\\x00-\x1f]")
+
+
+FirstFrame: TypeAlias = Callable[[Address, Path], None]
 
 
 class Record(NamedTuple):
@@ -145,10 +149,15 @@ class Export:
     Attributes:
         features: At least one; their names are all different.
         clips: Clips by id, in order, with label, split and transcripts where a dataset told them.
+        first_frame: Writes the first frame of a clip into a `.png` file; `None` where nobody decodes clips.
+
+            Raises:
+                MediaError: It has none.
     """
 
     features: Sequence[Outgoing]
     clips: Mapping[str, Clip]
+    first_frame: FirstFrame | None = None
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,24 @@ video, audio; looks the third word up among nine emotions, and the clip in `tran
 (minigpt4/datasets/datasets/first_face.py). The published archive names its folders with the dataset behind:
 `mae_340_UTT_MER2023-SEMI`, `first_frames_MER2023-SEMI`; MER2024's are `mae_340_23_UTT` and so on.
 
-EVA tokens have no place in it: it computes them from the first frame in every step.
+EVA tokens have no place in it: it computes them from the first frame in every step. The pictures of those, the lists
+and the transcripts are read by `featstore/datasets/emotion_llama.py`.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.emotion_llama import FRAMES, LIST_END
 from emo.featstore.datasets.tables import read_list
-from emo.featstore.errors import UsageError
-from emo.featstore.interop.base import Export, Found, Layout, Outgoing, Rejected, Source
+from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.interop.base import Export, FirstFrame, Found, Layout, Outgoing, Rejected, Source
 from emo.featstore.interop.npy import list_npy, read_npy, write_npy
 from emo.featstore.spec import EncoderSpec
 
@@ -63,13 +66,11 @@ def find(path: Path, files: ExitStack) -> Found | None:
 def _beside(roots: Iterable[Path], folders: Sequence[Path], sources: Sequence[Source]) -> Iterable[str]:
     """List what else lies in the tree, and what it is to emo."""
     for folder in folders:
-        if folder.name.startswith("first_frames"):
-            pictures = sum(1 for _ in folder.iterdir())
-            yield f"{folder.name} has {pictures:,} pictures, which are not imported: emo takes frames from the clips."
-        else:
+        if not folder.name.startswith(FRAMES):
             yield f"{folder.name} is no folder of Emotion-LLaMA's; --layout mertools imports folders of any name."
     have = [{clip for clip, _ in source.places} for source in sources]
     whole = set.intersection(*have)
+    lists = False
     for root in roots:
         for file in sorted(root.glob("*.txt")):
             try:
@@ -79,8 +80,25 @@ def _beside(roots: Iterable[Path], folders: Sequence[Path], sources: Sequence[So
             lacking = len(set(listed) - whole)
             what = f"{lacking:,} of them lack a feature" if lacking else "each has all features"
             yield f"{file.name} lists {len(listed):,} clips; {what}."
-        if (root / TRANSCRIPTS).exists():
-            yield f"{TRANSCRIPTS} is not imported: name it as `transcripts` in the dataset's table of emo.toml."
+            lists = True
+    yield from _next_step(next(iter(roots)), folders, lists)
+
+
+def _next_step(root: Path, folders: Sequence[Path], lists: bool) -> Iterable[str]:
+    """Say how labels, texts and image tokens come about, none of which an import takes."""
+    table = f'[data.NAME] with root = "{os.path.abspath(root)}" and kind = "emotion-llama"'
+    if lists:
+        yield f"Lists and transcripts are read where they lie: write {table} into emo.toml."
+    if pictures := sum(1 for each in folders if each.name.startswith(FRAMES) for _ in each.iterdir()):
+        yield (
+            f"The tree holds no image tokens, but {pictures:,} first frames: with {'that table' if lists else table}, "
+            "`emo extract --dataset NAME --encoders eva_g_448` computes them."
+        )
+    elif lists:
+        yield (
+            "The tree holds no image tokens and no first frames: name the folder of the clips as `clips` in that "
+            "table, and `emo extract --dataset NAME --encoders eva_g_448` computes them."
+        )
 
 
 def name_there(spec: EncoderSpec, name: str | None) -> str:
@@ -98,7 +116,7 @@ def name_there(spec: EncoderSpec, name: str | None) -> str:
 
 
 def write(path: Path, export: Export) -> Sequence[str]:
-    """Writes the folders; for clips of a dataset also a list per split, and the transcripts."""
+    """Writes the folders; for clips of a dataset also a list per split, the transcripts, and first frames."""
     notes = [
         f"{each.spec.key} has {each.spec.dim} columns where Emotion-LLaMA's projections take {WIDTH}."
         for each in export.features
@@ -111,10 +129,30 @@ def write(path: Path, export: Export) -> Sequence[str]:
     absent = [name for name in MODALITY if name not in [each.name for each in export.features]]
     if absent:
         return [*notes, f"Its loader reads all three features: {' and '.join(absent)} must be put beside these."]
-    return [*notes, *_write_lists(path, export.features, export.clips.values())]
+    listed: list[Clip] = []
+    notes += _write_lists(path, export.features, export.clips.values(), listed)
+    return [*notes, *_write_frames(path / FRAMES, listed, export.first_frame)]
 
 
-def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]) -> Iterable[str]:
+def _write_frames(folder: Path, clips: Sequence[Clip], first_frame: FirstFrame | None) -> Iterable[str]:
+    """Write the pictures of which Emotion-LLaMA computes EVA tokens."""
+    here = [(clip, clip.media) for clip in clips if clip.media is not None]
+    if first_frame is None or not here:
+        return
+    folder.mkdir()
+    failed: dict[str, str] = {}
+    for clip, media in here:
+        try:
+            first_frame(media, folder / f"{clip.id}.png")
+        except MediaError as error:
+            failed[clip.id] = error.message
+    yield f"{FRAMES} has the first frames of {len(here) - len(failed):,} of {len(clips):,} listed clips."
+    if failed:
+        yield f"{len(failed):,} clips gave no first frame, for instance: {next(iter(failed.values()))}"
+
+
+def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip], listed: list[Clip]) -> Iterable[str]:
+    """Write the lists and transcripts, and collect the clips that are in them."""
     labelled = [(clip, clip.label) for clip in clips if clip.label is not None and clip.label.emotion is not None]
     whole = set.intersection(*(set(each.clips) for each in features))
     lists: dict[str, dict[str, str]] = {}  # split -> clip -> line
@@ -130,9 +168,12 @@ def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]
             lines = lists.setdefault(re.sub(r"[^\w.-]", "_", clip.split or "all"), {})
             lines[clip.id] = f"{clip.id} 0 {label.emotion} {valence:g}\n"
             sentences[clip.id] = clip.transcripts.get("english", "")
+            listed.append(clip)
     for split, lines in lists.items():
-        (path / f"{split}_NCEV.txt").write_text("".join(lines.values()), encoding="utf-8")
-        yield f"{split}_NCEV.txt lists {len(lines):,} clips, with 0 as the number of frames, which nothing reads."
+        (path / f"{split}{LIST_END}.txt").write_text("".join(lines.values()), encoding="utf-8")
+        yield f"{split}{LIST_END}.txt lists {len(lines):,} clips, with 0 as the number of frames, which nothing reads."
+    if not labelled:
+        yield "No list and no transcript is written: --dataset NAME says whose labels these clips have."
     if sentences:
         with open(path / TRANSCRIPTS, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("name", "sentence"), *sentences.items()])

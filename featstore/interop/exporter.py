@@ -12,7 +12,8 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import replacing
 from emo.featstore.interop import find_layout
-from emo.featstore.interop.base import Export, Layout, Outgoing, plain_name
+from emo.featstore.interop.base import Export, FirstFrame, Layout, Outgoing, plain_name
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
 
@@ -60,6 +61,7 @@ def export_features(
     features: Sequence[str] | Mapping[str, str | None] | None = None,
     clips: Sequence[str] | Sequence[Clip] | None = None,
     dtype: str | None = None,
+    first_frame: FirstFrame | None = None,
 ) -> ExportReport:
     """Exports features. What is at `path` afterwards is whole; interrupted, there is nothing.
 
@@ -74,24 +76,25 @@ def export_features(
         clips: Ids, or clips of a dataset, whose labels, splits and transcripts are written where the layout has them;
             all of the store if `None`.
         dtype: float16, float32 or float64; as stored if `None`.
+        first_frame: As in `Export`.
 
     Raises:
         UsageError: Nothing to write, no such layout, something is there already, or that tool could not read it.
         StoreError: A feature is not in the store, or cannot be read.
     """
     path = Path(path)
-    kind = _layout(path, layout, dtype)
+    kind, given = _layout(path, layout, dtype), features is not None
     if features is None:
         features = [each.key for each in store.features(kind.records) if each.spec.encoder not in BESIDE]
     asked: Mapping[str, str | None] = features if isinstance(features, Mapping) else dict.fromkeys(features)
     all_of_them = clips if clips is not None else store.clips()
     known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}
     known, notes = _plain(known)
-    going, left_out = _chosen(store, kind, asked, list(known), dtype)
+    going, left_out = _chosen(store, kind, asked, list(known), dtype, given)
     if not going:
         none = f"The store has no {'records' if kind.records else 'features'}."
         raise UsageError(f"Nothing was exported. {' '.join(left_out.values()) or none}")
-    notes += _written(path, kind, Export(going, known))
+    notes += _written(path, kind, Export(going, known, first_frame))
     return ExportReport(
         path=str(path),
         layout=kind.name,
@@ -107,9 +110,9 @@ def export_features(
 
 
 def _chosen(
-    store: Store, layout: Layout, asked: Mapping[str, str | None], ids: list[str], dtype: str | None
+    store: Store, layout: Layout, asked: Mapping[str, str | None], ids: list[str], dtype: str | None, given: bool
 ) -> tuple[list[Outgoing], dict[str, str]]:
-    """Return the features to write, and why each of the others is left out."""
+    """Return the features to write, and why each of the others is left out; `given` says that a user named them."""
     left_out: dict[str, str] = {}
     going: list[Outgoing] = []
     for name, wanted in asked.items():
@@ -123,11 +126,27 @@ def _chosen(
         if not have:
             left_out[spec.key] = f"None of the {len(ids):,} clips has {spec.key}."
             continue
-        if other := next((each for each in going if each.name == there), None):
+        other = next((each for each in going if each.name == there), None)
+        worse = _imported_of(other, spec) if other is not None and not given else None
+        if other is not None and worse is not None:
+            left_out[worse.key] = (
+                f"{worse.key} was imported, and an extracted feature has its name; name it to export it."
+            )
+            if worse is spec:
+                continue
+            going.remove(other)
+            other = None
+        if other is not None:
             text = f"{other.spec.key} and {spec.key} would both be called {there}."
             raise UsageError(text, "Name the features to export, or give one another name.")
         going.append(Outgoing(store, spec, there, have, dtype))
     return going, left_out
+
+
+def _imported_of(other: Outgoing, spec: EncoderSpec) -> EncoderSpec | None:
+    """Return the one of two features that was imported, where the other was extracted."""
+    imported = [each for each in (other.spec, spec) if each.profile == "imported"]
+    return imported[0] if len(imported) == 1 else None
 
 
 def _layout(path: Path, layout: str | Layout, dtype: str | None) -> Layout:

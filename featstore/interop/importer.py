@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.errors import EmoError, MediaError, StoreError, UsageError
-from emo.featstore.interop import find_layout, layout_names
+from emo.featstore.interop import find_layout, usable_layouts
 from emo.featstore.interop.base import FLOATS, Found, Layout, Record, Rejected, Source, bad, checked
 from emo.featstore.interop.trial import survives
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA, Array
 from emo.featstore.storage.records import encode
 from emo.featstore.storage.store import Store
-from emo.featstore.storage.writer import Writer
+from emo.featstore.storage.writer import Writer, storable
 
 SAMPLE = 32  # records that are looked at to learn the width of a feature
 COMMIT_CLIPS = 20_000
@@ -36,7 +36,7 @@ class ImportedFeature:
         name: Its name there.
         feature: Its key in the store; empty where no record was usable.
         new: Clips that were read and stored now.
-        present: Clips that the store had of this very import; they were not read again, nor looked at.
+        present: Clips that the store had of this very import; a sample of them was compared.
         failed: Clips whose record was not taken.
         shapes: Records read, by shape; T stands for more than one row.
         longest: Most rows of a record.
@@ -98,7 +98,7 @@ def import_features(
 
     An imported feature has the profile `imported` and its own fingerprint, of origin, layout, name there and declared
     recipe. It is kept under the media that its clip id means in the store, or under the id alone where there is none.
-    Files that are exchanged under the same name are not noticed: give them another origin.
+    Files that were exchanged under the same name are noticed in a sample, and said; the store keeps what it has.
 
     Args:
         store: Where to.
@@ -118,7 +118,7 @@ def import_features(
     path = Path(path)
     origin = origin or os.path.abspath(path)
     with ExitStack() as files:
-        kind, found = _find(path, layout, files)
+        kind, found = find_in(path, layout, files)
         sources = _chosen(path, kind, found, names)
         take = _Take(store, kind.name, origin, clips or {}, declared, say)
         with store.writer(commit_every=COMMIT_CLIPS) as writer:
@@ -140,10 +140,15 @@ def import_features(
     )
 
 
-def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[Layout, Found]:
-    layouts = [find_layout(each) for each in (layout_names() if layout is None else [layout])]
+def find_in(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[Layout, Found]:
+    """Return the layout of a file or folder, and what is in it; files that stay open are closed by the stack.
+
+    Raises:
+        UsageError: There is nothing, or nothing that emo can read.
+    """
     if not path.exists():
         raise UsageError(f"{path} does not exist.")
+    layouts, broken = ([find_layout(layout)], []) if layout is not None else usable_layouts()
     finds = [(each, found) for each in layouts if (found := _looked(each, path, files)) is not None]
     if finds:  # Emotion-LLaMA's folders can be some of MERTools' folders: what finds most has seen all
         most, found = max(finds, key=lambda each: len(each[1].sources))
@@ -151,11 +156,11 @@ def _find(path: Path, layout: str | Layout | None, files: ExitStack) -> tuple[La
             first = finds[0][0].name
             note = f"Part of it has the layout {first}: --layout {first} reads that part under its own names."
             found = replace(found, notes=[*found.notes, note])
-        return most, found
+        return most, replace(found, notes=[*found.notes, *broken]) if broken else found
     if path.is_dir() and not any(path.iterdir()):
         raise UsageError(f"{path} is an empty folder.")
     looked = "; ".join(each.looks_for for each in layouts)
-    raise UsageError(f"There are no features in {path} that emo can read: looked for {looked}.")
+    raise UsageError(f"There are no features in {path} that emo can read: looked for {looked}.", " ".join(broken))
 
 
 def _looked(layout: Layout, path: Path, files: ExitStack) -> Found | None:
@@ -170,7 +175,7 @@ def _looked(layout: Layout, path: Path, files: ExitStack) -> Found | None:
         raise UsageError(f"{path} cannot be read as {layout.name}: {_first_line(error)}.", "Copy it again.") from error
 
 
-def _read(source: Source, place: Any) -> Any:
+def read_place(source: Source, place: Any) -> Any:
     """Return one record; whatever the library under its layout says of a damaged file ends here."""
     try:
         return source.read(place)
@@ -229,7 +234,7 @@ class _Take:
         if spec is None:
             for clip, place in places.items():
                 try:
-                    _matrix(_read(source, place))
+                    matrix(read_place(source, place))
                 except MediaError as error:
                     self._reject(part, clip, error)
             return
@@ -246,7 +251,7 @@ class _Take:
             if has[i]:
                 continue
             try:
-                record = _read(source, place)
+                record = read_place(source, place)
                 if spec.level == RECORD_LEVEL:
                     _check_value(spec, record, part, clip)
                 else:
@@ -264,10 +269,31 @@ class _Take:
             else:
                 writer.add(spec, media, rows, record.t0_s, record.hop_s)
             part.new += 1
+        self._hold_against(source, spec, [each for each, there in zip(places.items(), has, strict=True) if there])
         if shared:
             pairs = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
             text = f"{source.name}: {len(shared):,} clips are the same media as another, whose record serves both"
             self.notes.append(f"{text}: {pairs}.")
+
+    def _hold_against(self, source: Source, spec: EncoderSpec, present: list[tuple[str, Any]]) -> None:
+        """Compare a sample of what an earlier import has taken with what the files hold now."""
+        if spec.level == RECORD_LEVEL:
+            return
+        sample = present[:: max(1, -(-len(present) // SAMPLE))]
+        other = [clip for clip, place in sample if not self._as_stored(source, spec, clip, place)]
+        if other:
+            self.notes.append(
+                f"{source.name}: {len(other)} of {len(sample)} records that were looked at are not what an earlier "
+                f"import took from here, such as {other[0]}; the store keeps that. To take the new ones: `emo store "
+                f"drop {spec.key}`, and import again; or give them another --origin."
+            )
+
+    def _as_stored(self, source: Source, spec: EncoderSpec, clip: str, place: Any) -> bool:
+        try:
+            rows, _ = matrix(read_place(source, place))
+            return np.array_equal(storable(spec, rows, clip), self.store.get(spec, clip).array)
+        except (MediaError, StoreError):
+            return False
 
     def _places(self, source: Source, part: ImportedFeature) -> dict[str, Any]:
         """One place per clip; a clip that is there twice is not taken."""
@@ -310,7 +336,7 @@ class _Take:
             if len(seen) >= min(SAMPLE, len(order)):
                 break
             try:
-                rows, _ = _matrix(_read(source, place))
+                rows, _ = matrix(read_place(source, place))
             except MediaError:
                 continue
             seen.append((rows.shape[1], len(rows) == 1))
@@ -327,8 +353,12 @@ class _Take:
         self.rejected.append(Rejected(part.name, clip, error.kind, error.message))
 
 
-def _matrix(record: Record) -> tuple[Array, bool]:
-    """The record as `(T, D)`, and whether it came as `(D,)`."""
+def matrix(record: Record) -> tuple[Array, bool]:
+    """Return the record as `(T, D)`, and whether it came as `(D,)`.
+
+    Raises:
+        MediaError: It is neither.
+    """
     array = checked(record.array)
     while array.ndim > 2 and len(array) == 1:
         array = array[0]
@@ -359,7 +389,7 @@ def _checked_rows(spec: EncoderSpec, record: Record, part: ImportedFeature, clip
     Raises:
         MediaError: They are not of this feature, or not finite.
     """
-    source, flat = _matrix(record)
+    source, flat = matrix(record)
     count, dim = source.shape
     shape = f"({dim},)" if flat else f"({'T' if count > 1 else 1}, {dim})"
     for counts, what in ((part.dtypes, FLOATS[source.dtype]), (part.shapes, shape)):

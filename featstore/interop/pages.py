@@ -10,6 +10,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_csv, rows_by_name
 from emo.featstore.interop import layout_names
+from emo.featstore.interop.base import FirstFrame
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Arg, Flag, Page, Table
@@ -107,6 +108,7 @@ def import_command(
 
 def export_command(
     workspace: Workspace,
+    first_frame: FirstFrame,
     path: Annotated[Path, Arg("File or folder to make.")],
     layout: Annotated[str, Flag(f"One of {', '.join(layout_names())}.")],
     feature: Annotated[list[str] | None, Flag("OURS or OURS=THEIRS; may be repeated. Default: all that fit.")] = None,
@@ -128,4 +130,4 @@ def export_command(
         wanted = source.find_split(split) if split is not None else None
         stored = set(store.clips())
         chosen = [each for each in source.clips() if each.id in stored and wanted in (None, each.split)]
-    return export_page(export_features(store, path, layout, names or None, chosen, dtype))
+    return export_page(export_features(store, path, layout, names or None, chosen, dtype, first_frame))

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
 import json
 import os
-import socket
-import threading
+import re
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urljoin, urlsplit
 
 from emo.featstore.errors import TrainError, UsageError, WriteError
 from emo.featstore.files import write_atomic
 from emo.featstore.reading import parse_json, read_text
+from emo.featstore.sources.http import Connections, Trouble, joined, origin
 from emo.featstore.text import whole_text
 
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60.0
-MAX_REPLY_BYTES = 4 << 20
 MAX_REDIRECTS = 3
+MOST_WORDS = 200  # letters that are shown of what an endpoint says of an error
+MOST_PAGE = 1 << 13  # letters of it that are looked at: tags that never end take the square of their number
+MARKUP = re.compile(r"<(style|script).*?(?:</\1>|$)|<[^>]*>", re.DOTALL | re.IGNORECASE)
 REDIRECTS = (301, 302, 307, 308)
 _COUNTS = ("prompt_tokens", "completion_tokens")  # in `usage` of a reply
 
@@ -73,11 +73,13 @@ class Reply:
         text: The answer; empty where the model said nothing.
         cut: Whether it ends at the limit of tokens, and not where the model would.
         tokens: Of the question and of the answer, where the endpoint counts them.
+        model: Who answered, as the endpoint says; empty where it says nothing.
     """
 
     text: str
     cut: bool = False
     tokens: tuple[int, int] | None = None
+    model: str = ""
 
 
 class Refused(UsageError):
@@ -86,14 +88,6 @@ class Refused(UsageError):
     def __init__(self, message: str, hint: str, status: int) -> None:
         super().__init__(message, hint)
         self.status = status
-
-
-class _Trouble(Exception):
-    """Something that may pass: the request is sent again, after `wait_s` if the endpoint asks for that."""
-
-    def __init__(self, what: str, wait_s: float = 0.0) -> None:
-        super().__init__(what)
-        self.wait_s = wait_s
 
 
 @dataclass
@@ -106,13 +100,14 @@ class HttpChat:
 
     Attributes:
         url: Up to and without `/chat/completions`.
-        model: Its name there.
+        model: Its name there; `ALIAS=NAME` where the endpoint answers under another name than it is asked by.
         key: Sent as a bearer token, if any; never stored or printed.
         timeout_s: Of one attempt, from the first connection to the last byte.
         sleep: How to wait.
         who: Word for it in messages.
         key_name: Variable that the key comes from, for messages.
         attempt: Called before each request, those that are sent again too; may raise to stop.
+        connections: Kept open between requests.
     """
 
     url: str
@@ -123,11 +118,17 @@ class HttpChat:
     who: str = "judge"
     key_name: str = "EMO_JUDGE_KEY"
     attempt: Callable[[], None] = lambda: None
+    connections: Connections = field(default_factory=Connections, repr=False, compare=False)
 
     @property
     def id(self) -> str:
         """The model's name; who serves it is not what it is."""
-        return self.model
+        return self.model.rpartition("=")[2]
+
+    @property
+    def alias(self) -> str:
+        """The name that it is asked by."""
+        return self.model.partition("=")[0]
 
     def reply(self, prompt: str, seed: int) -> str:
         """Answer one message at temperature 0; see `complete`."""
@@ -142,12 +143,12 @@ class HttpChat:
 
         Raises:
             Refused: The endpoint refuses the request (any other 4xx).
-            UsageError: It redirects to another host, or cannot be one.
+            UsageError: It redirects to another host, or cannot be one, or another model answers.
             TrainError: It gave no answer in `ATTEMPTS` attempts.
         """
         if not (self.key.isascii() and self.key.isprintable()):
             raise UsageError("The key of the endpoint holds signs that no key has.", f"Correct {self.key_name}.")
-        trouble: _Trouble | None = None
+        trouble: Trouble | None = None
         for attempt in range(ATTEMPTS):
             if attempt:
                 asked_s = trouble.wait_s if trouble else 0.0
@@ -156,9 +157,9 @@ class HttpChat:
             try:
                 reply = self._ask(request)
                 if reply.text.strip():
-                    return reply
+                    return self._own(reply)
                 trouble = None
-            except _Trouble as error:
+            except Trouble as error:
                 trouble = error
         if trouble is None:
             return reply
@@ -167,15 +168,24 @@ class HttpChat:
             "What it has answered is kept where --cache is given; the same command goes on.",
         )
 
+    def _own(self, reply: Reply) -> Reply:
+        """Refuse an answer of another model: servers that hold one model answer with it whatever they are asked for."""
+        if same_model(self.id, reply.model):
+            return reply
+        raise UsageError(
+            f"The {self.who} at {self.url} answers as {reply.model[:200]}, not as {self.id}.",
+            f"If that is the model that is meant: #{self.alias}={reply.model[:200]}.",
+        )
+
     def _ask(self, request: Request) -> Reply:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         address, deadline = f"{self.url.rstrip('/')}/chat/completions", time.monotonic() + self.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
             left_s = max(0.001, deadline - time.monotonic())
-            status, told, data = post(address, request.body(self.model), headers, left_s)
+            status, told, data = self.connections.post(address, request.body(self.alias), headers, left_s)
             if status not in REDIRECTS:
                 break
-            target = _joined(address, told.get("location", ""))
+            target = joined(address, told.get("location", ""))
             if origin(target) != origin(address):
                 raise UsageError(
                     f"The {self.who} at {self.url} redirects to another place: {target[:200]!r}.",
@@ -183,124 +193,69 @@ class HttpChat:
                 )
             address = target
         if status == 429 or status >= 500:
-            raise _Trouble(f"status {status}", _seconds(told.get("retry-after")))
+            raise Trouble(f"status {status}{self._told(data)}", _seconds(told.get("retry-after")))
         if status >= 300:
-            said = data[:300].decode(errors="replace").strip()
-            said = said.replace(self.key, "(the key)") if self.key else said
             raise Refused(
-                f"The {self.who} at {self.url} refuses model {self.model}: {status} {said}.",
+                f"The {self.who} at {self.url} refuses model {self.model}: status {status}{self._told(data)}.",
                 f"Check the address, the model's name and {self.key_name}.",
                 status,
             )
-        return _read(data)
+        try:
+            return _read(data)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # not JSON, or JSON of another form
+            raise Trouble(f"a reply that is no completion{self._told(data)}") from error
+
+    def _told(self, data: bytes) -> str:
+        """Return the endpoint's own words in a reply, in quotes behind a comma; nothing where it has none."""
+        said = _words(data)
+        said = said.replace(self.key, "(the key)") if self.key else said
+        return f", {said[:MOST_WORDS]!r}" if said else ""
 
 
 def _read(data: bytes) -> Reply:
     """Return the answer in a reply.
 
     Raises:
-        _Trouble: It is no completion.
+        ValueError, LookupError, TypeError, AttributeError: It is no completion.
     """
-    try:
-        value = parse_json(data.decode(), "the reply")
-        choice = value["choices"][0]
-        content = choice["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:  # not JSON, or JSON of another form
-        raise _Trouble("a reply that is no completion") from error
+    value = parse_json(data.decode(), "the reply")
+    choice = value["choices"][0]
+    content = choice["message"]["content"]
+    if isinstance(content, list):  # of parts, each with its kind
+        content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError(content)
     used = value.get("usage")
     asked, said = (used.get(name) for name in _COUNTS) if isinstance(used, dict) else (None, None)
     counted = isinstance(asked, int) and isinstance(said, int) and asked >= 0 and said >= 0
     tokens = (int(asked or 0), int(said or 0)) if counted else None
-    text = "" if content is None else whole_text(str(content))
-    return Reply(text, choice.get("finish_reason") == "length", tokens)
+    text = "" if content is None else whole_text(content)
+    told = value.get("model")
+    return Reply(text, choice.get("finish_reason") == "length", tokens, told if isinstance(told, str) else "")
 
 
-def origin(address: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address.
+def _words(data: bytes) -> str:
+    """Return in one line what a reply says of an error: the message in its JSON, or the text of a page."""
+    text = data.decode(errors="replace")
+    with suppress(ValueError, AttributeError):
+        value = parse_json(text, "the reply")
+        error = value.get("error") or value
+        text = error if isinstance(error, str) else str(error.get("message") or error.get("detail") or text)
+    return " ".join(MARKUP.sub(" ", text[:MOST_PAGE]).split())
 
-    Raises:
-        UsageError: It is no http address.
+
+@lru_cache
+def same_model(asked: str, told: str) -> bool:
+    """Say whether the name that an endpoint answers under is that of the model that was asked for.
+
+    Folders and the suffix of a file do not count, nor a date or a tag behind the name. A server that says
+    nothing is believed.
     """
-    parts = _split(address)
-    return parts.scheme, str(parts.hostname), parts.port or {"http": 80, "https": 443}[parts.scheme]
-
-
-def post(address: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, dict[str, str], bytes]:
-    """Send one request; `timeout_s` bounds all of it, however slowly the other side sends.
-
-    Returns:
-        Status, headers by their names in lower case, and a body of `MAX_REPLY_BYTES` at most. No redirect is followed.
-
-    Raises:
-        UsageError: The address cannot be one.
-        _Trouble: The other side cannot be reached, hangs up, takes too long, or sends too much.
-    """
-    parts = _split(address)
-    connection, path = _connection(parts, timeout_s)
-    deadline, held = time.monotonic() + timeout_s, list[socket.socket]()
-
-    def hang_up() -> None:
-        for each in (connection.sock, *held):
-            with contextlib.suppress(OSError, AttributeError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    watchdog = threading.Timer(timeout_s, hang_up)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        connection.connect()
-        held.append(connection.sock)  # the connection lets go of it before the body is read
-        connection.request("POST", path, body, dict(headers))
-        response = connection.getresponse()
-        told = {name.lower(): value for name, value in response.getheaders()}
-        data = response.read(MAX_REPLY_BYTES + 1)
-    except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-        late = time.monotonic() >= deadline or isinstance(error, TimeoutError)
-        raise _Trouble("timed out" if late else str(error) or type(error).__name__) from error
-    finally:
-        watchdog.cancel()
-        connection.close()
-    if time.monotonic() >= deadline:
-        raise _Trouble("timed out")
-    if response.length and len(data) <= MAX_REPLY_BYTES:
-        raise _Trouble(f"a reply that was cut off: {response.length} bytes are missing")
-    if len(data) > MAX_REPLY_BYTES:
-        raise _Trouble(f"a reply of more than {MAX_REPLY_BYTES >> 20} MiB")
-    return response.status, told, data
-
-
-def _connection(parts: SplitResult, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
-    """Return a connection, through the proxy that the environment names if it names one, and the path to ask for."""
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(str(parts.hostname)):
-        return kind(str(parts.hostname), parts.port, timeout=timeout_s), path
-    through = _split(proxy if "://" in proxy else f"http://{proxy}")
-    connection = kind(str(through.hostname), through.port, timeout=timeout_s)
-    if parts.scheme == "https":
-        connection.set_tunnel(str(parts.hostname), parts.port)
-        return connection, path
-    return connection, f"http://{parts.netloc.rpartition('@')[2]}{path}"
-
-
-def _joined(address: str, location: str) -> str:
-    try:
-        return urljoin(address, location)
-    except ValueError:
-        return location
-
-
-def _split(address: str) -> SplitResult:
-    try:
-        parts = urlsplit(address)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        str(parts.hostname).encode("idna")
-    except ValueError:  # a port that is no number, a host that cannot be one
-        good = False
-    if not good or not address.isprintable() or " " in address:
-        raise UsageError(f"{address[:200]!r} is no address of an endpoint.", "For example: http://localhost:8000/v1.")
-    return parts
+    ours, theirs = (re.sub(r"^.*/|\.gguf$", "", each.strip().lower()) for each in (asked, told))
+    if not theirs or ours == theirs:
+        return True
+    short, long = sorted((ours, theirs), key=len)
+    return long.startswith(short) and bool(re.fullmatch(r"[-@]\d{3}[\d-]*|:\w+", long[len(short) :]))
 
 
 def _seconds(text: str | None) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from emo.featstore.address import Address
 from emo.featstore.errors import EmoError, StoreError, StoreFull
 
 # In the order of one run: create, write, commit, gc. Killed at any of them, a commit is there or is not.
@@ -83,7 +84,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Address) -> Iterator[None]:
     """Turns what the operating system says about a refused write into a sentence.
 
     Raises:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,7 @@ SEGMENT_NAME = re.compile(r"[0-9a-f]{32}-\d{1,9}")
 DTYPES = ("float16", "float32", "uint8")  # the last: of records
 NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 MOST_ALIKE = 1 << 20  # rows of columns that are all of one value
+_VERSIONS = count(1)
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,30 @@ class Failed:
     retry: bool
 
 
+@dataclass(frozen=True)
+class FeatureInfo:
+    """Counts of one feature in the store; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
+
+    key: str
+    spec: EncoderSpec
+    ok: int
+    failed: int
+    rows: int
+    size_bytes: int
+    segments: int
+
+
 class Table:
-    """All records and failures of one feature."""
+    """All records and failures of one feature.
+
+    Attributes:
+        version: Another number whenever records were added or forgotten; in this process no two states share one.
+    """
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.spec = spec
         self.count = 0
+        self.version = next(_VERSIONS)
         self.failed: dict[int, Failed] = {}  # by media; a record of the same media overrides it
         self._records = np.empty(0, RECORD)
         self._latest = np.empty(0, "i8")  # media -> record, -1: none
@@ -94,13 +113,14 @@ class Table:
         self._records[self.count : end] = block
         self._latest = _grown(self._latest, int(block["media"].max(initial=-1)) + 1, -1)
         self._latest[block["media"]] = np.arange(self.count, end)
-        self.count = end
+        self.count, self.version = end, next(_VERSIONS)
 
     def drop(self, records: Array) -> None:
         """Forgets the given record numbers, so that their media count as missing."""
         media = self._records["media"][records]
         hit = self._latest[media] == records
         self._latest[media[hit]] = -1
+        self.version = next(_VERSIONS)
 
     @property
     def of_media(self) -> Array:
@@ -110,6 +130,7 @@ class Table:
     def restore(self, records: Array, of_media: Array) -> None:
         """Take over the records and `of_media` of another table of the same feature."""
         self._records, self._latest, self.count = records, of_media, len(records)
+        self.version = next(_VERSIONS)
 
     def latest(self, media: Array) -> Array:
         """Record number of each media number, -1 where there is none."""
@@ -130,6 +151,7 @@ class Index:
         self.number = 0
         self.base = 0  # number of the base it starts from
         self.time: str | None = None  # of the newest commit
+        self.trailer = ""  # likewise, see `journal.trailer`
         self.media: dict[str, int] = {}
         self.media_names: list[str] = []
         self.clips: dict[str, int] = {}
@@ -142,6 +164,7 @@ class Index:
         self.tables: dict[str, Table] = {}  # by fingerprint
         self.segments: list[Segment] = []
         self.environments: list[dict[str, Any]] = []
+        self.clips_version = next(_VERSIONS)  # another one whenever clips came, or mean other media
         self.replayed = 0  # rows of clips and records read from the journal, and not from a snapshot
         self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
 
@@ -168,7 +191,7 @@ class Index:
             self._see(commit.header.get("environment"))
         except NONSENSE as error:
             raise StoreCorrupt(f"Journal commit {number} does not make sense: {error!r}.", HINT) from error
-        self.number, self.time = number, commit.header.get("time")
+        self.number, self.time, self.trailer = number, commit.header.get("time"), commit.trailer
         self.base = number if commit.header.get("base") else self.base
 
     def media_of_clips(self, clip_ids: Iterable[str]) -> Array:
@@ -192,12 +215,31 @@ class Index:
             row = rows[0] if len(rows) else NONE
         return None if row == NONE else self.clip_names[row]
 
-    def failures(self, table: Table) -> list[tuple[int, Failed]]:
-        """Failures that still hold: no record since, and the clip still means the same content."""
-        media = np.fromiter(table.failed, "i8")
+    def failures(self, table: Table, only: int | None = None) -> list[tuple[int, Failed]]:
+        """Failures that still hold: no record since, and the clip still means the same content.
+
+        Args:
+            table: Of the feature.
+            only: Media number whose failure alone is looked for.
+        """
+        media = np.fromiter(table.failed if only is None else table.failed.keys() & {only}, "i8")
         open_ = media[table.latest(media) < 0]
         held = [(int(each), table.failed[int(each)]) for each in open_]
         return [(m, why) for m, why in held if why.clip is None or self.media_of(why.clip) == m]
+
+    def info(self, table: Table) -> FeatureInfo:
+        """Count what there is of a feature."""
+        live = table.records[table.live()]
+        segments = [self.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
+        return FeatureInfo(
+            key=table.spec.key,
+            spec=table.spec,
+            ok=len(live),
+            failed=len(self.failures(table)),
+            rows=int(live["rows"].sum()),
+            size_bytes=sum(segment.size_bytes for segment in segments),
+            segments=len(segments),
+        )
 
     def _see(self, environment: dict[str, Any] | None) -> None:
         _of_type((environment,), dict, type(None))
@@ -226,7 +268,9 @@ class Index:
         self.clip_media = _grown(self.clip_media, known, -1)
         self.sizes = _grown(self.sizes, known, -1)
         self.mtimes_ns = _grown(self.mtimes_ns, known, -1)
-        media = self.clip_media[rows] = self._intern(_column(columns["media"], n))
+        media = self._intern(_column(columns["media"], n))
+        if (self.clip_media[rows] != media).any():
+            self.clip_media[rows], self.clips_version = media, next(_VERSIONS)
         self.media_clip = _grown(self.media_clip, len(self.media), NONE)
         np.minimum.at(self.media_clip, media, rows)
         self.sizes[rows] = columns["size"]

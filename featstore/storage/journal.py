@@ -35,10 +35,11 @@ _NAME = re.compile(r"(\d{8})\.jsonl")
 
 @dataclass(frozen=True)
 class Commit:
-    """One journal file: its header, and the lines of its body, each parsed when its turn comes."""
+    """One journal file: its header, the lines of its body, each parsed when its turn comes, and its `trailer`."""
 
     header: dict[str, Any]
     body: Iterator[dict[str, Any]]
+    trailer: str
 
 
 def name_of(number: int) -> str:
@@ -52,11 +53,10 @@ def numbers(medium: Medium, after: int = 0) -> list[int]:
     Raises:
         StoreCorrupt: There is no journal folder.
     """
-    names = medium.list(FOLDER)
+    names = medium.list(FOLDER, name_of(after).rpartition("/")[2] if after else "")
     if not names and not medium.exists(FOLDER):
         raise StoreCorrupt(f"The journal {medium.where(FOLDER)} is gone.", "Restore the folder from a copy.")
-    first = f"{after + 1:08d}"  # names sort as their numbers do, and most of a long journal is known
-    return sorted(int(found[1]) for name in names if name > first and (found := _NAME.fullmatch(name)))
+    return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
 
 def _is_base(medium: Medium, number: int) -> bool:
@@ -70,7 +70,8 @@ def _is_base(medium: Medium, number: int) -> bool:
 
 def newest_base(medium: Medium, among: list[int]) -> int | None:
     """Return the highest of the given numbers that is a base."""
-    return next((number for number in reversed(among) if _is_base(medium, number)), None)
+    bases = medium.in_parallel(lambda number: number if _is_base(medium, number) else None, reversed(among))
+    return next((number for number in bases if number is not None), None)
 
 
 def ahead(medium: Medium, after: int) -> list[int]:
@@ -115,7 +116,7 @@ def read(medium: Medium, number: int, store: str) -> Commit:
         raise StoreCorrupt(f"The journal file {path} is not readable: {error}.", HINT) from error
     if place != (number, store):
         raise StoreCorrupt(f"The journal file {path} belongs to another place or another store.", HINT)
-    return Commit(header, lines)
+    return Commit(header, lines, _trailer_text(len(data), data[size:]))
 
 
 def trailer(medium: Medium, number: int) -> str:
@@ -124,8 +125,12 @@ def trailer(medium: Medium, number: int) -> str:
     Raises:
         FileNotFoundError: It is not there (any more).
     """
-    data = medium.map(name_of(number))
-    return f"{len(data)} {bytes(data[-_TRAILER_LENGTH:]).decode('latin-1').strip()}"
+    data = medium.map(name_of(number), fresh=True)
+    return _trailer_text(len(data), bytes(data[-_TRAILER_LENGTH:]))
+
+
+def _trailer_text(size_bytes: int, last: bytes) -> str:
+    return f"{size_bytes} {last.decode('latin-1').strip()}"
 
 
 def _lines(data: bytes, path: str) -> Iterator[Any]:
@@ -157,18 +162,32 @@ def encode(header: dict[str, Any], body: Iterable[dict[str, Any]]) -> bytes:
     return data + _TRAILER % durable.crc32c(data)
 
 
-def publish(medium: Medium, header: dict[str, Any], body: Iterable[dict[str, Any]], owner: str) -> bool:
+def publish(
+    medium: Medium, header: dict[str, Any], body: Iterable[dict[str, Any]], owner: str, before: str = ""
+) -> bool:
     """Make a commit under the number in its header, unless that is taken.
+
+    Args:
+        medium: Where.
+        header: The first line, with the number.
+        body: The other lines.
+        owner: Name of the writer's lease.
+        before: `trailer` of the commit before it, as the writer has replayed it; empty if it has not.
 
     Returns:
         Whether it is published; if not, replay what appeared and try the next number.
     """
     number = header["number"]
-    # The number is also free where `gc` removed it under a newer base that this writer has not seen. Nobody would ever
-    # replay it there.
-    return medium.put_new(
-        name_of(number),
-        encode(header, body),
-        owner,
-        keep=lambda: newest_base(medium, numbers(medium, after=number)) is None,
-    )
+
+    def follows() -> bool:
+        # The number is also free where `gc` removed it under a newer base that this writer has not seen. Nobody would
+        # ever replay it there. `gc` removes in ascending order: where the commit before is there, this one was not
+        # removed.
+        if not before:
+            return newest_base(medium, numbers(medium, after=number)) is None
+        try:
+            return trailer(medium, number - 1) == before
+        except FileNotFoundError:
+            return False
+
+    return medium.put_new(name_of(number), encode(header, body), owner, keep=follows)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -33,8 +34,9 @@ from emo.featstore.storage.index import (
     record_columns,
     segment_line,
 )
+from emo.featstore.storage.medium import Medium
 from emo.featstore.storage.reader import META, Reader
-from emo.featstore.storage.segment import HINT, ROOT, SegmentGone, SegmentReader, group_attributes, group_document
+from emo.featstore.storage.segment import ROOT, SegmentGone, SegmentReader, group_attributes, group_document
 from emo.featstore.storage.writer import Commit, OpenSegment
 
 # Tables that a pass keeps beside the features, by their encoder: what the card says of them in place of a profile.
@@ -44,6 +46,7 @@ BESIDE = {
 }
 SMALL_BYTES = 64 << 20  # `compact` merges segments below this size ...
 LARGE_BYTES = 1 << 30  # ... into new ones of about this size
+AGAIN = "With --repair those clips can be extracted again."
 GRACE_S = 3600.0  # how long a segment may lie there before `verify` asks which commit named it
 MOST = 9  # `gc` refuses to remove so many times what it would leave
 LOST = "Restore the journal folder from a copy; if nothing is missed, `emo store gc --force` removes it."
@@ -146,27 +149,41 @@ def _examine(store: Reader) -> tuple[list[Problem], Index, int]:
     with _listed(problems, medium.where(journal.FOLDER)):
         numbers = journal.numbers(medium)
         base, highest = journal.newest_base(medium, numbers) or 0, max(numbers, default=0)
-        for number in range(max(base, 1), highest + 1):
-            with _listed(problems, medium.where(journal.name_of(number))):
-                index.apply(journal.read(medium, number, store.id))
+        for commit in medium.in_parallel(partial(_commit, store, problems), range(max(base, 1), highest + 1)):
+            if commit is not None:
+                with _listed(problems, medium.where(journal.name_of(commit.header["number"]))):
+                    index.apply(commit)
     for home, attributes in _groups(index):
         with _listed(problems, medium.where(f"{home}/zarr.json")):
             _check_group(store, home, attributes)
     for table in index.tables.values():
-        for number, records in by_segment(table.records, np.arange(table.count)):
-            segment = index.segments[number]
-            name = f"{ROOT}/{table.spec.key}/{segment.name}"
-            bad = np.ones(len(records), bool)
-            with _listed(problems, medium.where(name)):
-                bad = SegmentReader(medium, name, segment).check(table.records[records])
-                if bad.any():
-                    media = [index.media_names[each] for each in table.records["media"][records[bad]][:5]]
-                    what = f"{bad.sum()} of {len(bad)} records do not have the committed bytes: media"
-                    problems.append(Problem(medium.where(name), f"{what} {', '.join(media)} ...", HINT))
-            table.drop(records[bad])
+        parts = by_segment(table.records, np.arange(table.count))
+        for found, lost in medium.in_parallel(partial(_check_segment, medium, index, table), parts):
+            problems += found
+            table.drop(lost)
     if problems and index.base == base and (journal.newest_base(medium, journal.numbers(medium)) or 0) != base:
         return _examine(store)  # `compact` and `gc` went on meanwhile
     return problems, index, highest
+
+
+def _commit(store: Reader, problems: list[Problem], number: int) -> journal.Commit | None:
+    with _listed(problems, store.medium.where(journal.name_of(number))):
+        return journal.read(store.medium, number, store.id)
+    return None
+
+
+def _check_segment(medium: Medium, index: Index, table: Table, part: tuple[int, Array]) -> tuple[list[Problem], Array]:
+    """Problems of one segment, and the numbers of its records that are damaged."""
+    segment, records = index.segments[part[0]], part[1]
+    name = f"{ROOT}/{table.spec.key}/{segment.name}"
+    problems, bad = list[Problem](), np.ones(len(records), bool)
+    with _listed(problems, medium.where(name)):
+        bad = SegmentReader(medium, name, segment, fresh=True).check(table.records[records])
+        if bad.any():
+            media = [index.media_names[each] for each in table.records["media"][records[bad]][:5]]
+            what = f"{bad.sum()} of {len(bad)} records do not have the committed bytes: media"
+            problems.append(Problem(medium.where(name), f"{what} {', '.join(media)} ...", AGAIN))
+    return problems, records[bad]
 
 
 @contextmanager
@@ -377,7 +394,8 @@ def _merge(store: Reader, commit: Commit, table: Table, sources: dict[int, Array
                     continue
                 # Its own: what a reader has checked before may have changed since, and gets a new checksum here.
                 segment = store.index.segments[source]
-                reader = SegmentReader(store.medium, f"{ROOT}/{table.spec.key}/{segment.name}", segment)
+                name = f"{ROOT}/{table.spec.key}/{segment.name}"
+                reader = SegmentReader(store.medium, name, segment, fresh=True)
                 for number, record in zip(records.tolist(), table.records[records], strict=True):
                     if target is None:
                         target = OpenSegment(commit.lease, len(segments) + 1, table.spec, dtype)
@@ -395,11 +413,14 @@ def _merge(store: Reader, commit: Commit, table: Table, sources: dict[int, Array
     return _Moved(*np.array(moved, "i8").reshape(-1, 3).T)
 
 
-def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[Segment] | None = None) -> list[Line]:
-    """Body of a base: everything live, with the moved records in their new places."""
+def _base_lines(
+    index: Index, moved: dict[str, _Moved] | None = None, new: list[Segment] | None = None, without: str = ""
+) -> list[Line]:
+    """Body of a base: everything live, with the moved records in their new places, and without one feature."""
     lines: list[Line] = [{"environments": index.environments}]
-    if index.tables:
-        lines.append(features_line(table.spec for table in index.tables.values()))
+    tables = {fingerprint: table for fingerprint, table in index.tables.items() if fingerprint != without}
+    if tables:
+        lines.append(features_line(table.spec for table in tables.values()))
     if index.clips:
         media = (index.media_names[each] for each in index.clip_media[: len(index.clips)].tolist())
         rows = zip(media, index.paths, index.sizes.tolist(), index.mtimes_ns.tolist(), strict=False)
@@ -407,7 +428,7 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
         for some in iter(lambda: list(islice(clips, 100_000)), []):
             lines.append(clips_line(dict(some)))
     failed: list[tuple[str, str, Failed]] = []
-    for fingerprint, table in index.tables.items():
+    for fingerprint, table in tables.items():
         failed += [(fingerprint, index.media_names[media], why) for media, why in index.failures(table)]
         records = table.records.copy()
         segments = dict(enumerate(index.segments))
@@ -419,6 +440,42 @@ def _base_lines(index: Index, moved: dict[str, _Moved] | None = None, new: list[
         for number, live in by_segment(records, table.live()):
             lines.append(segment_line(segments[number], record_columns(records[live], index.media_names)))
     return [*lines, failed_line(failed)] if failed else lines
+
+
+# --- drop ------------------------------------------------------------------------------------------------------------
+
+
+def drop(store: Reader, fingerprint: str) -> int:
+    """Publish a base commit without one feature or kind of records, failures included; `gc` frees the space.
+
+    A commit like any other: who adds to that feature later begins it anew.
+
+    Returns:
+        How many records it had.
+
+    Raises:
+        StoreError: The disk refuses, or the store has no such feature any more.
+    """
+    store.refresh()
+    before = 0
+    with durable.writing(store.path):
+        commit = Commit(store.medium)
+
+        def body() -> list[Line]:
+            nonlocal before
+            if fingerprint not in store.index.tables:
+                raise StoreError(
+                    f"{store.path} has no feature {fingerprint[:8]} any more.", "Another process dropped it."
+                )
+            before = len(store.index.tables[fingerprint].live())
+            return _base_lines(store.index, without=fingerprint)
+
+        try:
+            commit.publish(store, body, base=True)
+            snapshot.keep(store.medium, store.id, store.index)
+        finally:
+            commit.close()
+    return before
 
 
 # --- the dataset card ------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Medium that holds the files of a store: one small interface, and a folder on a disk behind it.
+"""Medium that holds the files of a store: one small interface, and behind it a folder on a disk.
 
-Names are relative to the store and have slashes: `journal/00000001.jsonl`. With `durable.py` this is the only file that
-talks to a disk, and an object store needs no more than these operations: a commit is one exclusive create (`put_new`),
-nothing that is visible changes afterwards, and a lease says that a writer is alive. A writer builds its segments in a
+Names are relative to the store and have slashes: `journal/00000001.jsonl`. `bucket.py` is the other
+medium. A commit is one exclusive create (`put_new`), nothing that is visible changes afterwards,
+and a lease says that a writer is alive. A writer builds its segments in a
 folder of its own on this machine (`Lease.scratch`); `Lease.place` brings them to where the journal will name them.
 """
 
@@ -15,18 +15,21 @@ import shutil
 import stat
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from emo.featstore.address import Address
 from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.storage import durable
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -37,6 +40,14 @@ class Swept:
     alive: frozenset[str]
     ended: frozenset[str]
     sizes: tuple[int, ...]
+
+
+class Bytes(Protocol):
+    """Bytes of a file, read when they are sliced; an array is that, too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint8]: ...
 
 
 class Lease(ABC):
@@ -55,7 +66,7 @@ class Lease(ABC):
         """Give a finished folder of the scratch its place in the store.
 
         Raises:
-            OSError: The disk refuses, or something is there already.
+            OSError: The disk refuses, or something is there already; a bucket does not look.
         """
 
     @abstractmethod
@@ -72,7 +83,7 @@ class Medium(ABC):
 
     @abstractmethod
     def create(self, folders: Sequence[str], files: Mapping[str, bytes]) -> None:
-        """Make the store with these folders and files, whole or not at all.
+        """Make the store with these folders and files, whole or not at all: the last file makes it one.
 
         Raises:
             StoreError: Something is there already.
@@ -93,8 +104,13 @@ class Medium(ABC):
         """Return bytes of a file from `start`, fewer where it ends before; raises what `get` does."""
 
     @abstractmethod
-    def map(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return all bytes of a file, read-only and read when they are used; raises what `get` does."""
+    def map(self, name: str, fresh: bool = False) -> Bytes:
+        """Return all bytes of a file, read-only and read when they are used; raises what `get` does.
+
+        Args:
+            name: The file.
+            fresh: Read the file itself, and no copy of it that is nearer.
+        """
 
     @abstractmethod
     def open_zarr(self, name: str) -> Any:
@@ -105,8 +121,13 @@ class Medium(ABC):
         """Say whether there is such a file or folder."""
 
     @abstractmethod
-    def list(self, folder: str) -> list[str]:
-        """Return what lies directly in a folder, in no order; nothing where there is no such folder."""
+    def list(self, folder: str, after: str = "") -> list[str]:
+        """Return what lies directly in a folder, in no order; nothing where there is no such folder.
+
+        Args:
+            folder: The folder.
+            after: Leave out this name and what sorts before it, by code points.
+        """
 
     @abstractmethod
     def modified(self, name: str) -> float:
@@ -128,7 +149,7 @@ class Medium(ABC):
 
         Args:
             name: The file.
-            data: All of it.
+            data: All of it; it names its writer, so that equal bytes are the same create, asked for twice.
             owner: Name of the writer's lease.
             keep: Asked as soon as the file is there; if it says no, the file is taken away again.
 
@@ -164,10 +185,31 @@ class Medium(ABC):
     def sweep(self) -> Swept:
         """Remove what killed writers left of their leases, and stores that were never born."""
 
+    def walk(self) -> Iterator[tuple[str, int, float, str]]:
+        """Yield name, size in bytes, time of the last change in s and tag of every file, folders below included."""
+        folders = [""]
+        for folder in folders:
+            for each in sorted(self.list(folder)):
+                name = f"{folder}/{each}" if folder else each
+                if self.list(name):
+                    folders.append(name)
+                else:
+                    yield name, len(self.map(name)), self.modified(name), ""
 
-def open_medium(path: str | Path) -> Medium:
-    """Return the medium of the store at this path."""
-    return Local(path)
+    def in_parallel(self, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Call for each item and yield the results in order; several at once where the medium is far away."""
+        return map(call, items)
+
+
+def checked_name(name: str, root: Address) -> str:
+    """Return the name of a file of the store at `root`.
+
+    Raises:
+        StoreCorrupt: It leads out of it.
+    """
+    if name.startswith("/") or "\0" in name or ".." in name.split("/"):
+        raise StoreCorrupt(f"The name {name!r} leads out of the store {root}.", "Restore it from a copy.")
+    return name
 
 
 class Output:
@@ -239,7 +281,7 @@ class Local(Medium):
             file.seek(start)
             return file.read(length)
 
-    def map(self, name: str) -> npt.NDArray[np.uint8]:
+    def map(self, name: str, fresh: bool = False) -> npt.NDArray[np.uint8]:
         with open(self._regular(name), "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
                 return np.empty(0, np.uint8)
@@ -253,9 +295,9 @@ class Local(Medium):
     def exists(self, name: str) -> bool:
         return self._path(name).exists()
 
-    def list(self, folder: str) -> list[str]:
+    def list(self, folder: str, after: str = "") -> list[str]:
         try:
-            return os.listdir(self._path(folder))
+            return [name for name in os.listdir(self._path(folder)) if name > after]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -348,9 +390,7 @@ class Local(Medium):
         shutil.rmtree(self._path(name), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
-        if name.startswith("/") or "\0" in name or ".." in name.split("/"):
-            raise StoreCorrupt(f"The name {name!r} leads out of the store {self.root}.", "Restore it from a copy.")
-        return self.root / name
+        return self.root / checked_name(name, self.root)
 
     def _regular(self, name: str) -> Path:
         path = self._path(name)

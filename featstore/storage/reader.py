@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from emo.featstore import names
+from emo.featstore.address import Address, Url, address, seen
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import EmoError, FeatureMissing, StoreCorrupt, StoreError, UsageError
 from emo.featstore.reading import parse_own
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage import journal, snapshot
-from emo.featstore.storage.index import NO_MEDIA, Array, Index, Table, by_segment
-from emo.featstore.storage.medium import open_medium
+from emo.featstore.storage.index import NO_MEDIA, Array, FeatureInfo, Index, Table, by_segment
+from emo.featstore.storage.mediums import open_medium
 from emo.featstore.storage.records import decode
 from emo.featstore.storage.segment import Readers, SegmentGone
 from emo.featstore.text import some_of
@@ -54,19 +56,6 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class FeatureInfo:
-    """Counts of one feature in the store; `ok` and `failed` count media, `rows` and `size_bytes` what lies on disk."""
-
-    key: str
-    spec: EncoderSpec
-    ok: int
-    failed: int
-    rows: int
-    size_bytes: int
-    segments: int
-
-
-@dataclass(frozen=True)
 class Failure:
     """Why a clip lacks a feature. `clip` is empty where no clip id names the media."""
 
@@ -98,12 +87,12 @@ class _Matrix:
 
 
 class Reader:
-    """A store on disk. Reading needs no permission to write; the journal is replayed at the first question.
+    """A store to read from, which needs no permission to write; the journal is replayed at the first question.
 
     A feature is named by its spec, its name, an alias, or `name@` and the beginning of a fingerprint.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Address, meta: dict[str, Any]) -> None:
         self.path = path
         self.medium = open_medium(path)
         self.meta = meta
@@ -114,21 +103,22 @@ class Reader:
         self._matrices: dict[str, _Matrix] = {}  # by fingerprint
         self._named: dict[tuple[str, bool], EncoderSpec] = {}  # what names meant since the last commit
         self._by_path: tuple[Index, int, dict[str, int]] | None = None
+        self._infos: tuple[Index, int, dict[bool, list[FeatureInfo]]] | None = None
 
-    def __reduce__(self) -> tuple[Callable[[Path], Reader], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Address], Reader], tuple[Address]]:
         return type(self).open, (self.path,)  # a data loader's worker opens its own
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Address) -> Self:
         """Opens a store; writes nothing.
 
         Raises:
             StoreError: There is none, or a newer emo made it.
             StoreCorrupt: Its `emo.json` is damaged.
         """
-        path = Path(path)
+        path = address(path)
         medium = open_medium(path)
         try:
             meta = parse_own(medium.get(META), META)
@@ -165,8 +155,8 @@ class Reader:
                 index = self._index or snapshot.load(self.medium, self.id)
                 try:
                     known = published == index.number + 1 and not attempt
-                    for number in [index.number + 1] if known else journal.ahead(self.medium, index.number):
-                        commit = journal.read(self.medium, number, self.id)
+                    new = [index.number + 1] if known else journal.ahead(self.medium, index.number)
+                    for commit in self.medium.in_parallel(lambda each: journal.read(self.medium, each, self.id), new):
                         if commit.header.get("base"):
                             index = Index()
                             self._readers.clear()
@@ -190,24 +180,22 @@ class Reader:
         """Return the features that there are, or the kinds of records, in the order of first appearance."""
         with self._lock:
             index = self.index
-            infos = []
-            for table in index.tables.values():
-                if (table.spec.level == RECORD_LEVEL) != records:
-                    continue
-                live = table.records[table.live()]
-                segments = [index.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
-                infos.append(
-                    FeatureInfo(
-                        key=table.spec.key,
-                        spec=table.spec,
-                        ok=len(live),
-                        failed=len(index.failures(table)),
-                        rows=int(live["rows"].sum()),
-                        size_bytes=sum(segment.size_bytes for segment in segments),
-                        segments=len(segments),
-                    )
-                )
-            return infos
+            if self._infos is None or self._infos[0] is not index or self._infos[1] != index.number:
+                self._infos = (index, index.number, {})
+            held = self._infos[2]
+            if records not in held:
+                tables = index.tables.values()
+                held[records] = [index.info(each) for each in tables if (each.spec.level == RECORD_LEVEL) == records]
+            return list(held[records])
+
+    def version(self, feature: str | EncoderSpec) -> tuple[int, int]:
+        """A value that is another one whenever records of the feature, or the media of clips, have changed.
+
+        It means something to this process alone: what was made of a feature is out of date when this is another value.
+        """
+        with self._lock:
+            record = isinstance(feature, EncoderSpec) and feature.level == RECORD_LEVEL
+            return self._table(feature, record).version, self.index.clips_version
 
     def resolve(self, name: str, records: bool = False) -> EncoderSpec:
         """Return the feature that a name means, or the kind of records, see `names.choose`.
@@ -295,37 +283,57 @@ class Reader:
                 left[spec.key] = {wanted[i] for i, yes in zip(todo, again, strict=True) if yes}
             return left
 
-    def failures(self) -> list[Failure]:
-        """Failures that still hold: nothing was stored since, and the clip still is the same content."""
+    def failures(self, clip_id: str | None = None) -> list[Failure]:
+        """Failures that still hold: nothing was stored since, and the clip still is the same content.
+
+        Args:
+            clip_id: Only those of this clip, for which no other is looked at.
+        """
         with self._lock:
             index, found = self.index, []
+            only = None if clip_id is None else index.media_of(clip_id)
             for table in index.tables.values():
-                for number, why in index.failures(table):
+                for number, why in index.failures(table, only):
+                    if clip_id is not None and why.clip != clip_id:
+                        continue
                     name = index.media_names[number]
                     media = "" if name.startswith(NO_MEDIA) else name
                     found.append(Failure(table.spec.key, why.clip or "", media, why.kind, why.message, why.retry))
             return found
 
-    def file_of(self, path: str | Path) -> FileId | None:
+    def file_of(self, path: str | Address) -> FileId | None:
         """Remembered content hash of a file whose size and time are unchanged, so that a resume reads no media."""
-        where = os.fspath(path)
+        return self.files_of([("", path)])[0]
+
+    def files_of(self, files: Iterable[tuple[str, str | Address]]) -> list[FileId | None]:
+        """`file_of` of many files, each given with the id of a clip that it probably is."""
         with self._lock:
-            index = self.index
-            if self._by_path is None or self._by_path[0] is not index or self._by_path[1] != index.number:
-                by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
-                self._by_path = (index, index.number, by_path)
-            row = self._by_path[2].get(where)
-            if row is None:  # only absolute paths are remembered
-                row = self._by_path[2].get(where := os.path.abspath(where))
-            if row is None:
-                return None
-            try:
-                stat = os.stat(where)
-            except OSError:
-                return None
-            if stat.st_size != index.sizes.item(row) or stat.st_mtime_ns != index.mtimes_ns.item(row):
-                return None
-            return FileId(index.media_names[index.clip_media.item(row)], stat.st_size, stat.st_mtime_ns)
+            index, found = self.index, list[FileId | None]()
+            clips, paths, names = index.clips.get, index.paths, index.media_names
+            sizes, mtimes_ns, media = index.sizes.item, index.mtimes_ns.item, index.clip_media.item
+            for clip_id, path in files:
+                where, file = str(path), None
+                row = clips(clip_id)
+                if row is None or paths[row] != where:
+                    row = self._row_of(path, where)
+                if row is not None:
+                    with suppress(OSError):
+                        size_bytes, mtime_ns = seen(path, where)
+                        if size_bytes == sizes(row) and mtime_ns == mtimes_ns(row):
+                            file = FileId(names[media(row)], size_bytes, mtime_ns)
+                found.append(file)
+            return found
+
+    def _row_of(self, path: str | Address, where: str) -> int | None:
+        """Row of the clip that was last said to lie there."""
+        index = self.index
+        if self._by_path is None or self._by_path[0] is not index or self._by_path[1] != index.number:
+            by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
+            self._by_path = (index, index.number, by_path)
+        row = self._by_path[2].get(where)
+        if row is None and not isinstance(path, Url):  # only absolute paths are remembered
+            row = self._by_path[2].get(os.path.abspath(where))
+        return row
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
         """Return what is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
@@ -422,8 +430,8 @@ class Reader:
                 wanted = f"({len(clip_ids)}, {table.spec.rows or 'T'}, {dim})"
                 hint = "" if table.spec.rows else "Its clips differ in length: read them one by one with get."
                 raise UsageError(f"A buffer {out.shape} does not fit {table.spec.key}, which needs {wanted}.", hint)
-            for i, record in enumerate(_places(records)):
-                out[i] = self._record(*record)
+            for i, found in enumerate(self.medium.in_parallel(lambda place: self._record(*place), _places(records))):
+                out[i] = found
 
         self._reading(read)
 
@@ -441,6 +449,21 @@ class Reader:
 
         return self._reading(read)
 
+    def values_of(self, specs: Iterable[EncoderSpec], media: MediaId) -> dict[str, Any]:
+        """Return the JSON values of one medium, by the fingerprints of those recipes of records that it has one of.
+
+        Raises:
+            StoreCorrupt: The bytes are not the committed ones.
+        """
+
+        def read() -> dict[str, Any]:
+            number, tables = self.index.media.get(media, -1), self.index.tables
+            known = [table for spec in specs if (table := tables.get(spec.fingerprint)) is not None]
+            there = [table for table in known if 0 <= number < len(table.of_media) and table.of_media[number] >= 0]
+            return {t.spec.fingerprint: self._value(t, t.records[t.of_media[number]]) for t in there}
+
+        return self._reading(read)
+
     def records(self, record: str | EncoderSpec, clip_ids: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the JSON values of all clips, or of the given ones, that have one; by clip id.
 
@@ -453,7 +476,9 @@ class Reader:
             table = self._table(record, records=True)
             ids = self.clips() if clip_ids is None else clip_ids
             found = self._records(table, ids)
-            return {ids[i]: self._value(table, table.records[found[i]]) for i in np.flatnonzero(found >= 0).tolist()}
+            there = np.flatnonzero(found >= 0).tolist()
+            values = self.medium.in_parallel(lambda i: self._value(table, table.records[found[i]]), there)
+            return {ids[i]: value for i, value in zip(there, values, strict=True)}
 
         return self._reading(read)
 
@@ -525,18 +550,35 @@ class Reader:
             rows, of_record = held.rows, held.of_record
         else:
             live = table.live()
-            rows = np.empty((len(live), table.spec.dim), np.float32)
             of_record = np.full(table.count, len(live))
-            done = 0
-            for number, mine in by_segment(table.records, live):
-                of_record[mine] = np.arange(done, done + len(mine))
-                reader = self._readers.once(table.spec.key, index.segments[number])
-                rows[done : done + len(mine)] = reader.rows(table.records[mine])
-                done += len(mine)
+            parts = list(by_segment(table.records, live))
+            for end, (_, mine) in zip(_ends(parts), parts, strict=True):
+                of_record[mine] = np.arange(end - len(mine), end)
+            rows = self._vectors(table, parts)
         found = self._records(table, index.clip_names)
         of_clip = np.where(found >= 0, of_record[found], len(rows)) if len(of_record) else np.zeros(len(found), "i8")
         held = self._matrices[key] = _Matrix(table, table.count, index.number, rows, of_record, of_clip)
         return held
+
+    def _vectors(self, table: Table, parts: list[tuple[int, Array]]) -> Array:
+        """Rows of one-row records, given by segment: float32 (N, D), as they are mapped where one segment holds all."""
+
+        def read(part: tuple[int, Array]) -> Array:
+            reader = self._readers.once(table.spec.key, self.index.segments[part[0]])
+            return reader.rows(table.records[part[1]])
+
+        if len(parts) == 1:
+            return read(parts[0]).astype(np.float32, copy=False)
+        ends = _ends(parts)
+        rows = np.empty((ends[-1] if ends else 0, table.spec.dim), np.float32)
+        for end, some in zip(ends, self.medium.in_parallel(read, parts), strict=True):
+            rows[end - len(some) : end] = some
+        return rows
+
+
+def _ends(parts: list[tuple[int, Array]]) -> list[int]:
+    """Row after the last of each part."""
+    return list(accumulate(len(mine) for _, mine in parts))
 
 
 def _places(records: Array) -> list[tuple[int, int, int, int]]:

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from emo.featstore.errors import StoreCorrupt, UsageError
+from emo.featstore.errors import EmoError, StoreCorrupt, StoreError, UsageError
 from emo.featstore.reading import parse_own
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage import durable
+from emo.featstore.storage import checksums, durable
 from emo.featstore.storage.index import Array, Segment
-from emo.featstore.storage.medium import Local, Medium
+from emo.featstore.storage.medium import Bytes, Local, Medium
 
 ROOT = "features.zarr"
 DATA = "c/0/0"  # of a segment: its one shard
 CHUNK_ROWS = 1024  # of an inner chunk, where records are single rows or of varying length
 CHUNK_BYTES = 1 << 16  # the same, of records
+AT_ONCE_BYTES = 1 << 26  # that `check` holds in memory
 HINT = "Run `emo store verify`: it lists what is lost; with --repair those clips can be extracted again."
 
 
@@ -143,16 +145,18 @@ class Readers:
     """
 
     def __init__(self, medium: Medium) -> None:
-        self._medium, self._kept = medium, dict[str, SegmentReader]()
+        self._medium, self._kept, self._lock = medium, dict[str, SegmentReader](), threading.Lock()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = 4096 if most == resource.RLIM_INFINITY else min(max(16, most // 4), 4096)
 
     def get(self, key: str, segment: Segment) -> SegmentReader:
         """The reader of a segment of the feature with this key."""
-        reader = self._kept.pop(segment.name, None) or self._open(key, segment)
-        self._kept[segment.name] = reader  # now the latest
-        if len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
+        reader = self._kept.get(segment.name) or self._open(key, segment)
+        with self._lock:
+            self._kept.pop(segment.name, None)
+            self._kept[segment.name] = reader  # now the latest
+            if len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
         return reader
 
     def once(self, key: str, segment: Segment) -> SegmentReader:
@@ -167,33 +171,47 @@ class Readers:
         return SegmentReader(self._medium, f"{ROOT}/{key}/{segment.name}", segment)
 
 
+class _FarRows:
+    """Rows of bytes that are not in memory: each slice is read when it is asked for."""
+
+    def __init__(self, data: Bytes, dtype: np.dtype[Any], dim: int) -> None:
+        self._data, self._dtype, self._dim = data, dtype, dim
+
+    def __getitem__(self, part: slice) -> Array:
+        width = self._dim * self._dtype.itemsize
+        return self._data[part.start * width : part.stop * width].view(self._dtype).reshape(-1, self._dim)
+
+
 class SegmentReader:
     """Rows of a committed segment, checked.
 
     The checksum of a mapped record is computed when this reader first hands it out: from then on the system's page
-    cache is trusted as memory is. Rows that are read through zarr are decoded and checked every time. What is mapped
+    cache is trusted as memory is. Rows that come from a bucket or through zarr are checked every time. What is mapped
     must not be truncated by others while it is read: the system ends a process that touches what is gone.
 
     Args:
         medium: Where it lies.
         name: The segment's folder.
         segment: What the journal says of it.
+        fresh: Read the segment itself, and no copy of it that is nearer.
 
     Attributes:
-        mapped: Whether the rows are read by `np.memmap`, and not through zarr.
+        plain: Whether the rows are read as they lie there, and not through zarr.
+        mapped: Whether they are read by `np.memmap`.
 
     Raises:
         SegmentGone: There is no such segment.
         StoreCorrupt: It is not what the journal says.
     """
 
-    def __init__(self, medium: Medium, name: str, segment: Segment) -> None:
-        self.medium, self.name, self.segment = medium, name, segment
+    def __init__(self, medium: Medium, name: str, segment: Segment, fresh: bool = False) -> None:
+        self.medium, self.name, self.segment, self._fresh = medium, name, segment, fresh
         try:
             document = parse_own(medium.get(f"{name}/zarr.json"), "zarr.json")
             chunk_rows = _plain_chunk_rows(document, segment)
-            self.mapped = chunk_rows is not None
+            self.plain = chunk_rows is not None
             self._rows = self._zarr() if chunk_rows is None else self._map(chunk_rows)
+            self.mapped = isinstance(self._rows, np.ndarray)
             self._checked = np.zeros(segment.rows if self.mapped else 0, bool)  # by a record's first row
         except FileNotFoundError as error:
             raise self._gone() from error
@@ -210,6 +228,8 @@ class SegmentReader:
         if self.mapped and start < len(self._checked) and self._checked[start]:
             return found
         if found.shape != (rows, self.segment.dim) or durable.crc32c(found) != crc:
+            if self._far():
+                return self._again().record(start, rows, crc)
             raise self._corrupt(f"the checksum of rows {start} to {start + rows} does not fit")
         if self.mapped:
             self._checked[start] = True
@@ -222,48 +242,71 @@ class SegmentReader:
             StoreCorrupt: The bytes of one of them are not the committed ones.
         """
         whole, start = self._read(0, self.segment.rows), records["start"]
-        if (bad := _crcs(whole, records) != records["crc"]).any():
+        if (bad := checksums.differing(whole, records)).any():
+            if self._far():
+                return self._again().rows(records)
             raise self._corrupt(f"the checksum of row {start[bad][0]} does not fit")
         together = (np.diff(start) == 1).all()
         found: Array = whole[start[0] : start[0] + len(start)] if together else whole[start]
         return found
 
     def check(self, records: Array) -> Array:
-        """Which of the given records (an array of `RECORD`) do not have the committed bytes: bool, one per record."""
-        if self.mapped:
-            wrong: Array = _crcs(self._rows, records) != records["crc"]
-            return wrong
+        """Say which of the records (an array of `RECORD`, in order of `start`) lack the committed bytes: bool each."""
         bad = np.zeros(len(records), bool)
-        for i, (start, rows, crc) in enumerate(
-            zip(*(records[n].tolist() for n in ("start", "rows", "crc")), strict=True)
-        ):
+        if self.plain:
+            end = records["start"] + records["rows"]
+            most = max(1, AT_ONCE_BYTES // (self.segment.dim * np.dtype(self.segment.dtype).itemsize))
+            first = 0
+            while first < len(records):
+                last = max(first + 1, int(np.searchsorted(end, records["start"][first] + most, "right")))
+                some = records[first:last].copy()
+                begin = int(some["start"][0])
+                rows = self._read(begin, int(end[first:last].max()) - begin)
+                some["start"] -= begin
+                bad[first:last] = checksums.differing(rows, some)
+                first = last
+            return bad
+        for i, each in enumerate(zip(*(records[name].tolist() for name in ("start", "rows", "crc")), strict=True)):
             try:
-                self.record(start, rows, crc)
+                self.record(*each)
             except StoreCorrupt:
                 bad[i] = True
         return bad
 
+    def _far(self) -> bool:
+        """Say whether the rows may have come from a copy that is nearer than the segment."""
+        return self.plain and not self.mapped and not self._fresh
+
+    def _again(self) -> SegmentReader:
+        return SegmentReader(self.medium, self.name, self.segment, fresh=True)
+
     def _read(self, start: int, rows: int) -> Array:
         try:
             return np.ascontiguousarray(self._rows[start : start + rows])
+        except EmoError:
+            raise
         except Exception as error:  # zarr raises all kinds of things when a chunk is damaged
             raise self._corrupt(f"rows {start} to {start + rows} cannot be decoded ({error})") from error
 
-    def _map(self, chunk_rows: int) -> Array:
+    def _map(self, chunk_rows: int) -> Any:
         segment = self.segment
         index = shard_index(segment.rows, segment.dim, segment.dtype, chunk_rows)
-        data = self.medium.map(f"{self.name}/{DATA}")
+        data = self.medium.map(f"{self.name}/{DATA}", self._fresh)
         if len(data) != segment.size_bytes:
             raise self._corrupt(f"its data file has {len(data)} bytes, not {segment.size_bytes}")
         if data[-len(index) :].tobytes() != index:
             raise self._corrupt("its shard index is damaged")
         dtype = np.dtype(segment.dtype).newbyteorder("<")
+        if not isinstance(data, np.ndarray):
+            return _FarRows(data, dtype, segment.dim)
         length = segment.rows * segment.dim * dtype.itemsize
         return data[:length].view(dtype).reshape(segment.rows, segment.dim)
 
     def _zarr(self) -> Any:
         try:
             array = self.medium.open_zarr(self.name)
+        except StoreError:
+            raise
         except Exception as error:  # zarr raises all kinds of things on damaged metadata
             raise self._corrupt(f"zarr cannot open it ({error})") from error
         segment = self.segment
@@ -280,16 +323,6 @@ class SegmentReader:
 
     def _gone(self) -> SegmentGone:
         return SegmentGone(f"Segment {self.medium.where(self.name)} is missing.", HINT)
-
-
-def _crcs(rows: Array, records: Array) -> Array:
-    """CRC-32C of each of the given records (an array of `RECORD`) in a segment's rows `(R, D)`."""
-    width = rows.shape[1] * rows.itemsize
-    data = rows.reshape(-1).view("u1")
-    first, length = records["start"] * width, records["rows"].astype("i8") * width
-    ends = (first + length).tolist()
-    parts = (durable.crc32c(data[a:b]) for a, b in zip(first.tolist(), ends, strict=True))
-    return np.fromiter(parts, "u4", len(records))
 
 
 def _plain_chunk_rows(document: Any, segment: Segment) -> int | None:

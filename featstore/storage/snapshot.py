@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from emo.featstore.clip import many_objects
 from emo.featstore.errors import StoreError
 from emo.featstore.reading import parse_own
 from emo.featstore.spec import EncoderSpec
@@ -40,6 +41,7 @@ def keep(medium: Medium, store: str, index: Index) -> None:
         index.replayed = 0
 
 
+@many_objects()
 def load(medium: Medium, store: str) -> Index:
     """Return the state that the snapshot holds; an empty one where there is none to rely on."""
     with suppress(OSError, StoreError, *NONSENSE):
@@ -119,6 +121,7 @@ def _arrays(index: Index) -> list[tuple[str, Array]]:
 def _state(head: dict[str, Any], arrays: dict[str, Array]) -> Index:
     index = Index()
     index.number, index.base, index.time = head["number"], head["base"], head["time"]
+    index.trailer = head["trailer"]
     index.media_names, index.clip_names, index.paths = head["media"], head["clips"], head["paths"]
     index.media = dict(zip(index.media_names, range(len(index.media_names)), strict=True))
     index.clips = dict(zip(index.clip_names, range(len(index.clip_names)), strict=True))

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
+from emo.featstore.address import Address, address
 from emo.featstore.errors import StoreError
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable, journal, maintain
 from emo.featstore.storage.maintain import CompactReport, GcReport, Problem
-from emo.featstore.storage.medium import open_medium
+from emo.featstore.storage.mediums import open_medium
 from emo.featstore.storage.reader import META, Reader
+from emo.featstore.storage.replicate import CopyReport, replicate
 from emo.featstore.storage.segment import ROOT, group_document
 from emo.featstore.storage.writer import Writer
 
@@ -32,13 +35,13 @@ class Store(Reader):
     """A store that can be written to and cared for; all questions and reads are those of `Reader`."""
 
     @classmethod
-    def create(cls, path: str | Path) -> Self:
+    def create(cls, path: str | Address) -> Self:
         """Make an empty store.
 
         Raises:
             StoreError: Something is there already, or the disk refuses.
         """
-        path = Path(path)
+        path = address(path)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         meta = {"schema": journal.SCHEMA, "id": uuid.uuid4().hex, "created": created}
         files = {f"{ROOT}/zarr.json": group_document({}), META: json.dumps(meta).encode()}
@@ -72,17 +75,25 @@ class Store(Reader):
         """Merges small segments; see `maintain.compact`."""
         return maintain.compact(self)
 
+    def copy_to(self, place: str | Address, say: Callable[[str], None] = lambda text: None) -> CopyReport:
+        """Copies the store to another path or URL, or brings a copy up to date; see `replicate`."""
+        return replicate(self, place, say)
+
+    def drop(self, feature: EncoderSpec) -> int:
+        """Forget a feature or a kind of records; see `maintain.drop`."""
+        return maintain.drop(self, feature.fingerprint)
+
     def info(self) -> dict[str, Any]:
         """Contents of a dataset card; see `maintain.info`."""
         return maintain.info(self)
 
 
-def has_store(path: str | Path) -> bool:
+def has_store(path: str | Address) -> bool:
     """Say whether anything is at this path; opening it says whether that is a store."""
     return open_medium(path).exists("")
 
 
-def open_store(path: str | Path, create: bool = False) -> Store:
+def open_store(path: str | Address, create: bool = False) -> Store:
     """Open a store; with `create`, make it where there is none.
 
     Raises:

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from emo.featstore.address import Address, absolute
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import MediaError, StoreError
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
@@ -57,6 +57,15 @@ class Commit:
 
     def _place(self, spec: EncoderSpec, segment: str, placed: list[str]) -> None:
         """Move a finished segment to its feature, whose group is made first where it is new."""
+        home = self.home(spec)
+        placed.append(f"{home}/{segment}")
+        self.lease.place(segment, placed[-1])
+        durable.reached("segment-placed")
+        self.medium.sync(home)
+        durable.reached("segment-synced")
+
+    def home(self, spec: EncoderSpec) -> str:
+        """Return the folder of a feature, which is made where it is new."""
         home = f"{ROOT}/{spec.key}"
         if spec.key not in self._homes:
             if not self.medium.exists(home):
@@ -64,11 +73,7 @@ class Commit:
             self.medium.sync(ROOT)  # also when another writer made it: has it come to syncing yet?
             durable.reached("feature-synced")
             self._homes.add(spec.key)
-        placed.append(f"{home}/{segment}")
-        self.lease.place(segment, placed[-1])
-        durable.reached("segment-placed")
-        self.medium.sync(home)
-        durable.reached("segment-synced")
+        return home
 
     def _make_home(self, spec: EncoderSpec, home: str) -> None:
         """Make a feature's group, whole or not at all."""
@@ -99,7 +104,7 @@ class Commit:
             number = store.index.number + 1
             head = {"number": number, "store": store.id, "writer": self.lease.name} | header
             lines, self._trying = body(), journal.name_of(number)
-            if journal.publish(self.medium, head, lines, self.lease.name):
+            if journal.publish(self.medium, head, lines, self.lease.name, store.index.trailer):
                 store.refresh(published=number)
                 return number
             store.refresh()
@@ -170,7 +175,7 @@ class Writer:
         else:
             self.abandon()
 
-    def clip(self, clip_id: str, file: FileId | MediaId, path: Path | None = None) -> None:
+    def clip(self, clip_id: str, file: FileId | MediaId, path: Address | None = None) -> None:
         """Says which content a clip id means; the file's size and time are remembered, so that it is not hashed again.
 
         Args:
@@ -184,7 +189,7 @@ class Writer:
         self._open()
         if isinstance(file, str):
             file = FileId(file, -1, -1) if path is None else _look(clip_id, file, path)
-        row = (file.media, None if path is None else os.path.abspath(path), file.size_bytes, file.mtime_ns)
+        row = (file.media, None if path is None else absolute(path), file.size_bytes, file.mtime_ns)
         before = self._clips.get(clip_id) or self.store.clip_row(clip_id)
         if before is not None:
             _refuse_other_file(clip_id, before, row)
@@ -383,7 +388,7 @@ def _finite(half: Array) -> bool:
     return bool(bits.max(initial=0) < 0x7C00 and bits.view("u2").max(initial=0) < 0xFC00)
 
 
-def _look(clip_id: str, media: MediaId, path: Path) -> FileId:
+def _look(clip_id: str, media: MediaId, path: Address) -> FileId:
     try:
         stat = os.stat(path)
     except OSError as error:

@@ -9,7 +9,6 @@ cell are timed, in turn with the same heads trained alone, and multiplied to all
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -169,7 +168,6 @@ def write(given: argparse.Namespace, cells: Sequence[Cell], times: dict[str, dic
     models = len(times["alone"]) * len(SETS) * given.settings * given.folds
     columns_of = "; ".join(", ".join(map(str, each)) for each in SETS[: given.sets])
     clock = "wall time" if given.device == "cuda" else "processor time, as others used the machine too"
-    clock = "wall time" if given.device == "cuda" else "processor time, as others used the machine too"
     words = [
         f"""{models:,} models: {len(SETS)} feature sets, {given.settings} settings of each head's own search,
         {given.folds} folds, {EPOCHS} epochs, batch 32, {given.clips:,} clips, random numbers as features. Both ways are
@@ -181,17 +179,12 @@ def write(given: argparse.Namespace, cells: Sequence[Cell], times: dict[str, dic
         rounds. tfn was timed at width {given.tfn} alone: at its other width, 128, one model with Adam takes 4 GB.
         Writing records is not in these times. {given.rounds} rounds after a shorter one that is not counted, the ways
         in turn; medians.""",
-        """What limits it now: on a CPU a stack holds what a cache holds, which is few models of these widths; and six
-        of the twelve heads step through frames one model at a time.""",
+        """What limits it now: on a CPU matrix products and Adam, of which every model has its own; and six of the
+        twelve heads step through frames one model at a time.""",
     ]
     words = [" ".join(each.split()) for each in words]
     title = TITLE if given.device == "cuda" else f"{TITLE} (on a CPU)"
     record(title, typed(), [columns, *rows], words, given.page)
-    hardware = "one GPU" if given.device == "cuda" else "one CPU core"
-    found = f"{ratio(whole['alone'], whole['together'])[0]}x on {hardware}, extrapolated"
-    if read:
-        found += f"; {ratio(part['alone'], part['together'])[0]}x for the {len(read)} heads that are stacked"
-    set_row(given.page, "P10", f"{TITLE.split(': ')[1]} against one by one", found)
     for row in (columns, *rows):
         print("  ".join(row))
 
@@ -200,16 +193,6 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[str]:
     """Median and range of the rounds' ratios."""
     found = sorted(a / b for a, b in zip(slow, fast, strict=True))
     return [f"{statistics.median(found):.2f}", f"{found[0]:.2f} to {found[-1]:.2f}"]
-
-
-def set_row(page: Path, goal: str, asked: str, found: str) -> None:
-    """Write the line of a goal in the table at the top of the document, in place of an earlier one or as the last."""
-    text, line = page.read_text(encoding="utf-8"), f"| {goal} | {asked} | {found} |\n"
-    if re.search(rf"^\| {goal} \|", text, re.MULTILINE):
-        text = re.sub(rf"^\| {goal} \|.*\n", lambda _: line, text, count=1, flags=re.MULTILINE)
-    elif goals := [*re.finditer(r"^\|(?: P\d+)? \|.*\n", text, re.MULTILINE)]:
-        text = text[: goals[-1].end()] + line + text[goals[-1].end() :]
-    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

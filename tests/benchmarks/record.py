@@ -3,6 +3,7 @@ command, hardware, versions and date."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -14,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from emo.featstore import install
+from summary import PAGE, summarised
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+from emo.featstore import install
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
@@ -63,7 +64,7 @@ def typed() -> str:
 def record(
     title: str, command: str, table: Sequence[Sequence[str]], words: Sequence[str] = (), page: Path = PAGE
 ) -> None:
-    """Write a section, in place of an earlier one of the same title.
+    """Write a section, in place of an earlier one of the same title, and the table of the goals anew.
 
     Args:
         title: Heading.
@@ -77,14 +78,20 @@ def record(
     lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     for paragraph in words:
         lines += ["", paragraph]
-    section = "\n".join(lines) + "\n"
+    section = sealed("\n".join(lines) + "\n")
     text = page.read_text(encoding="utf-8")
     old = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     if old.search(text):
         text = old.sub(lambda found: section + ("\n" if found.end() < len(text) else ""), text, count=1)
     else:
         text = text.rstrip("\n") + "\n\n" + section
-    page.write_text(text, encoding="utf-8")
+    page.write_text(summarised(text), encoding="utf-8")
+
+
+def sealed(section: str) -> str:
+    """A section with a last line that says its hash, in place of an earlier one: what is written by hand is noticed."""
+    text = re.sub(r"<!-- sealed \w+ -->\s*\Z", "", section).rstrip("\n")
+    return f"{text}\n\n<!-- sealed {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 
 def hardware() -> str:

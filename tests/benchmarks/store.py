@@ -400,9 +400,8 @@ def grow_section(given: argparse.Namespace, work: Path) -> None:
         f"P9, cost per clip of writing and reading within 10 % of that at {names[0]}: "
         + ("met." if not over else f"missed by {', '.join(over)}."),
         "What limits it now: deciding, a system call per media file and the names of a million clips as Python "
-        "strings; writing, listing the journal folder once per commit, which grows with the number of commits since "
-        "the last `emo store compact`; verifying small vectors, one call per record; loading a "
-        "million, gigabytes of memory that are touched for the first time.",
+        "strings; verifying and loading, opening the small segments of many commits, which `emo store compact` "
+        "merges: a matrix that lies in one segment is mapped, and its checksums are compared in one go.",
     ]
     record("P8, P9 Stores of many clips", typed(), [header, *rows], words, given.page)
     _print([header, *rows], words)

@@ -18,6 +18,6 @@ def test_heads_writes_its_section(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "round 1: MERBench's way 1.0x" in result.stdout
     text = page.read_text()
-    for part in ("## P5 Heads", "| emo, all together |", "8 models (4 settings", "Goal 20x: ", "What limits it now"):
+    for part in ("## P5 Heads", "| emo, all together |", "8 models (4 settings", "Goal 6x: ", "What limits it now"):
         assert part in text
     assert " min |" not in text  # absolute times only from a GPU

@@ -35,6 +35,7 @@ NETWORKS = ["HL-UTT", "HL-MERBench-UTT", "mae_340_UTT", "maeV_399_UTT", "videoma
 NAMES = [*NETWORKS, "eGeMAPS_UTT", "all-MiniLM-L6-v2-UTT"]
 NETWORKS.append("all-MiniLM-L6-v2-UTT")
 needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed: extra egemaps")
+ELSEWHERE = ("mesh_UTT", "beats-iter3-UTT", "beats-iter3-whole-UTT")  # tested in test_mesh.py and test_beats.py
 
 
 def make_inputs(needs: str, size: int, seed: int = 0) -> ClipInputs:
@@ -61,7 +62,7 @@ def network(request):
 
 
 def test_the_list_is_complete():
-    assert encoder_names() == [*NAMES, "mesh_UTT"]  # which has a file of its own: test_mesh.py
+    assert encoder_names() == [*NAMES, *ELSEWHERE]
 
 
 @pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
@@ -548,7 +549,7 @@ def test_plugins_and_registration(monkeypatch):
     assert load_encoder("mine", "tiny").name == "mine"
     assert find_encoder("its-alias") is Plugin
     assert meaning("its-alias") == "mine"
-    assert encoder_names() == [*NAMES, "mesh_UTT", "mine"]
+    assert encoder_names() == [*NAMES, *ELSEWHERE, "mine"]
     monkeypatch.setattr(registry, "_lines", dict(registry._lines))
     register("other", Plugin, "another")
     assert find_encoder("other") is find_encoder("another") is Plugin

@@ -87,3 +87,17 @@ def test_the_whole_path_without_a_hub(
     assert metrics["validation"]["f1_weighted"] == 1.0  # tones of an octave and more apart
     said = emo("predict", "../clips/c0.wav", "--json", cwd=tmp_path / "here", env=home)
     assert json.loads(said.stdout)["answers"][0]["answer"] == "high", said.stderr
+
+
+def test_init_for_a_folder_says_what_the_folder_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    (tmp_path / "films").mkdir()
+    pocket.init_page(said.append, Path("study"), clips=Path("films"))
+    table = load_workspace(tmp_path / "study").data["clips"]
+    assert (table.root, table.kind) == (tmp_path / "films", "folder")
+    assert "no video or sound file" in said[0]
+    assert "no labels.csv" in said[1]
+    said.clear()
+    pocket.init_page(said.append, Path("other"), pocket=True, clips=Path("nowhere"))
+    assert "nowhere is not there yet" in said[0]

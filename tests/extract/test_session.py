@@ -78,3 +78,19 @@ def test_the_published_model_is_none_for_profile_tiny(tmp_path: Path) -> None:
     made = session(folder, encoders=("HL-UTT",), dry_run=True)
     assert made.specs[0].weights == "seed:0"
     assert any("not used under profile tiny: [weights] of HL-UTT" in sentence for sentence in made.says())
+
+
+def test_a_dry_run_says_what_a_thousand_clips_take(tmp_path: Path) -> None:
+    encoders = ("siglip-so400m-384-FRA", "beats-iter3-FRA", "HL-UTT", "HL-MERBench-FRA")
+    made = session(workspace(tmp_path), encoders=encoders, profile="random", dry_run=True)
+    page = made.plan_page()
+    size = {key.partition("@")[0]: each for key, each in page.value["bytes_per_1000_clips"].items()}
+    assert size == {
+        "siglip-so400m-384-FRA": 1000 * 16 * 729 * 1152 * 2,
+        "beats-iter3-FRA": 1000 * 1496 * 768 * 2,
+        "HL-UTT": 1000 * 1024 * 4,
+        "HL-MERBench-FRA": None,
+    }
+    (words,) = page.parts
+    assert "27.2 GiB and more" in words
+    assert "HL-MERBench-FRA" in words

@@ -78,3 +78,8 @@ def test_what_only_training_needs_is_not_said() -> None:
     published = {"layerdrop": 0.1, "attention_dropout": 0.0, "pad_token_id": 0, "hidden_act": "gelu"}
     assert unlike("x", published | {"layerdrop": 0.5, "attention_dropout": 1}, published) == []
     assert "pad_token_id 1 (0)" in unlike("x", published | {"pad_token_id": 1}, published)[0]
+
+
+def test_a_size_by_name_is_the_same_size() -> None:
+    assert unlike("x", {"size": {"height": 384, "width": 384}}, {"size": 384}) == []
+    assert unlike("x", {"size": {"height": 384, "width": 224}}, {"size": 384})

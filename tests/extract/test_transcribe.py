@@ -15,6 +15,7 @@ import pytest
 
 from emo.extract import transcribe
 from emo.extract.asr import DEFAULT, Guard, Transcriber, level_db
+from emo.extract.demo import generate_clip
 from emo.extract.media.container import open_media
 from emo.extract.session import ExtractArgs, open_session
 from emo.extract.texts import Heard, read_by
@@ -267,6 +268,34 @@ def test_of_several_recognisers_one_must_be_named(work: Workspace) -> None:
     clips = list(open_dataset("mine", work.data["mine"]).clips())
     filled = {clip.id: clip for clip in Heard(store, "two.transcript").fill(clips)}
     assert (filled["b"].transcripts, filled["c"].heard_by) == ({"english": "I am here"}, "")
+
+
+@needs_model
+@pytest.mark.timeout(300)
+def test_a_cluster_hears_what_one_process_hears(ray_cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    generate_clip(tmp_path / "clips" / "talks.mp4", "happy", 0, 1.0, size=(96, 72))
+    for name, samples in sounds(1.0).items():
+        with wave.open(str(tmp_path / "clips" / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes((samples * 32767).round().astype("<i2").tobytes())
+    (tmp_path / "clips" / "words.wav").write_text("no sound at all")
+    (tmp_path / "emo.toml").write_text(TOML)
+    one = run(load_workspace(tmp_path), language="en")
+    (tmp_path / "emo.toml").write_text(TOML.replace("a.emo", "ray.emo"))
+    work = load_workspace(tmp_path)
+    said: list[str] = []
+    many = transcribe_page(work, said.append, language="en", ray=ray_cluster.address)
+    assert many.value["transcripts"] == len(sounds()) + 1
+    for name in ("clips", "transcripts", "empty", "languages", "failures", "record"):
+        assert many.value[name] == one.value[name], name
+    a, b = open_store(tmp_path / "a.emo"), open_store(work.store_path)
+    assert b.records(many.value["record"]) == a.records(one.value["record"])
+    assert b.verify() == []
+    assert "3 workers on 3 nodes of the cluster" in said
+    again = transcribe_page(work, said.append, language="en", ray=ray_cluster.address)
+    assert again.value["transcripts"] == many.value["transcripts"]
+    assert said[-1].endswith("0 to do")
 
 
 def test_the_command(work: Workspace, emo: Callable[..., Any]) -> None:

@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from emo.featstore.errors import EmoError, TrainError, UsageError
-from emo.featstore.sources import chat as module
-from emo.featstore.sources.chat import ATTEMPTS, HttpChat, Recorded, Request
+from emo.featstore.sources import http as module
+from emo.featstore.sources.chat import ATTEMPTS, HttpChat, Recorded, Request, _read
 
 GOOD = json.dumps({"choices": [{"message": {"content": "7"}}]}).encode()
 Act = Callable[[socket.socket], None]
@@ -107,7 +108,7 @@ def test_a_redirect_on_the_same_host_is_followed_but_not_for_ever(liar: Liar, ch
     assert liar.asked[1].startswith(b"POST /v2/chat/completions")
     assert b"Bearer sk-secret" in liar.asked[1]
     liar.acts = [sends("307 Temporary Redirect", b"", "Location: /again")] * 9
-    with pytest.raises(UsageError, match="refuses model judge-1: 307"):
+    with pytest.raises(UsageError, match="refuses model judge-1: status 307"):
         chat.reply("How far?", 0)
 
 
@@ -163,7 +164,7 @@ def test_what_is_no_reply_is_asked_again(liar: Liar, chat: HttpChat, waits: list
 
 def test_a_refusal_that_repeats_the_key_does_not_print_it(liar: Liar, chat: HttpChat) -> None:
     liar.acts = [sends("401 Unauthorized", b"Incorrect key: sk-secret")]
-    with pytest.raises(UsageError, match=r"401 Incorrect key: \(the key\)") as caught:
+    with pytest.raises(UsageError, match=r"status 401, 'Incorrect key: \(the key\)'") as caught:
         chat.reply("How far?", 0)
     assert "sk-secret" not in str(caught.value)
 
@@ -205,3 +206,99 @@ def chat_that_says(text: str) -> HttpChat:
             return text
 
     return Says("http://127.0.0.1:9/v1", "m")
+
+
+# ---- connections that stay open --------------------------------------------------------------------------------------
+
+
+class Keeper(Liar):
+    """A server that answers several requests on one connection, and hangs up after so many."""
+
+    def __init__(self, each: int) -> None:
+        self.each, self.connections = each, 0
+        super().__init__()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: socket.socket) -> None:
+        with client, client.makefile("rb") as file:
+            for _ in range(self.each):
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    if not (line := file.readline()):
+                        return
+                    head += line
+                length = next(int(each.split(b":")[1]) for each in head.split(b"\r\n") if b"Content-Length" in each)
+                self.asked.append(file.read(length))
+                sends("200 OK", GOOD)(client)
+
+
+@pytest.mark.parametrize(("each", "connections"), [(100, 1), (2, 3), (1, 6)])
+def test_a_connection_is_used_again_and_another_is_opened_when_the_server_hangs_up(
+    each: int, connections: int, waits: list[float]
+) -> None:
+    keeper = Keeper(each)
+    chat = HttpChat(keeper.url, "m", timeout_s=5.0, sleep=waits.append)
+    for _ in range(6):
+        assert chat.reply("How far?", 0) == "7"
+        time.sleep(0.02)  # the server may hang up meanwhile
+    assert (keeper.connections, len(keeper.asked), waits) == (connections, 6, [])
+    keeper.socket.close()
+
+
+def test_threads_do_not_share_a_connection(waits: list[float]) -> None:
+    keeper = Keeper(100)
+    chat = HttpChat(keeper.url, "m", timeout_s=5.0, sleep=waits.append)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: chat.reply("How far?", 0), range(64))) == ["7"] * 64
+    assert keeper.connections <= 8
+    keeper.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [('[{"type": "text", "text": "hap"}, {"type": "text", "text": "py"}]', "happy"), ("5", None), ('[{"a": 1}]', None)],
+)
+def test_content_in_parts_is_read_and_of_another_kind_is_no_answer(content: str, text: str | None) -> None:
+    data = f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'.encode()
+    if text is None:
+        with pytest.raises((TypeError, LookupError)):
+            _read(data)
+    else:
+        assert _read(data).text == text
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (
+            "429 Too Many",
+            b'{"error": {"message": "Rate limit of sk-secret reached"}}',
+            "status 429, 'Rate limit of (the",
+        ),
+        (
+            "502 Bad",
+            b"<html><head><style>b {}</style></head><h1>Bad\n gateway</h1></html>",
+            "status 502, 'Bad gateway'",
+        ),
+        ("503 Busy", b"", "status 503."),
+        ("200 OK", b'{"error": "model is loading"}', "a reply that is no completion, 'model is loading'"),
+        ("200 OK", b'{"detail": [1]}', "a reply that is no completion, '[1]'"),
+        ("200 OK", b"[7]", "a reply that is no completion, '[7]'"),
+    ],
+)
+def test_a_failure_holds_the_endpoints_own_words(
+    liar: Liar, chat: HttpChat, status: str, body: bytes, said: str
+) -> None:
+    liar.acts = [sends(status, body)] * ATTEMPTS
+    with pytest.raises(TrainError) as caught:
+        chat.reply("How far?", 0)
+    assert said in caught.value.message
+    assert "sk-secret" not in caught.value.message

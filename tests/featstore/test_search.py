@@ -10,7 +10,7 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.featstore.search import nearest, nearest_words, search_page
+from emo.featstore.search import Neighbourhood, nearest, nearest_words, search_page
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
@@ -47,6 +47,22 @@ def test_neighbours_are_those_of_a_plain_search(store: Store, vectors: np.ndarra
     assert [each.clip for each in found] == [f"c{i}" for i in expected]
     assert [each.cosine for each in found] == pytest.approx(cosine[expected], abs=1e-6)
     assert len(nearest(store, "c7", "HL-UTT", 100)) == 39
+
+
+def test_a_neighbourhood_is_asked_many_times_and_knows_when_it_is_out_of_date(
+    store: Store, vectors: np.ndarray
+) -> None:
+    held = Neighbourhood(store, SPEC)
+    for clip in ("c7", "c0"):
+        assert held.nearest(clip, 5) == nearest(store, clip, SPEC, 5)
+    assert held.version == store.version(SPEC)
+    with store.writer() as writer:
+        writer.clip("twin", media(99))
+        writer.add(SPEC, media(99), vectors[7][None])
+    assert held.version != store.version(SPEC)
+    assert Neighbourhood(store, SPEC).nearest("c7", 1)[0].clip == "twin"
+    with pytest.raises(FeatureMissing, match="of twin"):
+        held.nearest("twin")
 
 
 def test_the_index_is_kept_and_made_anew_by_a_commit(store: Store, vectors: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -11,8 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 LIMIT_S = 20.0  # for one damaged thing
+SILENCE_S = 600.0  # without a line: the preparations of a trial on a machine that does much else
 LIMIT_BYTES = 1 << 30  # by which the process may grow while it reads all of them: none is larger than a megabyte
 FINE = ("refused", "same", "data", "said")  # data: numbers that no checksum covers; said: in a sentence of the output
 NASTY = [b"\0", b"\xff" * 8, b"9" * 5000, b"[" * 3000, b'{"a":' * 2000, b"\xff\xfe", b'"', b"}", b"null", b"-1"]
@@ -116,13 +119,9 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def in_child(script: str, *arguments: object, trials: int, each_s: float = 0.5) -> Counter[str]:
+def in_child(script: str, *arguments: object, trials: int) -> Counter[str]:
     """Run a test file as a script, and count how its trials ended. What was wrong is in the assertion that fails."""
-    command = [sys.executable, script, *map(str, arguments)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + LIMIT_S + each_s * trials)
-    except subprocess.TimeoutExpired as error:
-        raise AssertionError(f"hangs: {(error.stdout or b'').decode().splitlines()[-1:]}") from error
+    done = watched([sys.executable, script, *map(str, arguments)])
     lines = done.stdout.splitlines()
     assert done.returncode == 0, (lines[-1:], done.stderr[-3000:])
     opened = {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in lines if line.startswith("open ")}
@@ -131,3 +130,23 @@ def in_child(script: str, *arguments: object, trials: int, each_s: float = 0.5) 
     assert not wrong, f"{len(wrong)} of {trials}:\n" + "\n".join(wrong[:12])
     assert len(ends) == trials
     return Counter(end for _, end in ends)
+
+
+def watched(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Its whole output. A child that prints nothing for SILENCE_S hangs, however long all of its trials may take."""
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        child = subprocess.Popen(command, stdout=out, stderr=err)
+        printed, spoke_s = -1, time.monotonic()
+        while child.poll() is None:
+            size = os.fstat(out.fileno()).st_size
+            if size != printed:
+                printed, spoke_s = size, time.monotonic()
+            elif time.monotonic() - spoke_s > SILENCE_S:
+                child.kill()
+                child.wait()
+                out.seek(0)
+                raise AssertionError(f"hangs: {out.read().splitlines()[-1:]}")
+            time.sleep(0.05)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, child.returncode, out.read(), err.read())

@@ -77,7 +77,7 @@ def content(store: Any) -> dict[tuple[str, str], Any]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_damaged_features_are_refused_or_what_is_lost_is_said(layout: str, hard: bool, tmp_path: Path) -> None:
     trials = (LONG if hard else SHORT) // SLOW.get(layout, 1)
-    ends = in_child(__file__, layout, tmp_path, trials, trials=trials, each_s=8 if layout in SLOW else 0.5)
+    ends = in_child(__file__, layout, tmp_path, trials, trials=trials)
     assert ends["refused"] + ends["said"] > trials // 4, ends
     print(f"{layout}: {dict(ends)}")
 

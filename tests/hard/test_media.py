@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damage import watched
 
 SHORT, LONG = 12, 1000  # changed files of each kind
 LIMIT_S = 20  # one file; none has more than a second of sound
@@ -134,10 +134,7 @@ def test_changed_files_end_typed_and_soon(suffix: str, ffmpeg, hard: bool, tmp_p
         (folder / f"{number:04d} {change.__name__}.{suffix}").write_bytes(change(data, draw))
     count = len(list(folder.iterdir()))
     command = [sys.executable, __file__, str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S + 0.5 * count)
-    except subprocess.TimeoutExpired as error:
-        pytest.fail(f"hangs: {(error.stdout or b'').decode().splitlines()[-1:]}")
+    done = watched(command)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, (lines[-1:], done.stderr[-2000:])
     ends = [re.fullmatch(r"end ([\d.]+) (.+)", line) for line in lines if line.startswith("end ")]

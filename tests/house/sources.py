@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("featstore", "extract", "train")
-STRING_IMPORT = re.compile(r"(emo\.(?:featstore|extract|train|cli)(?:\.\w+)*)(?::\w+)?")
+STRING_IMPORT = re.compile(r"(emo\.(?:featstore|extract|train|cli|screen)(?:\.\w+)*)(?::\w+)?")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Named = Function | ast.ClassDef
 
@@ -35,7 +35,7 @@ class Module:
 
 
 def modules(*rooms: str) -> dict[str, Module]:
-    """All modules of the rooms (default: all three) and the command line, by dotted name."""
+    """All modules of the rooms (default: all three) and the top floor, by dotted name."""
     paths = [path for room in rooms or ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
     paths += [] if rooms else [ROOT / "cli.py"]
     found = {}

@@ -30,7 +30,7 @@ def test_the_check_sees_such_a_branch(line: str) -> None:
     assert BRANCH.search(line)
 
 
-FAMILY = re.compile(r"emo\.train\.llm\.(emotion_llama|affectgpt)\b")
+FAMILY = re.compile(r"emo\.train\.llm\.(emotion_llama|affectgpt|videollama2)\b")
 REGISTRY = "train/recipe.py"
 
 

@@ -26,12 +26,15 @@ from emo.train.llm.affectgpt.prompt import (
     slots,
     stop_ids,
     streams,
+    words_of,
 )
 from emo.train.llm.build import build
+from emo.train.llm.data import filled
 from emo.train.llm.model import LoraArgs
 from emo.train.llm.optim import Schedule, parameter_groups
 from emo.train.llm.tokenizer import Tokenizer
 from emo.train.metrics.words import split_words
+from emo.train.recipe import load_recipe
 
 GOLDEN_CASES = ["case11_affectgpt"]
 BASE = "llama_model.base_model.model."
@@ -123,11 +126,24 @@ def test_answers_as_they_are_trained_on(golden):
     assert family.clean_answer(given["description"], "description") == asked["description"]["answer"]
     assert family.clean_answer(given["onehot"], "emotion") == asked["onehot_wo_candidates"]["answer"]
     assert family.clean_answer(f"[{given['ovlabel']}]", "ovlabel") == asked["ovlabel"]["answer"]
+    assert family.clean_answer(str(given["valence"]), "valence") == asked["valence"]["answer"]
+    assert family.clean_answer(given["sentiment"], "sentiment") == asked["sentiment"]["answer"]
+    for said, kind in ((given["preference"]["p"], "preference"), ("a1", "preference_a1"), ("a2", "preference_a2")):
+        assert family.clean_answer(said, "preference") == asked[kind]["answer"]
+        assert words_of(asked[kind]["answer"]) == said
     for text, words in golden.info["string_to_list"]:
         assert split_words(text) == words
     for each in golden.info["samples"]:
         openset = golden.info["data"][each["name"]]["openset"]
         assert family.clean_answer(openset, "ovlabel").count(each["ovlabel"]) == 1
+
+
+def test_questions_are_worded_as_in_its_code(golden):
+    prompts, asked = load_recipe("affectgpt").prompts, golden.info["questions"]
+    same = {"emotion": "onehot_wo_candidates", **{each: each for each in prompts if each != "emotion"}}
+    pair = golden.info["question_inputs"]["preference"]
+    for task, kind in same.items():
+        assert filled(prompts[task][0], (pair["a1"], pair["a2"])) == asked[kind]["question"], task
 
 
 def test_ids_of_prompts_and_answers(golden, tokenizer):

@@ -28,6 +28,16 @@ class FakeFailure:
     kind: str
 
 
+@dataclass(frozen=True)
+class FakeInfo:
+    spec: EncoderSpec
+    ok: int = 1
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+
 @dataclass
 class FakeStore:
     """Features by name and clip; counts nothing, checks nothing, decodes nothing."""
@@ -41,6 +51,9 @@ class FakeStore:
     def add(self, spec: EncoderSpec, rows: Mapping[str, np.ndarray]) -> None:
         self.specs[spec.name] = spec
         self.rows[spec.name] = dict(rows)
+
+    def features(self) -> list[FakeInfo]:
+        return [FakeInfo(spec) for spec in self.specs.values()]
 
     def resolve(self, name: str) -> EncoderSpec:
         spec = self.specs.get(name.partition("@")[0])

@@ -21,12 +21,30 @@ from emo.train.heads.base import HeadRecipe, Outputs
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.fit import FitResult, Progress, fit_head
 from emo.train.heads.folds import group_clips, make_folds
+from emo.train.heads.material import with_classes
 from emo.train.heads.predict import HeadAnswerer
 from emo.train.recipe import HEADS, head_class, load_recipe, make_recipe
 from emo.train.runs import load_run, tell_splits
 
 Fill = Callable[..., Any]
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+
+
+def test_a_dataset_of_numbers_alone_is_learned_by_their_signs(fill: Fill, tmp_path: Path) -> None:
+    """MOSI, MOSEI and SIMS have a valence and no emotion word."""
+    store, clips = fill()
+    mood = {"happy": 1.5, "neutral": 0.0}
+    numbers = [
+        replace(clip, label=clip.label and Label(None, mood.get(str(clip.label.emotion), -2.0))) for clip in clips
+    ]
+    folder = tmp_path / "run"
+    result = fit_head(store, numbers, (), quick(), folder, "cpu")
+    assert load_run(folder).info["labels"] == ["negative", "neutral", "positive"]
+    assert result.validation.n == 40
+    assert any("Classes are the signs of the valence (negative, neutral, positive)" in each for each in result.notes)
+    assert all("valence" in row for row in rows_of(folder))
+    given = with_classes(clips, LABELS)
+    assert given == (tuple(clips), LABELS)  # words stay what they are
 
 
 # Heads of frames are fitted in test_heads.py and test_heads_trained.py.
@@ -415,3 +433,13 @@ def test_training_loads_no_decoder_and_no_encoder() -> None:
 def test_nothing_is_printed(fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(fill(), tmp_path / "run")
     assert capsys.readouterr() == ("", "")
+
+
+def test_columns_far_apart_in_scale_are_said_where_a_head_takes_them_as_they_are(fill: Fill, tmp_path: Path) -> None:
+    filled = fill()
+    for row in filled[0].rows["HL-UTT"].values():
+        row[:, 0] *= 1e6
+    result = fit(filled, tmp_path / "plain", quick(epochs=2))
+    assert [note for note in result.notes if "Columns of HL-UTT differ" in note and "standardise=true" in note]
+    result = fit(filled, tmp_path / "standardised", quick(epochs=2, standardise=True))
+    assert not [note for note in result.notes if "differ" in note]

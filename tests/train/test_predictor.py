@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +28,11 @@ from emo.train.answers import Prediction
 from emo.train.features import Missing
 from emo.train.heads.fit import fit_head
 from emo.train.metrics.choose import ScoreArgs, scored_page
+from emo.train.pages import answers_csv
 from emo.train.predictor import Predictor, open_predictor
 from emo.train.recipe import load_recipe, make_recipe
-from emo.train.runs import list_page, load_run, seal, verify_page, write_json
+from emo.train.run_pages import compare_page, drop_page, list_page, show_page, verify_page
+from emo.train.runs import load_run, seal, write_json
 
 Fill = Callable[..., Any]
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
@@ -326,6 +330,9 @@ def test_another_kind_of_run_is_one_class_behind_the_same_contract(
         def answer(self, store: Any, clips: Any, *rest: Any, **more: Any) -> dict[str, Prediction]:
             return {clip.id: Prediction("happy") for clip in clips}
 
+        def kept(self) -> dict[str, Prediction]:
+            return {}
+
     folder = workspace.root / "runs/oracle"
     folder.mkdir()
     write_json(folder / "run.json", {"kind": "oracle", "status": "finished", "notes": []})
@@ -337,3 +344,47 @@ def test_another_kind_of_run_is_one_class_behind_the_same_contract(
     predictor = open_predictor(workspace, load_run(folder))
     assert predictor.predict([Clip("a")]) == {"a": Prediction("happy")}
     assert predictor.page([Clip("a")], predictor.predict([Clip("a")])).exit_code == 0
+
+
+def test_a_run_is_shown_compared_and_dropped(workspace: Workspace) -> None:
+    runs = workspace.root / "runs"
+    shown = show_page(workspace, "first")
+    assert shown.value["scores"]["validation"]["n"] == 40
+    assert shown.value["recipe"]["head"] == shown.value["head"]
+    assert set(shown.value["features"][0]) >= {"key", "profile"}
+    shutil.copytree(runs / "first", runs / "second")
+    recipe = (runs / "second/recipe.yaml").read_text()
+    (runs / "second/recipe.yaml").write_text(recipe.replace("seeds:\n- 0", "seeds:\n- 1"))
+    found = compare_page(workspace, "first", "second").value
+    assert found["Recipe"] == {"seeds": ["[0]", "[1]"]}
+    assert not found["Scores"]
+    with pytest.raises(UsageError, match="secnd is no run folder") as caught:
+        drop_page(workspace, "secnd")
+    assert "Did you mean second?" in caught.value.hint
+    (runs / "notes").mkdir()
+    for name in ("notes", "..", "second/../first"):
+        with pytest.raises(UsageError, match="no run folder"):
+            drop_page(workspace, name)
+    drop_page(workspace, "second")
+    assert sorted(path.name for path in runs.iterdir()) == ["first", "notes"]
+
+
+def test_something_else_in_the_place_of_the_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    workspace = Workspace(tmp_path, tmp_path / "a.emo")
+    for page in (list_page, verify_page):
+        with pytest.raises(UsageError, match="runs is no folder"):
+            page(workspace)
+
+
+def test_answers_as_a_table_have_every_probability_and_say_why_there_is_none() -> None:
+    answers = [
+        {"name": "a", "answer": "sad", "valence": -0.5, "probabilities": {"sad": 0.75, "happy": 0.25}},
+        {"name": "b", "answer": None, "why": "no-face: nobody, anywhere"},
+    ]
+    rows = list(csv.reader(answers_csv(answers).splitlines()))
+    assert rows == [
+        ["name", "answer", "valence", "p_sad", "p_happy", "why"],
+        ["a", "sad", "-0.5", "0.75", "0.25", ""],
+        ["b", "", "", "", "", "no-face: nobody, anywhere"],
+    ]

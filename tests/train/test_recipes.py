@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from emo.featstore.errors import UsageError
+from emo.featstore.spec import EncoderSpec
 from emo.train.recipe import HEADS, head_class, load_recipe, make_recipe
 
 
@@ -86,3 +87,29 @@ def test_a_number_that_is_not_finite_is_no_setting() -> None:
     for each in ("lr=.inf", "dropout=.nan"):
         with pytest.raises(UsageError, match="finite"):
             load_recipe("attention", [each])
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("head: attention\nepochs: 3\nfolds: 3\nepochs: 5\n")
+    with pytest.raises(UsageError, match="key 'epochs' stands on line 2 and again on line 4"):
+        load_recipe(path)
+
+
+def test_a_head_takes_the_features_that_are_there() -> None:
+    held = [
+        EncoderSpec("a-UTT", "a", "audio", "utt", 4, 1, "tiny", "seed:0"),
+        EncoderSpec("b-FRA", "b", "text", "frame", 4, None, "tiny", "seed:0"),
+        EncoderSpec("c", "c", "frame", "tokens", 4, 9, "tiny", "seed:0"),
+    ]
+
+    def taken(recipe: str, specs: list[EncoderSpec]) -> list[tuple[str, str]] | None:
+        found = load_recipe(recipe).on_what_is_there(specs)
+        return found and [(each.name, each.pool) for each in found.features]
+
+    assert taken("attention", held) == [("a-UTT", "none")]
+    assert taken("attention", held[1:]) == [("b-FRA", "mean"), ("c", "mean")]
+    assert taken("mult", held) == taken("mfn", held) == [("b-FRA", "none")]
+    assert taken("mult", held[:1]) is None
+    assert taken("attention", []) is None
+    assert load_recipe("tiny").on_what_is_there(held) is None  # a language model's features have their places

@@ -12,7 +12,8 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import digest, write_json
 from emo.featstore.workspace import Workspace
 from emo.train import runs
-from emo.train.runs import check, check_listed, latest_run, load_run, new_run, seal, verify_page, write_sealed
+from emo.train.run_pages import verify_page
+from emo.train.runs import check, check_listed, latest_run, load_run, new_run, seal, write_sealed
 
 
 def test_default_names_are_unique_and_carry_head_and_time(tmp_path: Path) -> None:

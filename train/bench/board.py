@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from emo.featstore.clip import Label
+from emo.featstore.document import TEX
 from emo.featstore.page import Table
 from emo.train.answers import Prediction
 from emo.train.bench.recipe import VALIDATION
@@ -167,27 +168,21 @@ def _numbers(rows: Sequence[Row], split: str) -> list[str]:
     return [name for name in rows[0].result["average"][split] if all(name in r.result["average"][split] for r in rows)]
 
 
-LETTERS = str.maketrans(
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {c: f"\\{c}" for c in "&%$#_{}"}
-)
-
-
 def board_latex(rows: Sequence[Row], split: str, metric: str, title: str) -> str:
     """The leaderboard as a LaTeX table of the package booktabs; the best mean of every column is bold."""
     splits = splits_of(rows)
     best = {each: max(row.mean(each, metric) or 0.0 for row in rows) for each in splits} if rows else {}
     lines = [
         r"\begin{table}",
-        rf"\caption{{{title.translate(LETTERS)}: {TITLES[metric]}, mean $\pm$ deviation over runs; ranked by "
-        rf"{split.translate(LETTERS)}. $\Delta$: against the best, 95\,\% interval over clips; $*$ leaves out zero.}}",
+        rf"\caption{{{title.translate(TEX)}: {TITLES[metric]}, mean $\pm$ deviation over runs; ranked by "
+        rf"{split.translate(TEX)}. $\Delta$: against the best, 95\,\% interval over clips; $*$ leaves out zero.}}",
         rf"\begin{{tabular}}{{ll{'r' * len(splits)}r}}",
         r"\toprule",
-        " & ".join(["features", "head", *(each.translate(LETTERS) for each in splits), r"$\Delta$"]) + r" \\",
+        " & ".join(["features", "head", *(each.translate(TEX) for each in splits), r"$\Delta$"]) + r" \\",
         r"\midrule",
     ]
     for row in rows:
-        cells = [str(row.result[key]).translate(LETTERS) for key in ("features", "head")]
+        cells = [str(row.result[key]).translate(TEX) for key in ("features", "head")]
         for each in splits:
             text = spread_text(row.result["average"][each][metric]).replace("±", r"$\pm$")
             cells.append(rf"\textbf{{{text}}}" if row.mean(each, metric) == best[each] else text)

@@ -23,8 +23,13 @@ UNITS = 4  # of a cell that are timed, evenly spread over its settings
 COLUMNS = ("features", "head", "models", "done", "about", "from")
 
 
-def estimate_page(setup: Setup, device: str) -> Page:
+def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda text: None) -> Page:
     """Count the models that are left, and estimate their time; no file of the bench is written.
+
+    Args:
+        setup: The bench.
+        device: auto, cpu or cuda.
+        say: Hears which cell is timed, as that may take a while.
 
     Raises:
         UsageError: A cell was begun under other conditions.
@@ -39,6 +44,8 @@ def estimate_page(setup: Setup, device: str) -> Page:
             if done:
                 seconds, basis = ledger.seconds / ledger.models * max(0, models - done), "recorded times"
             else:
+                place = f"cell {len(rows) + 1} of {len(setup.cells)}"
+                say(f"timing a few steps of {cell.title}: {place}, {models:,} models")
                 seconds, basis = _timed(setup, cell, materials, device), "timed steps"
             told = {"features": cell.features, "head": cell.head, "models": models, "done": done}
             rows.append((*told.values(), time_text(seconds), basis))

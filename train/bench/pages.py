@@ -23,6 +23,9 @@ def bench_page(
     dry_run: Annotated[bool, Flag("Say how many models there are and about how long they take.", "--dry-run")] = False,
     list_: Annotated[bool, Flag("Name the benches that come with emo.", "--list")] = False,
     device: Annotated[str, Flag("auto, cpu or cuda.")] = "auto",
+    ray: Annotated[
+        str | None, Flag("On a Ray cluster: its address, or auto for this machine's. See docs/scale.md.")
+    ] = None,
 ) -> Page:
     """Train heads on feature sets by one protocol, and rank them. Stopped, the same command goes on."""
     if list_:
@@ -35,7 +38,11 @@ def bench_page(
     from emo.train.bench.run import run_bench
 
     if dry_run:
-        return estimate_page(setup, device)
+        return estimate_page(setup, device, say)
+    if ray is not None and workspace is not None:
+        from emo.train.bench.rays import train_cells
+
+        train_cells(workspace, setup, ray, device, say)
     return write_bench(setup, run_bench(setup, device, say))
 
 

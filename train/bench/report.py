@@ -72,7 +72,7 @@ def write_bench(setup: Setup, outcome: Outcome) -> Page:
     write_atomic(setup.folder / "times.csv", _times(outcome))
     board = board_table(rows, split, metric, [seconds[row.title] for row in rows])
     spent = f"{sum(outcome.models):,} models took {time_text(sum(outcome.seconds))} to train, added up over threads."
-    code = 6 if any(each["status"] == FAILED for each in others) else 0
+    code = 6 if any(each["status"] == FAILED for each in others) or (outcome.results and not rows) else 0
     said = [board, *tables[: 1 if others else 0], *sentences, spent, f"Files: {setup.folder}"]
     return Page(value | {"seconds": seconds, "folder": str(setup.folder)}, said, verdict, code)
 

@@ -22,7 +22,7 @@ from emo.train.bench.recipe import VALIDATION, Bench, Cell, cells_of
 from emo.train.features import FeatureSource, StreamShape, find_present, media_of
 from emo.train.heads.base import Head, HeadRecipe
 from emo.train.heads.folds import group_clips
-from emo.train.heads.material import fold_count, trained_mask
+from emo.train.heads.material import fold_count, trained_mask, with_classes
 from emo.train.recipe import head_class
 from emo.train.session import settle, usable_clips
 
@@ -78,7 +78,7 @@ def open_bench(workspace: Workspace, bench: Bench, name: str, say: Say) -> Setup
     folder, cells = bench_folder(workspace, name), cells_of(bench, name)
     table = workspace.table(bench.dataset)
     source, store = open_dataset(table.name, table), open_store(workspace.store_path)
-    clips = tuple(usable_clips(source, store, say))
+    clips, labels = with_classes(usable_clips(source, store, say), source.labels)
     told: set[str] = set()
 
     def once(sentence: str) -> None:
@@ -106,7 +106,7 @@ def open_bench(workspace: Workspace, bench: Bench, name: str, say: Say) -> Setup
         reasons = "; ".join(f"{cell.title}: {why}" for cell, why in left_out[:3])
         raise UsageError(f"No cell of bench {name} can be trained. {reasons}.", "Extract features, or change the file.")
     _check_rank(bench, clips, kept[0].recipe)
-    return Setup(name, bench, folder, store, clips, source.labels, tuple(kept), tuple(models), tuple(left_out))
+    return Setup(name, bench, folder, store, clips, labels, tuple(kept), tuple(models), tuple(left_out))
 
 
 def _why_not(store: FeatureSource, recipe: HeadRecipe) -> str:

@@ -13,6 +13,7 @@ CHALLENGES = {
 }
 _challenges = Registry("challenge", "emo.challenges", CHALLENGES, "emo.train.challenges.base:Challenge")
 challenge_names = _challenges.names
+all_challenges = _challenges.all
 
 
 def challenge_named(name: str) -> Challenge:

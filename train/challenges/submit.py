@@ -19,7 +19,7 @@ from emo.featstore.workspace import Workspace, find_workspace, load_workspace
 from emo.train.answers import ANSWER_COLUMNS, NAMES, Prediction
 from emo.train.challenges.base import Challenge, Form, Key, Said, Track
 from emo.train.challenges.forms import Problem, Sheet, dump, load, parse, problems, remarks
-from emo.train.challenges.registry import challenge_named, challenge_names
+from emo.train.challenges.registry import all_challenges, challenge_named, challenge_names
 from emo.train.metrics.labels import POLICIES
 from emo.train.metrics.seen import own_datasets
 from emo.train.predictor import open_predictor
@@ -96,7 +96,7 @@ def submit_command(
 
 def tracks_page() -> Page:
     """List the tracks of all challenges: what they are handed in as, where that is published, what is not."""
-    found = [challenge_named(name) for name in challenge_names()]
+    found, broken = all_challenges()
     rows = [
         (
             " ".join((each.name, track.name)),
@@ -115,7 +115,7 @@ def tracks_page() -> Page:
     ]
     columns = ("challenge and track", "files", "columns", "published")
     doubts = [f"{each.name} {track.name}: {doubt}" for each in found for track in each.tracks for doubt in track.doubts]
-    return Page(value, [Table("Tracks", columns, rows), *doubts, *(f"Not written: {each}" for each in left)])
+    return Page(value, [Table("Tracks", columns, rows), *doubts, *(f"Not written: {each}" for each in left), *broken])
 
 
 def _told(challenge: Challenge, track: Track) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
 from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.spec import EncoderSpec
 from emo.train.features import Missing, Pool, Stream, StreamShape
 from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
@@ -116,6 +117,13 @@ class HeadRecipe(Recipe):
         """Return the recipe with features renamed: old name -> new name."""
         new = tuple(each.model_copy(update={"name": names.get(each.name, each.name)}) for each in self.features)
         return self.model_copy(update={"features": new})
+
+    def on_what_is_there(self, held: Sequence[EncoderSpec]) -> Self | None:
+        """Return the recipe with the features of a store that have one row per clip, or else the mean of the others."""
+        rows = dict.fromkeys(spec.name for spec in held if spec.level == "utt")
+        names = rows or dict.fromkeys(spec.name for spec in held)
+        choices = tuple(FeatureChoice(name=name, pool="none" if rows else "mean") for name in names)
+        return self.model_copy(update={"features": choices}) if choices else None
 
     def features_flag(self, names: Sequence[str]) -> str:
         """Return the `--set` flag that chooses these features, for a message."""

@@ -24,7 +24,7 @@ from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, media_of
 from emo.train.heads.base import Epoch, Fold, HeadRecipe, OnEpoch
 from emo.train.heads.ensemble import LogitMean
-from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan
+from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan, with_classes
 from emo.train.heads.objective import Diverged
 from emo.train.heads.outcome import describe, member_seed, prediction_rows, scores
 from emo.train.heads.search import RUNS, all_diverged, average, check_search, choose_again, draw, numbers_of, rank
@@ -107,6 +107,7 @@ def fit_head(
     if (run_dir / "run.json").exists():
         raise UsageError(f"{run_dir} holds a run already.", "Choose another run name.")
     started = time.time()
+    clips, labels = with_classes(clips, labels)
     info: dict[str, Any] = {"schema": 1, "kind": "head", "name": run_dir.name, "status": "running"}
     info |= {"head": recipe.head, "started_at": utc(started), "store": str(store.path), "labels": list(labels)}
     info |= {"dataset": dataset_of(clips)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,14 +11,42 @@ from torch.nn.utils.rnn import PackedSequence
 
 from emo.train.heads.noise import Drop
 
+Uses = list[tuple[Tensor, Tensor]]  # of a layer's weight in one step: input, gradient of the output
+
 
 class Linear(nn.Linear):
-    """A linear layer, or as many as are stacked in its weight, then `(M, in, out)`: `(M, B, in) -> (M, B, out)`."""
+    """A linear layer, or as many as are stacked in its weight, then `(M, in, out)`: `(M, B, in) -> (M, B, out)`.
+
+    Attributes:
+        uses: Of stacked layers. A list gets the two factors of the weight's gradient when the loss is differentiated,
+            and the gradient itself is not computed; `None`: autograd computes it.
+    """
+
+    uses: Uses | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
             return super().forward(x)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+        if self.uses is None or not torch.is_grad_enabled():
+            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+        out: Tensor = _Factored.apply(x, self.weight, self.bias, self.uses)
+        return out
+
+
+class _Factored(torch.autograd.Function):
+    """Stacked linear layers whose weight's gradient stays in two factors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, uses: Uses) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.uses = uses
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
+        (x, weight), (dy,) = ctx.saved_tensors, gradients
+        ctx.uses.append((x, dy))
+        return torch.bmm(dy, weight.mT) if ctx.needs_input_grad[0] else None, None, dy.sum(dim=1), None
 
 
 def matrix(weight: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,10 +12,14 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import some_of
-from emo.train.features import FeatureSource, Inputs, StreamShape, load_inputs, profile_note, trained_splits
+from emo.train.features import FeatureSource, Inputs, Stream, StreamShape, load_inputs, profile_note, trained_splits
 from emo.train.heads.base import HeadRecipe, Measure, Outputs, Targets
 from emo.train.heads.folds import Groups, group_clips, make_folds
 from emo.train.metrics.labels import combined_metric, weighted_f1
+
+SIGNS = ("negative", "neutral", "positive")  # of a valence
+SPREAD_ROWS = 2000  # whose spread is measured
+SPREAD_MOST = 1000.0  # between columns, before it is said
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,28 @@ class Plan:
         return len(self.folds) * (self.recipe.passes or 1)
 
 
+def with_classes(clips: Sequence[Clip], labels: Sequence[str]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+    """Give clips the sign of their valence as a class where no clip has an emotion word, as in MOSI, MOSEI and SIMS.
+
+    Args:
+        clips: Of one dataset.
+        labels: Its label set.
+
+    Returns:
+        Clips and label set: as given where any clip has an emotion or none a valence; else with those of `SIGNS` that
+        occur.
+    """
+    valences = [None if clip.label is None else clip.label.valence for clip in clips]
+    if any(map(_has_emotion, clips)) or all(each is None for each in valences):
+        return tuple(clips), tuple(labels)
+    signs = [None if each is None else SIGNS[1 + (each > 0) - (each < 0)] for each in valences]
+    signed = (
+        clip if sign is None else replace(clip, label=Label(sign, value))
+        for clip, sign, value in zip(clips, signs, valences, strict=True)
+    )
+    return tuple(signed), tuple(sign for sign in SIGNS if sign in signs)
+
+
 def load_material(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str, ...], recipe: HeadRecipe) -> Material:
     """Read the features of all clips, and decide which clips are trained on.
 
@@ -102,7 +128,11 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
         UsageError: The recipe's metric needs valence that a fold does not have.
     """
     inputs, targets, train = material.inputs, material.targets, material.train
-    notes = [note for note in (profile_note(inputs.specs),) if note]
+    notes = [note for note in (profile_note(inputs.specs), spread_note(inputs.streams, recipe)) if note]
+    signs = [SIGNS[1 + int(sign)] for sign in np.sign(np.nan_to_num(targets.valence[train]))]
+    if signs == [material.labels[i] for i in targets.emotion[train]]:
+        words = ", ".join(material.labels)
+        notes.append(f"Classes are the signs of the valence ({words}); `emo score --metric sentiment` scores them.")
     groups = material.groups
     count, what = (len(train), "labelled clips") if groups.of is None else (len(groups), f"groups by {groups.by[0]}")
     folds = fold_count(recipe, len(train), groups)
@@ -121,6 +151,25 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
     if valence and not everywhere and recipe.select_by == "auto":
         notes.append("Some validation folds have no valence, so epochs were chosen by f1_weighted.")
     return Plan(resolve_metric(recipe, everywhere), parts, valence, tuple(notes), groups.note)
+
+
+def spread_note(streams: Sequence[Stream], recipe: HeadRecipe) -> str:
+    """Say which columns are far apart in scale where a head takes them as they are; empty where there are none.
+
+    Of the deviations of all columns that vary, over a sample of the rows, the 1st and the 99th percentile are compared.
+    """
+    if getattr(recipe, "standardise", None) is not False:  # the head has no such key, or does it
+        return ""
+    for stream in streams:
+        rows = stream.rows[:: max(1, len(stream.rows) // SPREAD_ROWS)]
+        spread = rows.std(axis=0, dtype=np.float64)
+        spread = spread[spread > 0]
+        if len(spread) > 1:
+            low, high = np.percentile(spread, (1, 99))
+            if high > SPREAD_MOST * low:
+                how = "a head learns mostly from the large ones: --set standardise=true brings all to one scale."
+                return f"Columns of {stream.name} differ {high / low:,.0f}-fold in their spread, and {how}"
+    return ""
 
 
 def make_measure(metric: str, targets: Targets, rows: np.ndarray, classes: int) -> Measure:

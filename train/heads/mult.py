@@ -13,23 +13,22 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emo.train.heads.base import FeatureChoices, HeadRecipe
+from emo.train.heads.base import HeadRecipe
 from emo.train.heads.gradient import SEARCHABLE, Share
 from emo.train.heads.layers import Linear
 from emo.train.heads.objective import Fused
-from emo.train.heads.trio import FRAME_FEATURES, TrioHead, TrioNet, TrioRecipe
+from emo.train.heads.trio import FrameRecipe, TrioHead, TrioNet
 
 LEAST_LAYERS = 3  # of an encoder over two crossmodal ones
 PAIRS = {"l": ("a", "v"), "a": ("l", "v"), "v": ("l", "a")}  # a query and its keys; l is text
 
 
-class MultRecipe(TrioRecipe):
+class MultRecipe(FrameRecipe):
     """MERBench `mult`."""
 
     searchable: ClassVar[tuple[str, ...]] = (*SEARCHABLE, "conv1d_kernel_size")
     head: Literal["mult"] = "mult"
     hidden: int = Field(default=64, ge=2)
-    features: FeatureChoices = FRAME_FEATURES
     dropout: Share = 0.1
     """Everywhere in the transformers. Type: number from 0 to 1. Default: ... (MERBench)."""
     grad_clip: float | None = Field(default=0.8, gt=0)

@@ -62,7 +62,7 @@ class Drop(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.noise is None:
             return super().forward(x)
-        return x * ((self.noise >= self.threshold) * self.scale)
+        return x * _mask(self.noise, self.threshold, self.scale)
 
 
 class WideDrop(Drop):
@@ -77,7 +77,14 @@ class WideDrop(Drop):
         two = self.noise.to(torch.int32)
         columns = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
         z = _mixed(_mixed(columns) ^ two[..., :1] << 16 ^ two[..., 1:])
-        return x * ((z >> 16 >= self.threshold) * self.scale)
+        return x * _mask(z >> 16, self.threshold, self.scale)
+
+
+def _mask(numbers: Tensor, threshold: int | Tensor, scale: float | Tensor) -> Tensor:
+    """`scale` where whole numbers reach a threshold, else 0."""
+    if numbers.is_cuda:
+        return (numbers >= threshold) * scale
+    return (numbers.float() - (threshold - 1)).clamp_(0, 1).mul_(scale)  # on a CPU comparisons are slow
 
 
 def drops_of(net: nn.Module) -> list[Drop]:

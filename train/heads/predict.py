@@ -88,7 +88,7 @@ class HeadAnswerer(Answerer):
         keep: bool = True,
         missing: Missing | None = None,
     ) -> dict[str, Prediction]:
-        named = [clip for clip in clips if clip.id in self.known]
+        named = [clip for clip in clips if clip.id in self.known] if keep else []
         media = media_of(store, [clip.id for clip in named])
         answers = {c.id: self.known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
         new = [clip.id for clip in clips if clip.id not in answers]
@@ -109,6 +109,9 @@ class HeadAnswerer(Answerer):
         for head in self.heads:
             mean.add(rows, head.predict(data, rows))
         return answers | {clip_id: Prediction(**mean.row(i, labels)) for i, clip_id in enumerate(inputs.clip_ids)}
+
+    def kept(self) -> dict[str, Prediction]:
+        return self.known
 
     def _device(self, kind: type[Head]) -> str:
         """Return the device to compute on; a head that uses none does without importing torch to look for one."""

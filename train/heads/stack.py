@@ -2,7 +2,7 @@
 
 Every head sees the clips, dropout masks and optimizer that `GradientHead.fit` would give it alone; only the sums
 inside a matrix product may come in another order. On a GPU a step is one CUDA graph, and nothing waits for the host
-within an epoch. On a CPU as many heads are stacked as a core's cache holds, and the cores take stacks in turn: what a
+within an epoch. On a CPU weights are updated block by block (`update.py`), and the cores take stacks in turn: what a
 head learns does not depend on how many cores there are.
 """
 
@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from emo.train.heads.base import Epoch, Fold, Job, Outputs, Targets, Units
+from emo.train.heads.layers import Linear, Uses
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise
 from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
+from emo.train.heads.update import Adam
 
 ARRAYS = 4  # weights, gradients and Adam's two moments
-CPU_BYTES = 64 * 2**20  # of these arrays in one stack, about what a cache holds
+CPU_BYTES = 320 * 2**20  # of these arrays in one stack: heads share what the calls of a step cost
 CPU_STACKS = 4  # of any group, so that several cores have work
 GPU_SHARE = 0.4  # of the free memory
 EVAL_VALUES = 2**26  # inputs in one forward pass of an evaluation
@@ -133,11 +134,25 @@ def plan_stacks(kinds: Sequence[Kind], device: torch.device) -> list[list[int]]:
     for group in alike.values():
         count = max(1, int(room // (ARRAYS * kinds[group[0]].size)))
         count = -(-len(group) // max(least, -(-len(group) // count)))  # heads of a stack; all stacks are alike
-        seeds = list(dict.fromkeys(kinds[i].seed for i in group))
-        group.sort(key=lambda i: seeds.index(kinds[i].seed))  # heads of one seed share their random numbers
-        for at in range(0, len(group), count):
-            stacks.append(sorted(group[at : at + count], key=lambda i: kinds[i].pace))
+        stacks += [sorted(each, key=lambda i: kinds[i].pace) for each in _by_seed(group, kinds, count)]
     return stacks
+
+
+def _by_seed(group: Sequence[int], kinds: Sequence[Kind], count: int) -> list[list[int]]:
+    """Heads in parts of `count` at most; those of one seed, who share clips and random numbers, are kept together."""
+    seeds: dict[int, list[int]] = {}
+    for i in group:
+        seeds.setdefault(kinds[i].seed, []).append(i)
+    parts: list[list[int]] = []
+    for same in seeds.values():
+        size = -(-len(same) // -(-len(same) // count))
+        for at in range(0, len(same), size):
+            part = same[at : at + size]
+            if parts and len(parts[-1]) + len(part) <= count:
+                parts[-1] += part
+            else:
+                parts.append(part)
+    return parts
 
 
 def _pace(recipe: Any) -> tuple[float, float, float]:
@@ -175,28 +190,6 @@ def _in_order(count: int, start: Callable[[int], Iterable[Event]], workers: int)
             stop.set()
 
 
-class _Adam:
-    """`torch.optim.Adam(fused=True)` of `GradientHead.fit`, on the heads `first` to `last` of stacked tensors."""
-
-    def __init__(
-        self, params: Sequence[Tensor], first: int, last: int, lr: float, weight_decay: float, clip: float
-    ) -> None:
-        self.heads, self.clip = slice(first, last), clip
-        self.params = [p[self.heads] for p in params]
-        self.moments = [[torch.zeros_like(p) for p in self.params] for _ in range(2)]
-        self.steps = [torch.zeros((), device=p.device) for p in self.params]
-        self.rest = {"lr": lr, "weight_decay": weight_decay, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-
-    def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """Take a step; a parameter that the loss does not reach stays as it is, without decay."""
-        own = {i: g[self.heads] for i, g in enumerate(gradients) if g is not None}
-        if self.clip < math.inf:
-            own = {i: g.clamp(-self.clip, self.clip) for i, g in own.items()}
-        lists = [[each[i] for i in own] for each in (self.params, self.moments[0], self.moments[1], self.steps)]
-        params, first, second, steps = lists
-        adam(params, [*own.values()], first, second, [], steps, fused=True, amsgrad=False, maximize=False, **self.rest)
-
-
 class Stack:
     """Heads of one shape, and the state of their training. M heads, of which U differ in seed or clips.
 
@@ -224,15 +217,12 @@ class Stack:
         self.seeds = [heads[m].seed for m in first]
         self.trains, self.vals = [folds[m].train for m in first], [folds[m].val for m in first]
         self.scaling = self._scaling() if recipe.standardise else None
+        self.noise_type = torch.int16 if self.device.type == "cuda" else torch.float32  # as masks are made of it
 
         self.net = self._stacked()
         self.params = [p.detach() for p in self.net.parameters()]  # each (M, ...)
         self.best = [p.clone() for p in self.params] if keep else []
-        paces = [_pace(head.recipe) for head in heads]
-        self.optimizers = [
-            _Adam(self.params, paces.index(pace), paces.index(pace) + paces.count(pace), *pace)
-            for pace in dict.fromkeys(paces)
-        ]
+        self.optimizer = Adam(self.params, [_pace(head.recipe) for head in heads], self._uses())
         self.drops = drops_of(self.net)
 
         count, rows = len(kinds), min(BLOCK, self.steps) * self.size
@@ -323,13 +313,13 @@ class Stack:
         at = self.clock * self.size + self.lane  # (B,)
         rows = self.rows.index_select(1, at)  # (U, B)
         real = self._each(self.real.index_select(1, at))
-        give_noise(self.drops, self._each(self.noise.index_select(1, at % (BLOCK * self.size))))
+        noise = self.noise.index_select(1, at % (BLOCK * self.size))
+        give_noise(self.drops, self._each(noise.to(self.noise_type)))
         out = self.net(self._streams(rows))
         loss = head_loss(out, self._each(self.emotion[rows]), self._each(self.valence[rows]), real)  # (M,)
         gradients = torch.autograd.grad(loss.sum(), list(self.net.parameters()), allow_unused=True)
         with torch.no_grad():
-            for optimizer in self.optimizers:
-                optimizer.step(gradients)
+            self.optimizer.step(gradients)
             self.total += loss * real.sum(dim=1)
             self.clock += 1
 
@@ -381,10 +371,21 @@ class Stack:
             buffer.data = torch.stack([dict(head.net.named_buffers())[name] for head in self.heads])
         for place, drop in enumerate(drops_of(net)):
             each = [drops_of(head.net)[place] for head in self.heads]
-            shape = {"device": self.device, "dtype": torch.int16}
+            shape = {"device": self.device, "dtype": self.noise_type}
             drop.threshold = torch.tensor([d.threshold for d in each], **shape)[:, None, None]
             drop.scale = torch.tensor([d.scale for d in each], device=self.device)[:, None, None]
         return net
+
+    def _uses(self) -> dict[int, Uses]:
+        """Uses of the matrices whose gradients are computed block by block: on a CPU those of linear layers."""
+        if self.device.type != "cpu":
+            return {}
+        numbers = {id(p): i for i, p in enumerate(self.net.parameters())}
+        uses: dict[int, Uses] = {}
+        for layer in self.net.modules():
+            if isinstance(layer, Linear):
+                layer.uses = uses.setdefault(numbers[id(layer.weight)], [])
+        return uses
 
     def _give_back(self) -> None:
         """Every head gets the weights of its best epoch."""

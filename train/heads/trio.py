@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from emo.featstore.errors import UsageError
+from emo.featstore.spec import EncoderSpec
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.align import SCALES, Align, Frames, pad_front
-from emo.train.heads.base import USUAL_FEATURES, FeatureChoices, HeadRecipe, Measure, OnEpoch, Targets
+from emo.train.heads.base import USUAL_FEATURES, FeatureChoice, FeatureChoices, HeadRecipe, Measure, OnEpoch, Targets
 from emo.train.heads.gradient import GradientHead, GradientRecipe, Share
 from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
 from emo.train.heads.objective import Fused, Inner
@@ -61,10 +62,21 @@ class TrioRecipe(GradientRecipe):
     """
 
 
-class AlignedRecipe(TrioRecipe):
-    """Keys of the heads that step through frames of all inputs at once."""
+class FrameRecipe(TrioRecipe):
+    """Keys of the heads that need frames."""
 
     features: FeatureChoices = FRAME_FEATURES
+
+    def on_what_is_there(self, held: Sequence[EncoderSpec]) -> Self | None:
+        """Return the recipe with the features of a store that have one row per frame or word."""
+        names = dict.fromkeys(spec.name for spec in held if spec.level != "utt" and spec.modality != "frame")
+        choices = tuple(FeatureChoice(name=name) for name in names)
+        return self.model_copy(update={"features": choices}) if choices else None
+
+
+class AlignedRecipe(FrameRecipe):
+    """Keys of the heads that step through frames of all inputs at once."""
+
     align: Literal["frm_align"] = "frm_align"
     """Frames are compressed by feat_scale, brought to the length of the clip's text, and zero frames are put in
     front until a clip is as long as the longest one of the training clips. Type: frm_align. Default: ...

@@ -5,23 +5,24 @@ Networks are imported when a clip needs them: an answer that is known needs none
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
-from emo.featstore.errors import FeatureMissing, TrainError
+from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import jsonl_text
 from emo.featstore.reading import read_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
+from emo.featstore.text import some_of
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import Missing, media_of
-from emo.train.llm.data import Example, transcript_of
+from emo.train.llm.data import Example, Pair, read_preferences, transcript_of
 from emo.train.llm.family import Wanted
 from emo.train.llm.features import Features
 from emo.train.llm.question import check_question, predictions_path, question
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
     from emo.train.llm.model import TunedModel
 
 OnAnswer = Callable[[int, int], None]  # answered, of how many
+OnText = Callable[[str, str], None]  # clip, its answer so far
 
 
 class TunedAnswerer(Answerer):
     """Answers of a tuned language model; new ones are added to the run folder."""
 
     evidence: ClassVar[tuple[str, ...]] = ("official", "likelihood")
-    untrained_advice: ClassVar[str] = "Go on with it: --resume."
+    streams: ClassVar[bool] = True
+    untrained_advice: ClassVar[str] = "Go on with it: emo train --cached --resume {run}."
 
     def __init__(self, run: Run, device: str = "auto") -> None:
         run.require(TuneRecipe.makes, "a tuned language model")
@@ -105,6 +108,7 @@ class TunedAnswerer(Answerer):
         missing: Missing | None = None,
         layout: str | None = None,
         on_progress: OnAnswer | None = None,
+        on_text: OnText | None = None,
     ) -> dict[str, Prediction]:
         """Answer about clips, as `Answerer.answer` says.
 
@@ -118,23 +122,25 @@ class TunedAnswerer(Answerer):
             missing: What to do about clips without features.
             layout: Of the prompt; default the run's own.
             on_progress: Called after every batch.
+            on_text: Called with the name of a clip and its answer so far, as it is generated.
         """
         recipe = self.recipe
         task = check_question(recipe, policy, task, layout)
         path = predictions_path(self.run, policy, layout, task)
-        said = {c.id: transcript_of(c, recipe.data.language) or self._texts.get(c.id, "") for c in clips}
+        said = {c.id: self._words(c) for c in clips}
         kept = _rows(path) if keep else {}
         media = media_of(store, said)
-        asked = {name: question(recipe, task, words, layout or recipe.layout) for name, words in said.items()}
+        pairs = self._pairs(said) if task == "preference" else {}
+        asked = {n: question(recipe, task, words, layout or recipe.layout, pairs.get(n)) for n, words in said.items()}
         known = {c.id for c in clips if self._is_known(c, media.get(c.id), kept.get(c.id), asked[c.id])}
         if new := [clip.id for clip in clips if clip.id not in known]:
             features = self.features(store, new, missing)
             readable = set(features.names)
-            if examples := [Example(name, said[name]) for name in new if name in readable]:
+            if examples := [Example(name, said[name], pair=pairs.get(name)) for name in new if name in readable]:
                 from emo.train.llm.predict import predict
 
                 model = self.model(features)
-                rows = predict(model, features, examples, recipe, policy, task, layout, on_progress)
+                rows = predict(model, features, examples, recipe, policy, task, layout, on_progress, on_text)
                 trained, zeroed = self.trained.among(clips, media).clips, set(features.zeroed)
                 whose = {clip.id: clip.dataset for clip in clips}
                 for row in rows:
@@ -147,6 +153,30 @@ class TunedAnswerer(Answerer):
         found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
 
+    def _words(self, clip: Clip) -> str:
+        """Return what is said in a clip; an empty `text` among its transcripts means that nothing is."""
+        words = transcript_of(clip, self.recipe.data.language)
+        return words if words or "text" in clip.transcripts else self._texts.get(clip.id, "")
+
+    def kept(self) -> dict[str, Prediction]:
+        rows = next(
+            (found for each in reversed(self.evidence) if (found := _rows(predictions_path(self.run, each)))), {}
+        )
+        return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in rows.items()}
+
+    def _pairs(self, names: Iterable[str]) -> dict[str, Pair]:
+        """Return the two descriptions of each clip, from the files that the run learned preferences from.
+
+        Raises:
+            UsageError: A clip has none there.
+        """
+        files = [self.run.info["files"].get(source.file) for source in self.recipe.data.preference]
+        found = {name: note.pair for file in files if file for name, note in read_preferences(Path(file)).items()}
+        if lacking := [name for name in names if found.get(name) is None]:
+            told = f"{len(lacking)} clips have no two descriptions to choose from: {some_of(lacking, 3)}."
+            raise UsageError(told, "They stand in the file that data.preference of the run's recipe names.")
+        return {name: pair for name, pair in found.items() if pair is not None}
+
     def _is_known(self, clip: Clip, media: str | None, row: Mapping[str, Any] | None, asked: str) -> bool:
         """Say whether a kept row answers this very question about this very clip.
 
@@ -157,8 +187,8 @@ class TunedAnswerer(Answerer):
         then = row.get("media") or self.trained.contents.get(clip.id)
         return same_clip(clip, media, row.get("dataset") or self.trained.dataset, then)
 
-    def zeroed(self, policy: str, clip_ids: Sequence[str]) -> list[str]:
-        rows = _rows(predictions_path(self.run, policy))
+    def zeroed(self, policy: str, clip_ids: Sequence[str], task: str = "emotion") -> list[str]:
+        rows = _rows(predictions_path(self.run, policy, task=task))
         return [name for name in clip_ids if rows.get(name, {}).get("zeros")]
 
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.install import install_command
+from emo.featstore.reading import read_json
 from emo.featstore.sources.hub import cached, weight_files
 from emo.featstore.workspace import HUB_ID
-from emo.train.llm.tokenizer import Tokenizer
+from emo.train.llm.tokenizer import Tokenizer, quiet
 
 Profile = Literal["paper", "tiny", "random"]
 Model = TypeVar("Model")
@@ -58,6 +66,7 @@ def build(
     profile: str = "paper",
     seed: int = 0,
     quantise: str | None = None,
+    model_types: Mapping[str, str] | None = None,
 ) -> Model:
     """Load a language model and make a tuned model of it, whose fresh weights are drawn from the seed too.
 
@@ -71,6 +80,7 @@ def build(
         seed: Of everything that is drawn.
         quantise: `nf4` keeps the language model's linear layers in 4 bits (package bitsandbytes; a CUDA device, or a
             CPU, which is slow).
+        model_types: What a config.json may call a model that holds a language model of another type: that type.
 
     Raises:
         WeightsMissing: The language model is not there, or gated.
@@ -90,7 +100,7 @@ def build(
         if profile == "paper":
             path = find_llm(str(source))
             tokenizer, name = _tokenizer(path), str(source)
-            llm = _load(path, DTYPES[dtype], device, quantise)
+            llm = _load(path, DTYPES[dtype], device, quantise, model_types or {})
         else:
             tokenizer, name = _tokenizer(find_llm(str(source))) if source else Tokenizer.bytes(), profile
             if quantise and profile == "tiny":
@@ -161,7 +171,9 @@ def _random(sizes: dict[str, Any], tokenizer: Tokenizer, dtype: torch.dtype, dev
     return llm.to(device).eval()
 
 
-def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | None) -> PreTrainedModel:
+def _load(
+    path: Path, dtype: torch.dtype, device: torch.device, quantise: str | None, model_types: Mapping[str, str]
+) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
     folder = path
     if quantise is not None:
@@ -172,8 +184,11 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
         options |= {"quantization_config": _bitsandbytes(quantise, dtype, device), "device_map": {"": device}}
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = path.parent, path.name
+    elif config := _inner_config(path, model_types):
+        options["config"] = config
+    inside = quiet() if "config" in options else contextlib.nullcontext()  # what is left over would be listed
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one of which asks none of its settings
+        with inside, contextlib.redirect_stderr(io.StringIO()):  # progress bars, one of which asks none of its settings
             llm, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except ImportError as error:
         raise ModelError(
@@ -190,6 +205,20 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device, quantise: str | 
             LOCAL,
         )
     return (llm if quantise else llm.to(device)).eval()
+
+
+def _inner_config(folder: Path, model_types: Mapping[str, str]) -> PreTrainedConfig | None:
+    """Configuration of the language model in a folder of a larger model; `None` where the library knows the type."""
+    file = folder / "config.json"
+    try:
+        table = read_json(file) if file.is_file() else {}
+    except UsageError as error:
+        raise ModelError(error.message, "Fetch the model folder again.") from error
+    inner = model_types.get(str(table.get("model_type"))) if isinstance(table, dict) else None
+    if inner is None:
+        return None
+    sizes = {key: value for key, value in table.items() if key not in ("model_type", "architectures", "auto_map")}
+    return AutoConfig.for_model(inner, **sizes)
 
 
 def _bitsandbytes(quantise: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,11 +24,14 @@ from emo.featstore.datasets.tables import by_clip, normal_name, read_csv, read_l
 from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
 from emo.featstore.reading import read_json
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.features import trained_splits
 from emo.train.heads.folds import group_clips, make_folds
 from emo.train.llm.recipe import CLIPS, FIELDS, SourceKeys, Task, TuneRecipe
 
+NUMBERS: tuple[Task, ...] = ("valence", "sentiment")  # tasks whose answers come from a number
+PREFERENCES = ("a1", "a2", "same")
+Pair = tuple[str, str]  # two descriptions, of which one is to be preferred
 Find = Callable[[str], Path]
 Records = Callable[[str], Mapping[str, Mapping[str, Any]]]
 Clean = Callable[[str, str], str]  # an annotated answer and its task -> the answer as it is trained on
@@ -43,6 +47,7 @@ class Annotation:
     answer: str
     label: str | None = None
     transcript: str | None = None
+    pair: Pair | None = None
 
 
 def read_merr_json(path: Path, field: str, labels: Sequence[str]) -> dict[str, Annotation]:
@@ -91,10 +96,18 @@ def _annotated(pairs: _Pairs, path: str, field: str, labels: Sequence[str]) -> d
             found[name] = Annotation(answer, emotion, text if isinstance(text, str) else None)
     if problems:
         said = "; ".join(f"{len(names)} {what}: {some_of(names, 3)}" for what, names in problems.items())
-        raise UsageError(f"{path}: of {len(pairs)} entries {said}.", f"Known emotions: {', '.join(labels)}.")
+        raise UsageError(f"{path}: of {len(pairs)} entries {said}.", _to_know(pairs, labels))
     if not found:
         raise UsageError(f"{path} holds no annotation.")
     return found
+
+
+def _to_know(pairs: _Pairs, labels: Sequence[str]) -> str:
+    """Return which emotions are known, and the words to type for those that are not."""
+    named = {dict(entry).get("pseu_emotion") for _, entry in pairs if isinstance(entry, _Pairs)}
+    more = sorted({each.strip().lower() for each in named if isinstance(each, str) and each.strip()} - set(labels))
+    known = f"Known emotions: {', '.join(labels)}."
+    return f'{known} To train on all: --set "labels=[{", ".join([*labels, *more])}]"' if more else known
 
 
 def read_emotions(path: Path, labels: Sequence[str]) -> dict[str, str]:
@@ -129,6 +142,30 @@ def read_texts(path: Path, column: str) -> dict[str, Annotation]:
     return found
 
 
+def read_preferences(path: Path) -> dict[str, Annotation]:
+    """Read two descriptions of each clip and which of them fits from a csv of `name,a1,a2,preference`.
+
+    Raises:
+        UsageError: It is no such file, a clip comes twice, or a cell is empty or no preference.
+    """
+    columns = (*PREFERENCES[:2], FIELDS["preference"])
+    found = {}
+    for name, row in by_clip(rows_by_name(path, read_csv(path, ["name", *columns]))).items():
+        first, second, said = (row.fields[column].strip() for column in columns)
+        if not first or not second or said.lower() not in PREFERENCES:
+            hint = f"Write two descriptions, and {', '.join(PREFERENCES)} for the one that fits."
+            raise UsageError(f"{path} line {row.line}: {name} has no preference between two descriptions.", hint)
+        found[name] = Annotation(said.lower(), pair=(first, second))
+    return found
+
+
+def filled(text: str, pair: Pair | None) -> str:
+    """Return an instruction with the two descriptions at their places, where there are any."""
+    if pair is None:
+        return text
+    return re.sub(r"\{a[12]\}", lambda place: pair[place[0] == "{a2}"], text)
+
+
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object whose names may come twice."""
 
@@ -149,12 +186,14 @@ class Example:
         transcript: What the person says; empty where nobody wrote it down.
         label: Emotion word, where one is known.
         answers: By task, in the form that is trained on.
+        pair: Two descriptions that the task `preference` asks about.
     """
 
     name: str
     transcript: str = ""
     label: str | None = None
     answers: Mapping[Task, str] = field(default_factory=dict)
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +218,8 @@ class Examples:
     def digest(self) -> str:
         """Hash of everything in here that changes the training."""
         content = [
-            [(e.name, e.transcript, e.label, dict(e.answers)) for e in part] for part in (self.train, self.validation)
+            [(e.name, e.transcript, e.label, dict(e.answers), *(e.pair or ())) for e in part]
+            for part in (self.train, self.validation)
         ]
         return digest(json.dumps(content, sort_keys=True).encode())
 
@@ -281,7 +321,8 @@ def _refuse(
 def _notes(silent: Sequence[str], left_out: Mapping[str, Sequence[str]], recipe: TuneRecipe) -> tuple[str, ...]:
     notes = []
     if silent:
-        notes.append(f"{len(silent)} clips have no transcript; their prompts hold an empty sentence.")
+        clips = f"{counted(len(silent), 'clip')} of the recipe"
+        notes.append(f"{clips} without transcript; nothing is said in their prompts.")
     for reason, lost in left_out.items():
         notes.append(f"{len(lost)} annotated clips are not trained on ({reason}).")
     split = recipe.validation.split
@@ -295,18 +336,19 @@ def _notes(silent: Sequence[str], left_out: Mapping[str, Sequence[str]], recipe:
 
 @dataclass(frozen=True)
 class _Known:
-    """Everything that annotations say: answers by task and clip, labels and transcripts by clip."""
+    """Everything that annotations say: answers by task and clip, labels, transcripts and pairs by clip."""
 
     answers: Mapping[Task, Mapping[str, str]]
     labels: Mapping[str, str]
     texts: Mapping[str, str]
+    pairs: Mapping[str, Pair]
 
     def example(self, name: str, clip: Clip | None, recipe: TuneRecipe) -> Example:
         """Return what is known of a clip; its own transcript and label count more than those of files."""
         own = clip.label.emotion if clip and clip.label else None
         said = transcript_of(clip, recipe.data.language) or " ".join(self.texts.get(name, "").split())
         answers = {task: found[name] for task, found in self.answers.items() if name in found}
-        return Example(name, said, own or self.labels.get(name), answers)
+        return Example(name, said, own or self.labels.get(name), answers, self.pairs.get(name))
 
 
 def _annotations(
@@ -316,6 +358,7 @@ def _annotations(
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
     texts: dict[str, str] = {}
+    pairs: dict[str, Pair] = {}
     for task in recipe.active:
         for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
             differ = []
@@ -325,6 +368,8 @@ def _annotations(
                     differ.append(name)
                 if note.label:
                     labels.setdefault(name, note.label)
+                if note.pair and pairs.setdefault(name, note.pair) != note.pair:
+                    differ.append(name)
                 if note.transcript:
                     texts.setdefault(name, note.transcript)
             if differ:
@@ -337,7 +382,7 @@ def _annotations(
             text = said.get(recipe.data.language) or said.get("text")
             if text:
                 texts[name] = text
-    return _Known(answers, labels, texts)
+    return _Known(answers, labels, texts, pairs)
 
 
 def _read(
@@ -347,6 +392,8 @@ def _read(
         if records is None:
             raise UsageError(f"data.{task}: {source.file} needs a store.", "Run `emo annotate run` first.")
         return read_records(records(source.record), source.file, source.field or FIELDS[task], labels)
+    if task in NUMBERS:
+        return _read_numbers(source, task, clips, find)
     if source.file == CLIPS:
         given = {clip.id: clip.label.emotion for clip in clips if clip.label and clip.label.emotion}
         if strange := sorted(set(given.values()) - set(labels)):
@@ -355,11 +402,32 @@ def _read(
             )
         return {name: Annotation(emotion, emotion) for name, emotion in given.items()}
     path = find(source.file)
+    if task == "preference":
+        return read_preferences(path)
     if path.suffix.lower() == ".json":
         return read_merr_json(path, source.field or FIELDS[task], labels)
     if task != "emotion":
         return read_texts(path, source.field or FIELDS[task])
     return {name: Annotation(emotion, emotion) for name, emotion in read_emotions(path, labels).items()}
+
+
+def _read_numbers(source: SourceKeys, task: Task, clips: Sequence[Clip], find: Find) -> dict[str, Annotation]:
+    """Read valences, or their signs in words."""
+    if source.file == CLIPS:
+        labels = {clip.id: clip.label for clip in clips if clip.label is not None}
+    else:
+        labels = dict(read_labels(find(source.file)))
+    found = {name: label for name, label in labels.items() if label.valence is not None}
+    if not found:
+        raise UsageError(f"data.{task}: {source.file} holds no valence.", "Name labels that have a column valence.")
+    told = {name: _number_text(label.valence or 0.0, task) for name, label in found.items()}
+    return {name: Annotation(told[name], label.emotion) for name, label in found.items()}
+
+
+def _number_text(valence: float, task: Task) -> str:
+    if task == "valence":
+        return repr(valence)
+    return "neutral" if valence == 0 else "positive" if valence > 0 else "negative"
 
 
 def _split_clips(clips: Sequence[Clip], recipe: TuneRecipe) -> dict[str, str]:
@@ -466,7 +534,7 @@ class TaskMix:
         weights = np.array([self.weights[task] for task in tasks])
         rng = np.random.default_rng([seed, _TASK, epoch, index])
         task = tasks[int(rng.choice(len(tasks), p=weights / weights.sum()))]
-        text = self.prompts[task][int(rng.integers(len(self.prompts[task])))]
+        text = filled(self.prompts[task][int(rng.integers(len(self.prompts[task])))], example.pair)
         return Sample(example.name, task, text, example.transcript, example.answers[task], example.label)
 
 

@@ -30,7 +30,7 @@ from emo.train.runs import Run, seal, utc, write_sealed
 
 Form = Literal["official", "adapter", "merged"]
 FORMS: Mapping[Form, str] = {
-    "official": "a .pth file as the published model's own code loads it",
+    "official": "as the published model's own code loads it: a .pth file, or a folder where that takes one",
     "adapter": "a folder: peft adapter, projections as safetensors, manifest",
     "merged": "a folder: Hugging Face model with the adapters added in, projections, manifest",
 }
@@ -50,7 +50,7 @@ def import_run(
 
     Args:
         store: Its features give the widths; `None` for a text-only recipe.
-        path: The .pth file.
+        path: The .pth file, or the folder where the family has such checkpoints.
         recipe: Language model, features, LoRA settings, prompts and layout of the checkpoint.
         run_dir: Run folder, from `new_run`.
         device: Torch device.
@@ -63,10 +63,10 @@ def import_run(
         WeightsMissing: There is no such file, or no language model.
     """
     started, family = time.time(), family_named(recipe.family)
-    if not path.is_file():  # said before a language model is loaded
+    if not path.exists():  # said before a language model is loaded
         raise WeightsMissing(f"There is no checkpoint at {path}.")
     device = resolve_device(device)
-    recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device)})
+    recipe = recipe.model_copy(update={"dtype": resolve_dtype(recipe.dtype, device), "init_from": None})
     features = Features(store, family.wanted(recipe), (), recipe.missing)
     source = find_source(recipe.llm, weights or {})
     model = start_model(source, features, recipe, device)

@@ -51,6 +51,7 @@ class Family(ABC):
         layouts: Prompt layouts by name, the usual one first.
         official_layout: Layout of the official evaluation, which imported checkpoints are asked in.
         weights: Where what it starts from comes from, by keys of [weights] in emo.toml: rows of `emo weights list`.
+        model_types: What config.json calls the published whole -> type of the language model in it.
         settings: Key of the official training file -> recipe key, for settings that change an answer.
     """
 
@@ -59,6 +60,7 @@ class Family(ABC):
     layouts: ClassVar[tuple[str, ...]]
     official_layout: ClassVar[str]
     weights: ClassVar[Mapping[str, Source]] = {}
+    model_types: ClassVar[Mapping[str, str]] = {}
     settings: ClassVar[Mapping[str, str]] = {}
 
     # ---- 1: features -------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ class Family(ABC):
         """Load an official checkpoint into a model, strictly: every tensor is consumed, or ignored for a reason.
 
         Args:
-            path: The file.
+            path: The file, or a folder where the family has such checkpoints.
             model: From `assemble`.
             allow_new: Let modules stay fresh that an earlier stage's file cannot have.
 

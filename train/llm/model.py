@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -319,15 +319,25 @@ class TunedModel(nn.Module, ABC):
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 
+    def choose(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+        """Logits `(B, ids)` of which the largest is the next id; a family may look at the ids that were said."""
+        return logits
+
     def agree(self, ids: Tensor) -> Tensor:
         """The ids that answers go on with; `shard` puts another function here, as its processes must do the same."""
         return ids
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], features: Sequence[Tensor], max_new_tokens: int = 500
+        self,
+        prompts: Sequence[Prompt],
+        features: Sequence[Tensor],
+        max_new_tokens: int = 500,
+        on_ids: Callable[[int, list[int]], None] | None = None,
     ) -> list[list[int]]:
         """Greedy answers: the new ids of each prompt, the end id among them where it was reached.
+
+        `on_ids` is called with the number of a prompt and its ids so far, whenever one is added.
 
         Finished prompts leave the batch, which ends with the last one. Left padding is zero rows under a mask.
         """
@@ -336,9 +346,12 @@ class TunedModel(nn.Module, ABC):
         with self._answering():
             hidden, mask, cache = self._prefill(prompts, features)
             for step in range(max_new_tokens):
-                ids = self.agree(self.llm.lm_head(hidden[:, -1]).float().argmax(-1))  # (alive,)
+                logits = self.choose(self.llm.lm_head(hidden[:, -1]).float(), [answers[i] for i in alive])
+                ids = self.agree(logits.argmax(-1))  # (alive,)
                 for i, each in zip(alive, ids.tolist(), strict=True):
                     answers[i].append(each)
+                    if on_ids is not None:
+                        on_ids(i, answers[i])
                 going = [j for j, i in enumerate(alive) if not self._ended(answers[i])]
                 if not going or step + 1 == max_new_tokens:
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from emo.featstore.spec import EncoderSpec
 from emo.train.llm.build import build
-from emo.train.llm.data import Example, chunks
+from emo.train.llm.data import Example, chunks, filled
 from emo.train.llm.distributed import ahead
 from emo.train.llm.features import Features
 from emo.train.llm.model import LoraArgs, TunedModel
@@ -23,6 +24,7 @@ from emo.train.recipe import family_named
 
 DRAWN = ("tiny", "random")  # language models without a source: profiles of `build`
 OnAnswer = Callable[[int, int], None]  # answered, of how many
+OnText = Callable[[str, str], None]  # clip, its answer so far
 Inputs = list[torch.Tensor]  # one per feature that the family wants
 
 
@@ -46,19 +48,21 @@ def predict(
     task: str = "emotion",
     layout: str | None = None,
     on_progress: OnAnswer | None = None,
+    on_text: OnText | None = None,
 ) -> list[dict[str, Any]]:
     """Ask about clips, with the first instruction of the task's pool.
 
     Args:
         model: On its device.
         features: That hold all these clips.
-        clips: Name and transcript of each are used, nothing else.
+        clips: Name, transcript and pair of each are used, nothing else.
         recipe: Prompts, labels and decoding limits.
         policy: `likelihood` gives the probability of every label of `recipe.scored`; all others generate greedily and
             keep the text as it came.
         task: What is asked.
         layout: Of the prompt; default the recipe's.
         on_progress: Called after every batch.
+        on_text: Called with the name of a clip and its answer so far, as it is generated.
 
     Returns:
         `{"name", "asked", "answer", "probabilities"?}` in the order of `clips`; `asked` is the `question`.
@@ -69,7 +73,7 @@ def predict(
     layout = layout or recipe.layout
     task = check_question(recipe, policy, task, layout)
     text = recipe.prompts[task][0]  # type: ignore[index]
-    prompts = [make_prompt(model, recipe, task, text, clip.transcript, layout) for clip in clips]
+    prompts = [make_prompt(model, recipe, task, filled(text, c.pair), c.transcript, layout) for c in clips]
     by_length = sorted(range(len(clips)), key=lambda i: (-model.length(prompts[i]), clips[i].name))
     rows: dict[int, dict[str, Any]] = {}
     parts = list(chunks(by_length, recipe.decode.batch_size))
@@ -81,19 +85,31 @@ def predict(
     with ahead(load, 0, len(parts)) as loaded:
         for number, inputs in loaded:
             part = parts[number]
-            for i, row in zip(part, _answers(model, [prompts[i] for i in part], inputs, recipe, policy), strict=True):
-                rows[i] = {"name": clips[i].name, "asked": question(recipe, task, clips[i].transcript, layout)} | row
+            told = None if on_text is None else partial(_tell, on_text, [clips[i].name for i in part], recipe, model)
+            given = _answers(model, [prompts[i] for i in part], inputs, recipe, policy, told)
+            for i, row in zip(part, given, strict=True):
+                asked = question(recipe, task, clips[i].transcript, layout, clips[i].pair)
+                rows[i] = {"name": clips[i].name, "asked": asked} | row
             if on_progress is not None:
                 on_progress(len(rows), len(clips))
     return [rows[i] for i in range(len(clips))]
 
 
+def _tell(on_text: OnText, names: Sequence[str], recipe: TuneRecipe, model: TunedModel, i: int, ids: list[int]) -> None:
+    on_text(names[i], family_named(recipe.family).answer_text(ids, model.tokenizer))
+
+
 def _answers(
-    model: TunedModel, prompts: Sequence[Prompt], inputs: Inputs, recipe: TuneRecipe, policy: str
+    model: TunedModel,
+    prompts: Sequence[Prompt],
+    inputs: Inputs,
+    recipe: TuneRecipe,
+    policy: str,
+    on_ids: Callable[[int, list[int]], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     family = family_named(recipe.family)
     if policy != "likelihood":
-        for ids in model.generate(prompts, inputs, recipe.decode.max_new_tokens):
+        for ids in model.generate(prompts, inputs, recipe.decode.max_new_tokens, on_ids):
             yield {"answer": family.answer_text(ids, model.tokenizer)}
         return
     words = [
@@ -136,5 +152,14 @@ def start_model(source: str, features: Features, recipe: TuneRecipe, device: str
             model.standardise([_nothing(spec) for spec in features.specs])
         return model
 
-    profile = source if source in DRAWN else "paper"
-    return build(make, None if source in DRAWN else source, dtype, device, profile, recipe.seed, recipe.quantise)
+    drawn = source in DRAWN
+    return build(
+        make,
+        None if drawn else source,
+        dtype,
+        device,
+        "paper" if not drawn else source,
+        recipe.seed,
+        recipe.quantise,
+        family.model_types,
+    )

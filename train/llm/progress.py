@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG, BOARD = "log.jsonl", "tensorboard"
+MENTION_S = 30.0  # without a word, before the caller is told how far it is; the log keeps its own rhythm
 SCALARS = ("loss", "lr", "samples_per_s", "tokens_per_s", "mfu", "memory_bytes")
 
 
@@ -104,6 +105,7 @@ class Reporter:
     ) -> None:
         self.log, self.on_progress, self.metric, self.silent = run_dir / LOG, on_progress, metric, silent
         self.board: SummaryWriter | None = None
+        self._told_s = time.monotonic()
         if silent:
             return
         _trim(self.log, step)
@@ -131,8 +133,17 @@ class Reporter:
             for name, value in scalars.items():
                 self.board.add_scalar(name, value, progress.step)
             self.board.flush()  # so that a killed process leaves no less here than in the log
+        self.mention(progress)
+
+    def mention(self, progress: Progress) -> None:
+        """Tell the caller alone, between two lines of the log."""
+        self._told_s = time.monotonic()
         if self.on_progress is not None:
             self.on_progress(progress)
+
+    def quiet_for(self, seconds: float) -> bool:
+        """Say whether nobody has been told anything for so long; of several processes only the first one knows."""
+        return not self.silent and time.monotonic() - self._told_s >= seconds
 
 
 def summary_writer() -> type[SummaryWriter]:

@@ -6,15 +6,17 @@ import hashlib
 from pathlib import Path
 
 from emo.featstore.errors import UsageError
+from emo.train.llm.data import Pair, filled
 from emo.train.llm.recipe import TASKS, TuneRecipe
 from emo.train.metrics.labels import POLICIES
 from emo.train.recipe import family_named
 from emo.train.runs import Run
 
 
-def question(recipe: TuneRecipe, task: str, transcript: str, layout: str) -> str:
+def question(recipe: TuneRecipe, task: str, transcript: str, layout: str, pair: Pair | None = None) -> str:
     """Hash of all words that a clip is asked: an answer to another question is no answer to this one."""
-    words = family_named(recipe.family).instruction(recipe, task, recipe.prompts[task][0], transcript)  # type: ignore[index]
+    text = filled(recipe.prompts[task][0], pair)  # type: ignore[index]
+    words = family_named(recipe.family).instruction(recipe, task, text, transcript)
     return hashlib.blake2b(f"{layout}\0{recipe.around}\0{words}".encode(), digest_size=8).hexdigest()
 
 

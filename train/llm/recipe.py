@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -12,8 +12,8 @@ from emo.train.features import Missing
 from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
 
-Task = Literal["emotion", "reason", "reason_v2", "description", "ovlabel"]
-TASKS: tuple[Task, ...] = ("emotion", "reason", "reason_v2", "description", "ovlabel")
+Task = Literal["emotion", "reason", "reason_v2", "description", "ovlabel", "valence", "sentiment", "preference"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Policy = Literal["official", "strict", "nearest", "likelihood"]
 CLIPS = "clips"  # data source: the labels that the dataset's own clips carry
 RECORDS = "annotations"  # data source: records of `emo annotate run`; with @ and a fingerprint where there are several
@@ -27,6 +27,9 @@ FIELDS: Mapping[Task, str] = {
     "reason_v2": "smp_reason_caption",
     "description": "caption",
     "ovlabel": "openset",  # MERTools' tables of open-vocabulary labels
+    "valence": "valence",
+    "sentiment": "valence",  # of which it is the sign
+    "preference": "preference",
 }
 
 
@@ -75,6 +78,14 @@ class DataKeys(Keys):
     """
     ovlabel: tuple[Source, ...] = ()
     """Words of an open vocabulary: the column openset of a .csv, or a key of a .json. Type: list of sources."""
+    valence: tuple[Source, ...] = ()
+    """Numbers: the dataset's own valences (clips), or a list or table of labels with them. Type: list of sources."""
+    sentiment: tuple[Source, ...] = ()
+    """Signs of the same numbers, as positive, negative and neutral (0). Type: list of sources."""
+    preference: tuple[Source, ...] = ()
+    """Better of two descriptions: a .csv of name, a1, a2 and preference (a1, a2 or same), a row per clip. {a1} and {a2}
+    in its instruction are the descriptions. Type: list of sources.
+    """
     transcripts: tuple[str, ...] = ()
     """csv files for clips whose dataset has none. Type: list of files."""
     language: str = "english"
@@ -188,7 +199,7 @@ class TuneRecipe(Recipe):
     """Ids of an answer to keep, its end included. Type: whole number."""
     tasks: dict[Task, Annotated[float, Field(ge=0)]] = Field(default={"emotion": 1.0}, validate_default=True)
     """Weights of the tasks; each sample is asked one of those that its clip has an answer for. Type: table of
-    emotion, reason, reason_v2, description, ovlabel: number.
+    emotion, reason, reason_v2, description, ovlabel, valence, sentiment, preference: number.
     """
     prompts: dict[Task, tuple[str, ...]] = Field(default_factory=dict)
     """Instructions of each task; training draws one, answering takes the first. emotion is asked by validation and

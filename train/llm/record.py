@@ -223,7 +223,8 @@ def _check_folder(run_dir: Path, resume: bool) -> Run | None:
     """Return the unfinished run in a folder that is to be resumed, or `None` for a new one."""
     if not resume:
         if (run_dir / "run.json").exists():
-            raise UsageError(f"{run_dir} holds a run already.", "Choose another run name, or go on with --resume.")
+            on = f"Choose another run name, or go on with it: emo train --cached --resume {run_dir.name}."
+            raise UsageError(f"{run_dir} holds a run already.", on)
         return None
     before = load_run(run_dir)
     before.require(TuneRecipe.makes, "a tuned language model")

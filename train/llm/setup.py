@@ -18,6 +18,7 @@ from emo.featstore.sources import packages
 from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import some_of
+from emo.featstore.workspace import HUB_ID
 from emo.train.features import profile_note
 from emo.train.llm import checkpoint
 from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
@@ -101,13 +102,15 @@ def init_model(
     name = recipe.init_from
     if name is None:
         return None
-    path = next((each for each in (Path(weights.get(name, name)), run_dir.parent / name) if each.exists()), None)
+    given = weights.get(name, name)
+    path = next((each for each in (Path(given), run_dir.parent / name) if each.exists()), None)
+    path = path or (cached(given) if HUB_ID.fullmatch(given) else None)
     if path is None:
         raise WeightsMissing(
             f"init_from: {name} is no name under [weights], no run and no path.",
             "Train it first (emo train --run NAME), or start from nothing with init_from=null.",
         )
-    if path.is_file():
+    if path.is_file() or not any((path / each).exists() for each in ("run.json", checkpoint.MANIFEST)):
         report = family_named(recipe.family).import_official(path, model, recipe.init_new_projections)
         return {"path": str(path), "consumed": len(report.consumed), "ignored": dict(report.ignored)} | {
             "missing": list(report.missing)
@@ -281,7 +284,7 @@ class Training:
         return Progress(step, self.steps, (step - 1) // self.epoch_steps, loss, lr, **more)
 
 
-def _records(store: Store | None) -> Records | None:
+def records_of(store: Store | None) -> Records | None:
     """Return what gives the annotations of a store by the name of their records."""
     if store is None:
         return None
@@ -303,7 +306,7 @@ def prepare(
         summary_writer()  # where it is missing, that is said now
     family = family_named(recipe.family)
     files: dict[str, str] = {}
-    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer, _records(store))
+    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer, records_of(store))
     names = [example.name for example in (*examples.train, *examples.validation)]
     features = Features(store, family.wanted(recipe), names, recipe.missing)
     examples = readable(examples, features)

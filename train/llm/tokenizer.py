@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,12 +237,26 @@ def _chat(folder: Path) -> Chat:
     return Chat(template if isinstance(template, str) else None, tokens)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from warning of a config.json whose type it does not know."""
+    from transformers.utils import logging
+
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(said)
+
+
 def _converted(folder: Path) -> bytes:
     """Return the tokenizer.json of a folder that has a vocabulary and merges, as transformers makes it."""
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with quiet():
+            found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return bytes(found.backend_tokenizer.to_str(), "utf-8")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         first = str(error).strip().split("\n")[0]

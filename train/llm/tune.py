@@ -21,7 +21,7 @@ from emo.featstore.storage.store import Store
 from emo.train.llm.distributed import World, ahead, interruptible, own_device
 from emo.train.llm.optim import learning_rate, set_lr
 from emo.train.llm.preflight import check_settings
-from emo.train.llm.progress import Meter, Progress, Reporter
+from emo.train.llm.progress import MENTION_S, Meter, Progress, Reporter
 from emo.train.llm.recipe import TuneRecipe
 from emo.train.llm.record import TuneResult, recorded
 from emo.train.llm.resume import checkpoints
@@ -84,10 +84,11 @@ def tune(
                 lr = rate(step)
                 meter.add(*take_step(training, step, window, lr))
                 done, last = step + 1, step + 1 == training.steps
-                if last or done % recipe.log_every == 0:
+                logged = last or done % recipe.log_every == 0
+                if logged or reporter.quiet_for(MENTION_S):
                     speed = meter.take(training.steps - done, training.flops_per_token, training.peak_flops)
-                    reporter.tell(training.progress(done, lr, **speed))
-                    meter = Meter()
+                    (reporter.tell if logged else reporter.mention)(training.progress(done, lr, **speed))
+                    meter = Meter() if logged else meter
                 before, answers, best = time.perf_counter(), None, False
                 if validation.examples and (last or done % validate_every == 0):
                     asked = (training.model, training.features, world, training.sharded)

@@ -12,6 +12,7 @@ from emo.featstore.page import Page
 from emo.train.answers import Answers, Prediction, read_answers
 
 Say = Callable[[str], None]
+USUAL_TASK = "emotion"  # what every run knows
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Metric(ABC):
             column can be meant.
         one_of: Whether the truth is a `Label` whose word an answer must hit.
         policy: How a run is asked: free text, or `likelihood`.
+        task: What a run or model is asked, where it knows that.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     one_of: ClassVar[bool] = False
+    task: ClassVar[str] = USUAL_TASK
 
     @property
     def policy(self) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_labels
-from emo.featstore.page import Page
+from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
 from emo.train.metrics.base import Metric, Option, Sample, Say
 from emo.train.metrics.labels import POLICIES, Score, score
+from emo.train.metrics.made import media_of_clips
 from emo.train.metrics.report import score_page, write_report
 
 
@@ -25,12 +26,14 @@ class Classified:
         truth: By clip name.
         said: By clip name.
         notes: Sentences that must stand beside the numbers.
+        tables: Further numbers of the metric, shown after the first table.
     """
 
     score: Score
     truth: Mapping[str, Label]
     said: Mapping[str, Prediction]
     notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 def _policy(text: str) -> str:
@@ -50,10 +53,17 @@ class OneLabel(Metric):
         return [name for name, label in truth.items() if label.emotion is not None and name in said]
 
     def page(self, found: Classified, title: str, notes: Sequence[str] = ()) -> Page:
-        return score_page(found.score, title, [*notes, *found.notes])
+        page = score_page(found.score, title, [*notes, *found.notes])
+        return replace(page, parts=[*page.parts[:1], *found.tables, *page.parts[1:]])
 
     def write(self, found: Classified, page: Page, folder: Path, title: str) -> None:
-        write_report(found.score, folder, title, page.value["notes"], found.truth, found.said, line=page.verdict)
+        beside = {
+            "tables": found.tables,
+            "line": page.verdict,
+            "made": page.value.get("made"),
+            "media": media_of_clips(found.truth),
+        }
+        write_report(found.score, folder, title, page.value["notes"], found.truth, found.said, **beside)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -414,6 +414,7 @@ class Emer(Metric):
     """EMER's clue and label overlap, by a judge."""
 
     name = "emer"
+    task = "description"
     about = "clue and label overlap of descriptions, by a judge"
 
     judge: Annotated[str, Option("proxy, URL#MODEL, hf:MODEL or replay:FILE.", "proxy")]

@@ -80,6 +80,11 @@ def plain_names(protocol: str, names: Iterable[str]) -> dict[str, str]:
     return {_dfew_name(name) if protocol == "dfew" else name: name for name in names}
 
 
+def clip_names(protocol: str, names: Iterable[str]) -> list[str]:
+    """Return names as `read_folds` has them as the clips of the dataset are called."""
+    return [f"{int(name):05d}" if protocol == "dfew" and name.isdigit() else name for name in names]
+
+
 def _dfew_name(name: str) -> str:
     """DFEW's clips are numbers, which folders of frames pad with zeros."""
     return str(int(name)) if name.isdigit() else name

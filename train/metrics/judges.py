@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import ModelError, UsageError
-from emo.featstore.sources.chat import Chat, HttpChat, Recorded, origin
+from emo.featstore.sources.chat import Chat, HttpChat, Recorded
+from emo.featstore.sources.http import origin
 from emo.train.device import resolve_device
 
 MAX_NEW_TOKENS = 512

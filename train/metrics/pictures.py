@@ -1,4 +1,4 @@
-"""The pictures of a score, as PNG bytes: confusion matrix, classes with their intervals, reliability."""
+"""The pictures of a score as PNG, SVG and PDF: confusion matrix, classes with their intervals, reliability."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from emo.train.metrics.compare import Intervals
 from emo.train.metrics.labels import Score
 
 INK, SOFT, LINE, BLUE, PALE = "#1b2533", "#5a6472", "#e4e8ee", "#2f6db5", "#b9cfe8"
+Forms = dict[str, bytes]  # of one picture, by suffix: png, svg, pdf
 WIDTH_IN = 7.5  # of all pictures, so that they stand one below the other
 
 
@@ -25,8 +26,8 @@ def columns_of(score: Score) -> tuple[tuple[str, ...], np.ndarray]:
     return (*score.labels, "unparsed"), np.hstack([counts, lost])
 
 
-def confusion_png(score: Score, foot: str) -> bytes:
-    """The confusion matrix: counts, shaded by the share of each true class; `foot` says below of what it is."""
+def confusion_forms(score: Score, foot: str) -> Forms:
+    """The confusion matrix: clips and per cent of each true class, which shades it; `foot` says below of what it is."""
     labels, counts = columns_of(score)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (C, C or C + 1)
     cell_in = min(0.9, (WIDTH_IN - 1.6) / len(labels))
@@ -34,20 +35,21 @@ def confusion_png(score: Score, foot: str) -> bytes:
     axes.imshow(share, cmap=_blues(), vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(share):
         ink = "white" if value > 0.55 else "#b0b7c3" if counts[row, column] == 0 else INK
-        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=ink, fontsize=10)
+        said = f"{counts[row, column]:,}" + (f"\n{value:.0%}" if counts[row, column] and len(labels) < 12 else "")
+        axes.text(column, row, said, ha="center", va="center", color=ink, fontsize=9)
     axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 9 else 90)
     axes.set_yticks(range(len(score.labels)), [f"{label} ({row['support']})" for label, row in score.per_class.items()])
-    axes.set_xlabel("answer")
+    axes.set_xlabel("answer (in a cell: clips, and their share of the true class)")
     axes.set_ylabel("truth (clips)")
     axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(score.labels) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="both", length=0)
     line = f"weighted F1 {score.f1_weighted:.4f}   accuracy {score.accuracy:.4f}   UAR {score.uar:.4f}"
-    return _png(figure, axes, line, foot)
+    return _forms(figure, axes, line, foot)
 
 
-def classes_png(score: Score, intervals: Intervals, foot: str) -> bytes:
+def classes_forms(score: Score, intervals: Intervals, foot: str) -> Forms:
     """F1 and recall per class with their 95 % intervals."""
     labels = list(score.labels)
     figure, axes = _figure((0.62 if len(labels) < 9 else 0.4) * len(labels) + 1.5)
@@ -64,10 +66,10 @@ def classes_png(score: Score, intervals: Intervals, foot: str) -> bytes:
     axes.grid(axis="x", color=LINE, zorder=0)
     axes.tick_params(length=0)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, labelcolor=SOFT)
-    return _png(figure, axes, "lines: the middle 95 % of resampled clips", foot)
+    return _forms(figure, axes, "lines: the middle 95 % of resampled clips", foot)
 
 
-def reliability_png(found: Mapping[str, Any], foot: str) -> bytes:
+def reliability_forms(found: Mapping[str, Any], foot: str) -> Forms:
     """Share of right answers against confidence, and how many answers there are of each."""
     figure, (axes, below) = _figure(5.4, rows=[3, 1])
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
@@ -85,7 +87,7 @@ def reliability_png(found: Mapping[str, Any], foot: str) -> bytes:
         each.grid(color=LINE, zorder=0)
         each.tick_params(length=0)
     below.grid(visible=False, axis="x")
-    return _png(figure, axes, f"expected calibration error {found['ece']:.4f} over {found['n']:,} answers", foot)
+    return _forms(figure, axes, f"expected calibration error {found['ece']:.4f} over {found['n']:,} answers", foot)
 
 
 def grid_png(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], head: str, foot: str) -> bytes:
@@ -134,6 +136,12 @@ def _figure(height_in: float, rows: list[int] | None = None) -> tuple[Any, Any]:
 
 
 def _png(figure: Any, axes: Any, head: str, foot: str) -> bytes:
+    return _forms(figure, axes, head, foot, ("png",))["png"]
+
+
+def _forms(figure: Any, axes: Any, head: str, foot: str, suffixes: Sequence[str] = ("png", "svg", "pdf")) -> Forms:
+    """The bytes of a picture by suffix; the same picture gives the same bytes."""
+    from matplotlib import rc_context
     from matplotlib.text import Text
 
     axes.set_title(head, fontsize=9.5, loc="left", color=SOFT, pad=10)
@@ -141,6 +149,11 @@ def _png(figure: Any, axes: Any, head: str, foot: str) -> bytes:
         each.set_parse_math(False)  # a dollar sign in a label is no formula
     plain = whole_text(foot).replace("$", r"\$")
     figure.supxlabel(plain, fontsize=7, color=SOFT, wrap=True, x=0.01, ha="left")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    found = {}
+    with rc_context({"svg.hashsalt": "emo"}):
+        for suffix in suffixes:
+            buffer = BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=undated[suffix])
+            found[suffix] = buffer.getvalue()
+    return found

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Label
-from emo.featstore.document import Part, Picture, cell, write_parts
+from emo.featstore.document import Link, Part, Picture, cell, write_parts
 from emo.featstore.page import Page, Table
 from emo.featstore.text import whole_text
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import Intervals, intervals
 from emo.train.metrics.labels import TO_NEUTRAL, Score, label_set, parse_answers, too_few
-from emo.train.metrics.pictures import classes_png, columns_of, confusion_png, reliability_png
+from emo.train.metrics.pictures import Forms, classes_forms, columns_of, confusion_forms, reliability_forms
 
 Row = tuple[str, ...]
 HARDEST = 20
@@ -170,9 +170,22 @@ def score_pictures(score: Score, found: Intervals, foot: str) -> list[Picture]:
     """The pictures that every score has; `foot` says below them of what they are."""
     _, classes, confusion = _tables(score, found, "")
     return [
-        Picture("confusion.png", "Confusion matrix", confusion_png(score, foot), confusion),
-        Picture("classes.png", "Per class", classes_png(score, found, foot), classes),
+        _picture("confusion", "Confusion matrix", confusion_forms(score, foot), confusion),
+        _picture("classes", "Per class", classes_forms(score, found, foot), classes),
     ]
+
+
+def _picture(name: str, title: str, forms: Forms, table: Table) -> Picture:
+    others = {suffix: data for suffix, data in forms.items() if suffix != "png"}
+    return Picture(f"{name}.png", title, forms["png"], table, others)
+
+
+def share_table(score: Score) -> Table:
+    """The confusion matrix in per cent of each true class."""
+    labels, counts = columns_of(score)
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows = [(label, *(f"{each:.1f}" for each in row)) for label, row in zip(score.labels, share.tolist(), strict=True)]
+    return Table("Confusion in per cent of the true class", ("truth \\ answer", *labels), rows, labels)
 
 
 def write_report(
@@ -184,8 +197,11 @@ def write_report(
     predictions: Mapping[str, Prediction] | None = None,
     labels: Sequence[str] | None = None,
     line: str = "",
+    made: Mapping[str, str] | None = None,
+    media: Mapping[str, Path] | None = None,
+    tables: Sequence[Table] = (),
 ) -> list[Path]:
-    """Write metrics.json, report.md, report.html, confusion.png, classes.png and perhaps reliability.png into a folder.
+    """Write metrics.json, report.md, report.html, tables.tex and the pictures as PNG, SVG and PDF into a folder.
 
     Args:
         score: What to report.
@@ -196,6 +212,9 @@ def write_report(
         predictions: What was scored.
         labels: The label set, as given to `score`.
         line: The verdict, where it says more than the score alone.
+        made: How the answers were made, as texts by what they are of.
+        media: Files of clips by name, to which the hardest ones lead.
+        tables: Further numbers, shown after the first table.
 
     Returns:
         The files written.
@@ -203,22 +222,26 @@ def write_report(
     title, found = whole_text(title), intervals(score)
     sentences = list(dict.fromkeys([*notes, *remarks(score), _ends(found)]))
     foot = " · ".join([title, *notes[:1]])
-    parts: list[Part] = [_tables(score, found, title)[0], *score_pictures(score, found, foot)]
+    confusion, *others = score_pictures(score, found, foot)
+    parts: list[Part] = [_tables(score, found, title)[0], *tables, confusion, share_table(score), *others]
     value = {**score.to_json(), "title": title, "intervals": found.to_json(), "notes": sentences}
     if truth is not None and predictions is not None:
         if calibration := reliability(truth, predictions):
             value["reliability"] = calibration
-            png = reliability_png(calibration, foot)
+            forms = reliability_forms(calibration, foot)
             columns = ("confidence", "accuracy", "n")
             rows = [[each[key] for key in columns] for each in calibration["bins"]]
-            parts.append(Picture("reliability.png", "Reliability", png, Table("Reliability", columns, rows, columns)))
+            parts.append(_picture("reliability", "Reliability", forms, Table("Reliability", columns, rows, columns)))
         value["hardest"] = wrong = hardest(truth, predictions, score.policy, labels)[:HARDEST]
         if wrong:
-            parts.append(_hardest_table(wrong))
-    return write_parts(folder, value, title, line or verdict(score), sentences, parts)
+            parts.append(_hardest_table(wrong, media or {}))
+    if made:
+        value["made"] = dict(made)
+        parts.append(Table("How it was made", ("", "what"), [*made.items()]))
+    return write_parts(folder, value, title, line or verdict(score), sentences, parts, latex=True)
 
 
-def _hardest_table(wrong: Sequence[Mapping[str, Any]]) -> Table:
+def _hardest_table(wrong: Sequence[Mapping[str, Any]], media: Mapping[str, Path]) -> Table:
     sure = any(each["probability"] is not None for each in wrong)
     columns = ("clip", "truth", "answer", *(["probability of the truth"] if sure else []))
     rows = []
@@ -227,5 +250,7 @@ def _hardest_table(wrong: Sequence[Mapping[str, Any]]) -> Table:
         if each["said"].split(" ")[-1] != said:
             said += f": {each['said'][:60]!r}"
         chance = "" if each["probability"] is None else each["probability"]
-        rows.append((each["name"], each["truth"], said, *([chance] if sure else [])))
+        name = each["name"]
+        shown = Link(name, media[name]) if name in media else name
+        rows.append((shown, each["truth"], said, *([chance] if sure else [])))
     return Table("Hardest clips", columns, rows, columns[3:])

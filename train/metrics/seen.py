@@ -49,8 +49,10 @@ class Trained:
 
     def among(self, clips: Iterable[Clip], media: Mapping[str, str]) -> Trained:
         """Return the same without those names that mean other clips here; `media` has contents by name."""
-        named = [clip for clip in clips if clip.id in self.clips | self.chose]
+        named = [clip for clip in clips if clip.id in self.clips or clip.id in self.chose]
         others = tuple(clip.id for clip in named if not self.knows(clip, media.get(clip.id)))
+        if not others and not self.others:
+            return self
         return replace(self, clips=self.clips.difference(others), chose=self.chose.difference(others), others=others)
 
     def seen(self, names: Collection[str]) -> list[str]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
+from emo.featstore.page import Page
 from emo.featstore.text import some_of
 from emo.train.answers import Answers, Prediction
 from emo.train.metrics.base import Sample, Say
 from emo.train.metrics.classification import Classified, OneLabel
 from emo.train.metrics.labels import score
+from emo.train.metrics.regression import regression_table
 
 SIGNS = ("negative", "positive")
+WORDS = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}  # answers to a question about the sentiment
 
 
 def by_sign(
@@ -24,7 +27,7 @@ def by_sign(
     """Truth and predictions as positive or negative, ready for `score` with policy `strict`.
 
     A clip whose true valence is exactly 0 is dropped; a predicted valence of 0 is negative (MERBench). A prediction's
-    valence may also stand in its answer, as a number.
+    valence may also stand in its answer, as a number or as one of `WORDS`.
 
     Args:
         truth: By clip name; clips without a valence are dropped too, and not counted.
@@ -60,7 +63,10 @@ def by_sign(
 
 
 def _valence(each: Prediction) -> float | None:
-    return _number(each.answer) if each.valence is None else each.valence
+    if each.valence is not None:
+        return each.valence
+    word = each.answer.strip().strip(".").lower()
+    return WORDS[word] if word in WORDS else _number(each.answer)
 
 
 def _number(text: str) -> float | None:
@@ -77,6 +83,7 @@ class Sentiment(OneLabel):
 
     name = "sentiment"
     about = "the sign of the valence, zeros left out"
+    task = "valence"
 
     def read(self, path: Path, column: str | None = None) -> Answers:
         found = super().read(path, column)
@@ -99,7 +106,15 @@ class Sentiment(OneLabel):
         say: Say | None = None,
     ) -> Classified:
         signs, answers, notes = by_sign(truth, said)
-        return Classified(score(signs, answers, "strict", SIGNS, allow_missing), signs, answers, tuple(notes))
+        found = score(signs, answers, "strict", SIGNS, allow_missing)
+        real = {name: label.valence for name, label in truth.items() if label.valence is not None}
+        read = {name: value for name in real if name in said and (value := _valence(said[name])) is not None}
+        tables = (regression_table(real, read),)
+        return Classified(found, signs, answers, tuple(notes), tables)
+
+    def page(self, found: Classified, title: str, notes: Sequence[str] = ()) -> Page:
+        page = super().page(found, title, notes)
+        return replace(page, value={**page.value, "regression": dict(found.tables[0].rows)})
 
     @classmethod
     def sample(cls, folder: Path) -> Sample:

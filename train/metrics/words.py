@@ -138,6 +138,7 @@ class SetMetric(Metric):
     """Base of metrics of sets of words: their files."""
 
     columns = COLUMNS
+    task = "ovlabel"
 
     def truth(self, path: Path) -> Mapping[str, Words]:
         return read_opensets(path)

@@ -276,3 +276,11 @@ def test_labels_are_capped_and_neutral_clips_are_a_share_of_the_others() -> None
 def test_a_selection_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Selection(**wrong)
+
+
+def test_thoughts_are_no_part_of_an_answer() -> None:
+    for text in ("<think>angry or sad?</think>\nhappy", "Angry, or sad? He smiles.</think>happy", "happy"):
+        assert check_answer(text, cut=False, asked="Which?") == "happy"
+    for text in ("<think>is he happy", "<think>a</think><think>is he happy"):
+        with pytest.raises(MediaError, match="comes to no answer"):
+            check_answer(text, cut=False, asked="Which?")

@@ -13,7 +13,8 @@ from typing import Any
 import av
 
 from emo.extract.annotate.check import check_page
-from emo.extract.annotate.pages import annotations_of, export_page, run_page
+from emo.extract.annotate.pages import export_page, run_page
+from emo.featstore.annotations import annotations_of
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import os
@@ -20,7 +21,10 @@ import pytest
 from PIL import Image
 
 from emo.extract.annotate.check import check_page
-from emo.extract.annotate.pages import annotations_of, export_page, peek_page, run_page, status_page
+from emo.extract.annotate.pages import export_page, peek_page, run_page, status_page
+from emo.extract.annotate.spool import Spool
+from emo.featstore.annotations import annotations_of
+from emo.featstore.clip import FileId
 from emo.featstore.errors import UsageError
 from emo.featstore.sources import chat
 from emo.featstore.storage.store import open_store
@@ -331,6 +335,26 @@ def test_killed_half_way_the_same_command_goes_on_and_asks_nothing_twice(study: 
     assert 30 <= len(server.asked) <= 30 + 2  # at most what the two workers waited for
     assert not list(folder.glob("*.answers-*"))
     assert open_store(folder / "s.emo").verify() == []
+
+
+def test_a_file_of_answers_that_another_run_removed_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removed = fcntl.flock, list[Path]()
+
+    def late(descriptor: int, how: int) -> None:
+        if not removed:  # another run ends between our opening and our locking
+            removed.append(tmp_path / "s.emo.answers-0.jsonl")
+            removed[0].unlink()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    spool = Spool(tmp_path / "s.emo")
+    spool.clip("c0", FileId("0" * 32, 1, 1), tmp_path / "c0.mp4")
+    assert removed
+    assert spool.path.stat().st_size > 0
+    spool.clear()
+    spool.close()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

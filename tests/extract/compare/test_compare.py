@@ -577,7 +577,7 @@ def test_it_must_be_clear_what_is_compared(faces: World, tmp_path: Path) -> None
     theirs = save(tmp_path / "theirs", {"x": np.ones(64)})
     with pytest.raises(UsageError, match="--feature"):
         compare(faces.store, theirs)
-    with pytest.raises(UsageError, match="neither a feature store nor a folder"):
+    with pytest.raises(UsageError, match="nothing does not exist"):
         compare(faces.store, tmp_path / "nothing", "mae_340_UTT")
     with pytest.raises(UsageError, match="is no store"):
         compare(faces.store, theirs, "mae_340_UTT", "maeV_399_UTT")

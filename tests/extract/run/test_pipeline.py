@@ -27,6 +27,7 @@ from emo.extract.encoders.base import Prepared
 from emo.extract.media import picture
 from emo.extract.run import decode, pipeline
 from emo.extract.session import ExtractArgs, Session, open_session
+from emo.featstore import fetch
 from emo.featstore.errors import ModelError, StoreFull, UsageError, WeightsMissing
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
@@ -201,7 +202,7 @@ def test_nothing_is_left_to_do_and_no_media_is_read(finished: Path, monkeypatch:
     def forbidden(*args: Any) -> None:
         raise AssertionError("a resume read media")
 
-    monkeypatch.setattr(pipeline, "hash_media", forbidden)
+    monkeypatch.setattr(fetch, "hash_media", forbidden)
     monkeypatch.setattr(decode, "open_media", forbidden)
     again = session(finished)
     assert (again.plan.done, again.plan.jobs) == (6, [])
@@ -530,7 +531,7 @@ def test_openface_crops_take_the_detectors_place(clips: Path, tmp_path: Path) ->
     run = session(folder, encoders=("mae_340_UTT",))
     assert run.specs[0].recipe["media"]["faces"]["source"] == "openface"
     outcome = run.run()
-    assert [(f.clip, f.kind) for f in outcome.failures] == [("clip 5", "no-face")]
+    assert [(f.clip, f.kind) for f in outcome.failures] == [("clip 5", "no-face")], outcome.failures
     store = open_store(folder / "demo.emo")
     assert (store.get("mae_340_UTT", "clip 0").array == store.get("mae_340_UTT", "clip 1").array).all()
 

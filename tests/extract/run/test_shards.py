@@ -16,8 +16,11 @@ from emo.extract.demo import EMOTIONS, generate_clip
 from emo.extract.run.executor import Executor, Local
 from emo.extract.run.plan import Shard, plan
 from emo.extract.session import ExtractArgs, open_session
+from emo.extract.testing import check_executor
+from emo.extract.texts import LANGUAGES
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import load_workspace
 
@@ -134,6 +137,16 @@ def test_three_processes_with_a_shard_each_are_one_run(space: Path, emo: Emo) ->
     assert not any(each.jobs for each in after)
 
 
+def test_the_local_executor_keeps_the_contract(space: Path, tmp_path: Path) -> None:
+    request = ExtractArgs(workers=1, encoders=("HL-MERBench-UTT",), limit=3)
+    jobs = open_session(load_workspace(space), request).plan.jobs
+
+    def make() -> Executor:
+        return open_session(load_workspace(space), request).executor
+
+    check_executor(make, open_store(tmp_path / "new.emo", create=True), jobs)
+
+
 def test_the_local_executor_is_stopped_with_what_is_committed(space: Path, tmp_path: Path) -> None:
     run = open_session(load_workspace(space), ExtractArgs(workers=1, commit_every=1, encoders=("HL-MERBench-UTT",)))
     executor: Executor = Local(run.job)
@@ -142,3 +155,12 @@ def test_the_local_executor_is_stopped_with_what_is_committed(space: Path, tmp_p
     assert executor.run(store, run.plan.jobs, {}) == []
     assert executor.progress.done == 0
     assert store.clips() == []
+
+
+def test_a_limit_counts_clips_with_media_where_any_feature_needs_it(tmp_path: Path) -> None:
+    text = EncoderSpec("t", "t", "text", "utt", 4, 1, "tiny", "seed:0", recipe={LANGUAGES: ["text"]})
+    sound = EncoderSpec("s", "s", "audio", "utt", 4, 1, "tiny", "seed:0")
+    clips = [*(Clip(f"absent{i}", transcripts={"text": "words"}) for i in range(5)), *files(tmp_path, 3)]
+    assert plan(None, clips, [text, sound], limit=2).clips == ["clip_000", "clip_001"]
+    assert plan(None, clips, [text], limit=2).clips == ["absent0", "absent1"]
+    assert len(plan(None, clips, [text, sound]).clips) == 8

@@ -124,6 +124,14 @@ def make_ravdess(root: Path) -> None:
     touch(*(root / f"Actor_{name[-2:]}" / f"{name}.flac" for name in SPOKEN), root / "new.wav")
 
 
+def make_emotion_llama(root: Path) -> None:
+    write(root / "train_NCEV.txt", "a 0 happy 2\ngone 0 sad -1\n")
+    write(root / "relative_test3_NCEV.txt", "b 125 neutral -10\n")
+    write(root / "notes.txt", "Made on a Tuesday.\n")
+    write(root / "transcription_en_all.csv", "name,sentence\na,Hello\nb,\nnew,New\n")
+    touch(*(root / "first_frames_MER2023-SEMI" / name for name in ("a.png", "b.jpg", "new.png")))
+
+
 def make_folder(root: Path) -> None:
     """The same, as a folder of one's own."""
     write(root / "labels.csv", "name,label,valence,split\na,happy,2,train\ngone,sad,-1,train\nb,neutral,,test3\n")
@@ -200,6 +208,7 @@ CASES = {
     "RAVDESS": Case(
         make_ravdess, ((SPOKEN[1], "actor12", Label("neutral")), (SPOKEN[0], "actor01", Label("happy"))), said={}
     ),
+    "emotion-llama": Case(make_emotion_llama, TRAIN_LAST, said={"english": "Hello"}),
     "folder": Case(make_folder),
     "folder of jsonl": Case(make_jsonl),
 }
@@ -309,7 +318,7 @@ def test_labels_are_words_in_a_fixed_order(opened: Dataset, case: Case) -> None:
 
 def test_labels_and_texts_without_any_media_are_a_dataset(opened: Dataset, kind: str, case: Case) -> None:
     for path in list(opened.table.root.rglob("*")):  # type: ignore[attr-defined]
-        if path.suffix in (".mp4", ".avi", ".wav", ".flac"):
+        if path.suffix in (".mp4", ".avi", ".wav", ".flac", ".png", ".jpg"):
             path.unlink()
     again = reopen(kind, opened.table.root)  # type: ignore[attr-defined]
     rows = [] if kind in FROM_NAMES else [(name, split, label, None) for name, split, label in case.listed]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emo.featstore import fetch
 from emo.featstore.clip import hash_media
-from emo.featstore.datasets import leaks
 from emo.featstore.datasets.leaks import leaks_page
 from emo.featstore.errors import FeatureMissing, StoreError, UsageError
 from emo.featstore.page import Page
@@ -119,6 +119,36 @@ def test_an_annotation_file_is_checked_against_every_test_split(
     assert "annotation files: none was named" not in page.value["not_checked"]
 
 
+def test_an_unlabelled_copy_is_no_leak_but_said(tmp_path: Path) -> None:
+    """Other names, no labels: nothing is learned from it, unless somebody gives it pseudo-labels."""
+    write(tmp_path / "own" / "labels.csv", "name,label,split\na,sad,train\nb,sad,test\nc,happy,test\n")
+    media(tmp_path / "own", a="one", b="two", c="six")
+    media(tmp_path / "copy", x1="one", x2="two", x3="six")
+    tables = "".join(f'[data.{name}]\nroot = "{name}"\nkind = "folder"\n' for name in ("own", "copy"))
+    write(tmp_path / "emo.toml", tables)
+    page = leaks_page(load_workspace(tmp_path))
+    assert (page.exit_code, page.value["leaks"], page.verdict) == (0, 0, "no leak in what was checked")
+    assert found(page, "content") == [
+        ("own train", "copy, no labels", False, [("a", "x1")]),
+        ("own test", "copy, no labels", False, [("b", "x2"), ("c", "x3")]),
+    ]
+    (said,) = page.value["without_label"]
+    assert said.startswith("2 clips that are tested on are also in copy, no labels: no leak as they are, but one as")
+    pseudo = write(tmp_path / "pseudo.txt", "x2 0 sad -10\n")  # under whatever name: by the list it is trained on
+    page = leaks_page(load_workspace(tmp_path), [pseudo])
+    assert page.exit_code == 1
+    assert ("own test", "copy", True, [("b", "x2")]) in found(page, "content")
+
+
+def test_where_nothing_is_tested_on_that_is_said(tmp_path: Path) -> None:
+    media(tmp_path / "copy", x1="one")
+    write(tmp_path / "emo.toml", '[data.copy]\nroot = "copy"\nkind = "folder"\n')
+    page = leaks_page(load_workspace(tmp_path))
+    assert (
+        "leaks: no split of these datasets is tested on, so there is nothing to look for" in page.value["not_checked"]
+    )
+
+
 # ---- by content -----------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +171,7 @@ def test_content_that_the_store_knows_is_not_read_again(
             writer.clip(name, hash_media(path), path)
             writer.add(lab.utt, hash_media(path).media, lab.record(lab.utt, lab.media(1)))
     (tmp_path / "own" / "gone.mp4").unlink()
-    monkeypatch.setattr(leaks, "hash_media", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(fetch, "hash_media", lambda path: pytest.fail(f"{path} was read"))
     page = leaks_page(here)
     assert found(page, "content") == [("own test", "own train", True, [("b", "a"), ("gone", "a")])]
     assert "content: 3 media, 0 of them read for it" in page.value["checked"]

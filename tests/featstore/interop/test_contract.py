@@ -97,21 +97,22 @@ def test_an_imported_feature_never_passes_for_an_extracted_one(
 
 
 @on_features
-def test_a_second_import_reads_nothing(
+def test_a_second_import_reads_a_sample_and_takes_nothing(
     layout: str, source: Any, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = file_of(tmp_path, layout)
     export(source, layout, path)
     first = import_features(target, path)
 
-    def read(record: Any) -> Any:
-        raise AssertionError("a record was read again")
-
-    monkeypatch.setattr(importer, "_matrix", read)
+    reads: list[Any] = []
+    monkeypatch.setattr(importer, "SAMPLE", 2)
+    monkeypatch.setattr(importer, "matrix", lambda record, matrix=importer.matrix: reads.append(0) or matrix(record))
     commits = target.info()["commits"]
     again = import_features(Store.open(target.path), path)
     assert [(each.new, each.present) for each in again.features] == [(0, each.new) for each in first.features]
     assert (again.clips, target.info()["commits"]) == (first.clips, commits)
+    assert 0 < len(reads) <= 2 * len(again.features)
+    assert not [note for note in again.notes if "earlier import" in note]
 
 
 @on_features

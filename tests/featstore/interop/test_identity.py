@@ -124,3 +124,15 @@ def test_a_feature_that_is_called_like_an_alias_is_found_by_its_own_name(store: 
     import_features(store, put("hubert", a=A))
     import_features(store, put("HL-UTT", a=B))
     assert [store.resolve(name).name for name in ("hubert", "HL-UTT", "HL")] == ["hubert", "HL-UTT", "HL-UTT"]
+
+
+def test_files_that_were_exchanged_are_said_and_not_taken(store: Store, put: Any) -> None:
+    import_features(store, put("x-UTT", a=A, b=B))
+    same = import_features(store, put("x-UTT", a=A))
+    assert not [note for note in same.notes if "earlier import" in note]
+    report = import_features(store, put("x-UTT", b=A))
+    (note,) = [note for note in report.notes if "earlier import" in note]
+    assert "1 of 2 records" in note
+    assert "such as b" in note
+    assert f"emo store drop {store.resolve('x-UTT').key}" in note
+    assert (store.get("x-UTT", "b").array == B).all()

@@ -79,7 +79,9 @@ def test_an_emotion_llama_tree_is_what_its_loader_reads_and_comes_back_to_the_bi
                 if store.has(role, [clip])[0]:
                     assert store.get(role, clip).array.tobytes() == source.store.get(role, clip).array.tobytes()
         assert "test3_NCEV.txt lists 2 clips; each has all features." in back.notes
-        assert any(note.startswith("transcription_en_all.csv is not imported") for note in back.notes)
+        said = " ".join(back.notes)
+        assert "Lists and transcripts are read where they lie: write [data.NAME] with root = " in said
+        assert "The tree holds no image tokens and no first frames: name the folder of the clips" in said
 
 
 def test_the_published_archive_and_mer2024_are_known_by_their_folder_names(
@@ -98,8 +100,11 @@ def test_the_published_archive_and_mer2024_are_known_by_their_folder_names(
     ]
     assert {store.resolve(role).modality for role in ROLES} == {"face", "audio"}
     assert report.notes == [
-        "first_frames_MER2023-SEMI has 1 pictures, which are not imported: emo takes frames from the clips.",
         "relative_test3_NCEV.txt lists 2 clips; 1 of them lack a feature.",
+        f'Lists and transcripts are read where they lie: write [data.NAME] with root = "{folder}" and '
+        'kind = "emotion-llama" into emo.toml.',
+        "The tree holds no image tokens, but 1 first frames: with that table, "
+        "`emo extract --dataset NAME --encoders eva_g_448` computes them.",
     ]
     mer2024 = tmp_path / "mer2024"
     mer2024.mkdir()
@@ -108,6 +113,19 @@ def test_the_published_archive_and_mer2024_are_known_by_their_folder_names(
     found = import_features(Store.create(tmp_path / "b.emo"), mer2024)
     assert {each.feature.split("@")[0] for each in found.features} == set(ROLES)
     assert found.layout == "emotion-llama"
+
+
+def test_what_was_imported_makes_way_for_what_was_extracted(source: Any, tmp_path: Path) -> None:
+    """Of one name: whoever names nothing gets the extracted one, and is told."""
+    export_features(source.store, tmp_path / "theirs", "emotion-llama")
+    back = import_features(source.store, tmp_path / "theirs")
+    report = export_features(source.store, tmp_path / "tree", "emotion-llama")
+    keys = {each.feature for each in back.features}
+    assert keys.isdisjoint(each.feature for each in report.features)
+    assert {each.name for each in report.features} == set(ROLES)
+    assert all("was imported, and an extracted feature has its name" in report.left_out[key] for key in keys)
+    named = export_features(source.store, tmp_path / "again", "emotion-llama", sorted(keys))
+    assert {each.feature for each in named.features} == keys
 
 
 def test_emotion_llama_takes_another_feature_in_the_place_of_one_of_its_own(source: Any, tmp_path: Path) -> None:

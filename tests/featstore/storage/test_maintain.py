@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emo.featstore.errors import MediaError, StoreCorrupt
+from emo.featstore.errors import MediaError, StoreCorrupt, StoreError
 from emo.featstore.storage import journal, maintain
 from emo.featstore.storage.store import Store
 
@@ -176,3 +176,36 @@ def test_the_card_tells_features_from_the_tables_beside_them(lab: Any, store: St
     card = {each["spec"]["name"]: each for each in store.info()["features"]}
     assert {name: each["profile"] for name, each in card.items()} == {lab.utt.name: "tiny", **beside}
     assert {name for name, each in card.items() if "results" in each["meaning"]} == {lab.utt.name}
+
+
+def test_a_dropped_feature_is_gone_with_its_failures_and_nothing_else_is(lab: Any, store: Store) -> None:
+    lab.fill(store, range(6), commit_every=2)
+    with store.writer() as writer:
+        writer.clip("x", lab.media(99))
+        for spec in (lab.utt, lab.frame):
+            writer.fail(spec, "x", MediaError("no-audio", "Silent."))
+    other, kept, clips = Store.open(store.path), store.get("HL-FRA", "c3").array, store.clips()
+    assert store.drop(lab.utt) == 6
+    other.refresh()
+    for seen in (store, other, Store.open(store.path)):
+        assert "HL-UTT" not in [each.spec.name for each in seen.features()]
+        assert {each.feature for each in seen.failures()} == {lab.frame.key}
+        assert seen.clips() == clips
+        assert (seen.get("HL-FRA", "c3").array == kept).all()
+        assert seen.verify() == []
+    assert store.gc().segments > 0
+    with pytest.raises(StoreError, match="no feature"):
+        other.drop(lab.utt)
+    with other.writer() as writer:  # who adds to it again begins it anew
+        lab.put(writer, 1, [lab.utt])
+    assert Store.open(store.path).has(lab.utt, ["c0", "c1"]).tolist() == [False, True]
+
+
+def test_a_writer_that_runs_while_a_feature_is_dropped_loses_nothing_of_its_own(lab: Any, store: Store) -> None:
+    lab.fill(store, range(3))
+    with Store.open(store.path).writer() as writer:
+        lab.put(writer, 7, [lab.utt])
+        store.drop(lab.utt)
+    store.refresh()
+    assert store.has(lab.utt, ["c1", "c7"]).tolist() == [False, True]
+    assert store.verify() == []

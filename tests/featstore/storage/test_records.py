@@ -55,6 +55,19 @@ def test_values_come_back_as_they_went_in_also_after_compact_and_gc(lab: Any, st
     check(Store.open(store.path), lab)
 
 
+def test_values_of_a_medium_are_found_by_it_alone_in_one_question(lab: Any, store: Store) -> None:
+    other = record_spec("other", "asr", "none")
+    put(store, lab)
+    with store.writer() as writer:
+        writer.add_record(other, lab.media(1), [1])
+    assert store.values_of([ASR, other], lab.media(0)) == {ASR.fingerprint: VALUES[0]}
+    assert store.values_of([ASR, other], lab.media(1)) == {ASR.fingerprint: "", other.fingerprint: [1]}
+    assert store.values_of([other], "no such medium") == store.values_of([], lab.media(1)) == {}
+    with store.writer() as writer:
+        writer.add_record(ASR, lab.media(0), "anew")
+    assert store.values_of([ASR], lab.media(0)) == {ASR.fingerprint: "anew"}
+
+
 def test_records_are_no_features(lab: Any, store: Store) -> None:
     put(store, lab)
     assert [each.key for each in store.features()] == [lab.utt.key]

@@ -347,6 +347,47 @@ def test_utterances_follow_what_is_committed_meanwhile(lab: Any, store: Store) -
         store.utterances("HL-UTT", ["c2"])
 
 
+def test_a_version_changes_with_the_records_of_its_feature_and_with_what_clips_mean(lab: Any, store: Store) -> None:
+    lab.fill(store, range(3))
+    seen = [(store.version(lab.utt), store.version(lab.tokens))]
+
+    def commit(write: Any) -> tuple[bool, bool]:
+        """Commit, and say which versions have changed."""
+        with store.writer() as writer:
+            write(writer)
+        seen.append((store.version(lab.utt), store.version(lab.tokens)))
+        return seen[-1][0] != seen[-2][0], seen[-1][1] != seen[-2][1]
+
+    media = lab.media(1)
+    assert commit(lambda writer: writer.add(lab.utt, media, lab.record(lab.utt, media))) == (True, False)
+    assert commit(lambda writer: writer.clip("c1", FileId(media, 5, 5))) == (False, False)  # the same content
+    assert commit(lambda writer: writer.clip("c1", FileId(lab.media(2), 5, 5))) == (True, True)
+    assert commit(lambda writer: writer.clip("new", FileId(lab.media(2), 5, 5))) == (True, True)
+    store.compact()
+    store.refresh()
+    assert store.version(lab.utt) not in [utt for utt, _ in seen]
+
+
+def test_what_is_counted_and_what_failed_are_those_of_the_newest_commit(lab: Any, store: Store) -> None:
+    lab.fill(store, range(3))
+    before = store.features()
+    before.clear()  # a list of the caller's own
+    counts = {each.key: each.ok for each in store.features()}
+    with Store.open(store.path).writer() as other:
+        for i, name in ((7, "c7"), (8, "c8")):
+            other.clip(name, FileId(lab.media(i), 1, 1))
+            other.fail(lab.utt, name, MediaError("no-face", f"None in {name}."))
+        other.clip("c9", FileId(lab.media(9), 1, 1))
+        other.add(lab.utt, lab.media(9), lab.record(lab.utt, lab.media(9)))
+    assert {each.key: each.ok for each in store.features()} == counts
+    store.refresh()
+    assert {each.key: each.ok for each in store.features()} == counts | {lab.utt.key: counts[lab.utt.key] + 1}
+    assert next(each.failed for each in store.features() if each.key == lab.utt.key) == 2
+    for name in ("c7", "c8", "c0", "nobody"):
+        assert store.failures(name) == [each for each in store.failures() if each.clip == name]
+    assert [each.message for each in store.failures("c7")] == ["None in c7."]
+
+
 def test_two_recipes_of_one_name_live_side_by_side(lab: Any, store: Store) -> None:
     paper = replace(lab.utt, profile="paper")
     with store.writer() as writer:

@@ -91,7 +91,7 @@ def test_labels_of_the_clips_become_answers_and_test_clips_stay_out(tmp_path: Pa
     ]
     assert found.left_out == {"split test3": ("t",)}
     assert found.silent == ("b",)
-    assert "1 clips have no transcript" in found.notes[0]
+    assert "1 clip of the recipe without transcript" in found.notes[0]
     assert examples(tmp_path, "data.language=chinese").train[0].transcript == "好"
     assert [e.name for e in examples(tmp_path, "train_splits=[test3]").train] == ["t"]
 

@@ -110,7 +110,8 @@ def test_missing_folds_and_clips_are_named() -> None:
 
 def test_the_report_holds_every_fold_and_the_pictures_of_all(tmp_path: Path) -> None:
     files = write_folds(score_folds("dfew", FOLDS, SAID, DFEW_LABELS), tmp_path, "DFEW")
-    assert {each.name for each in files} == {"metrics.json", "report.md", "report.html", "confusion.png", "classes.png"}
+    forms = {f"{name}.{suffix}" for name in ("confusion", "classes") for suffix in ("png", "svg", "pdf")}
+    assert {each.name for each in files} == {"metrics.json", "report.md", "report.html", *forms}
     numbers = json.loads((tmp_path / "metrics.json").read_text())
     assert (set(numbers["folds"]), numbers["mean"]["war"], numbers["n"]) == ({"1", "2"}, 0.75, 6)
     assert "| mean of folds |  | 0.7500 |" in (tmp_path / "report.md").read_text()

@@ -119,7 +119,7 @@ def test_it_does_not_try_for_ever(stub: Stub, chat: HttpChat, waits: list[float]
 
 def test_a_refusal_is_told_at_once(stub: Stub, chat: HttpChat, waits: list[float]) -> None:
     stub.acts = [(401, {})]
-    with pytest.raises(UsageError, match="refuses model judge-1: 401") as caught:
+    with pytest.raises(UsageError, match="refuses model judge-1: status 401") as caught:
         chat.reply("How far?", 0)
     assert "secret" not in str(caught.value)
     assert waits == []

@@ -123,7 +123,9 @@ class Requests(HTMLParser):
 
 def test_the_page_asks_nothing_of_any_network_and_holds_its_pictures(tmp_path: Path) -> None:
     files = write_report(score(TRUTH, CHANCES), tmp_path, "Test <&>", ["A note."], TRUTH, CHANCES)
-    names = {"metrics.json", "report.md", "report.html", "confusion.png", "classes.png", "reliability.png"}
+    pictures = ("confusion", "classes", "reliability")
+    names = {f"{name}.{suffix}" for name in pictures for suffix in ("png", "svg", "pdf")}
+    names |= {"metrics.json", "report.md", "report.html", "tables.tex"}
     assert {file.name for file in files} == {file.name for file in tmp_path.iterdir()} == names
     page = Requests((tmp_path / "report.html").read_text())
     assert (page.found, page.images) == ([], 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -11,7 +12,8 @@ from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.train.answers import Prediction
 from emo.train.metrics.labels import read_labels, score
-from emo.train.metrics.valence import by_sign
+from emo.train.metrics.regression import regression
+from emo.train.metrics.valence import Sentiment, by_sign
 
 
 def test_a_true_zero_is_dropped_and_a_predicted_zero_is_negative() -> None:
@@ -47,3 +49,33 @@ def test_a_number_may_be_the_answer_and_what_is_none_is_named() -> None:
             by_sign(truth, {"a": Prediction("-0.5"), "b": Prediction(nothing)})
     with pytest.raises(UsageError, match="no valence other than 0"):
         by_sign({"a": Label("sad", 0.0)}, {"a": Prediction("1")})
+
+
+def test_numbers_of_mosi_by_hand() -> None:
+    found = regression([-2.6, 0.0, 1.4, 3.0], [-3.4, 0.2, -0.6, 2.0])
+    assert found["MAE"] == pytest.approx((0.8 + 0.2 + 2.0 + 1.0) / 4)
+    assert found["Corr"] == pytest.approx(np.corrcoef([-2.6, 0, 1.4, 3], [-3.4, 0.2, -0.6, 2])[0, 1])
+    assert found["Acc-2, non-negative"] == 0.75  # a true 0 is positive, and so is 0.2
+    assert found["Acc-2, non-zero"] == pytest.approx(2 / 3)
+    assert found["Acc-7"] == 0.5  # -3 and -3, 0 and 0; 1 is not -1, 3 is not 2
+    assert found["Acc-5"] == 0.75  # beyond 2 all is 2
+    assert found["F1, non-zero"] == pytest.approx(2 / 3)
+
+
+def test_numbers_of_sims_by_hand() -> None:
+    found = regression([-1.0, 0.0, 0.1, 0.8], [-0.8, 0.0, 0.4, 0.6])
+    assert found["Acc-2"] == 1.0  # 0 is negative there
+    assert found["Acc-3"] == 0.75  # 0.1 is neutral, 0.4 is not
+    assert found["Acc-5"] == 0.5
+    assert found["F1-2"] == 1.0
+    assert regression([0.5, 0.5], [0.1, 0.3])["Corr"] is None
+
+
+def test_the_page_of_sentiments_shows_them() -> None:
+    metric = Sentiment()
+    truth = {"a": Label(valence=1.5), "b": Label(valence=-2.0), "c": Label(valence=0.0)}
+    said = {name: Prediction(str(value)) for name, value in {"a": 1.0, "b": -1.0, "c": 0.5}.items()}
+    page = metric.page(metric.score(truth, said), "MOSI")
+    assert page.value["regression"]["MAE"] == pytest.approx(2 / 3)
+    assert page.value["n"] == 2  # of the signs, true zeros are left out; of the numbers they are not
+    assert "(3 clips)" in page.parts[1].title

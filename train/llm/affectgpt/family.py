@@ -14,7 +14,11 @@ from emo.train.keys import Keys
 from emo.train.llm.affectgpt.prompt import (
     FRAME,
     LAYOUTS,
+    PREFERENCE,
+    SAME,
+    SENTIMENT,
     SETTINGS,
+    VALENCE,
     build_prompt,
     encode_answer,
     instruction,
@@ -176,6 +180,12 @@ class AffectGptFamily(Family):
         """Return words as the reference's sentence about them, and texts as they are."""
         if task == "ovlabel":
             return FRAME.format(", ".join(split_words(text)) or "neutral")
+        if task == "valence":
+            return VALENCE.format(float(text))
+        if task == "sentiment":
+            return SENTIMENT.format(text.strip())
+        if task == "preference":
+            return SAME if text == "same" else PREFERENCE.format(text)
         return FRAME.format(text.strip()) if task == "emotion" else text.strip()
 
     def answer_text(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:

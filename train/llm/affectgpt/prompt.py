@@ -60,8 +60,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 # How an answer frames what it says (base_dataset.py, func_get_qa_*): lists of words and single labels, in this form.
 FRAME = "The character's emotional state is {}."
+VALENCE, SENTIMENT = "The valence score is {:.2f}.", "The character's sentiment state is {}."
+PREFERENCE = "The best one is {}."
+SAME = "These two sentences describe the content of the video with the same accuracy."
 _FRAMED = re.compile(
-    r"(?:The character's (?:emotional|sentiment) state is|The most likely label is|The valence score is) (.*?)\.?"
+    r"The (?:character's (?:emotional|sentiment) state|most likely label|valence score|best one) is (.*?)\.?"
 )
 
 
@@ -168,7 +171,9 @@ def response(ids: Sequence[int], tokenizer: Tokenizer) -> str:
 
 
 def words_of(text: str) -> str:
-    """Return what an answer says without the sentence around it: `happy, calm`, `sad`, `-0.46`; else the text."""
+    """Return what an answer says without the sentence around it: `happy, calm`, `sad`, `-0.46`, `a1`; else the text."""
+    if text == SAME:
+        return "same"
     found = _FRAMED.fullmatch(text)
     return found[1] if found else text
 

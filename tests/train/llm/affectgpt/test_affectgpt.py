@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from steps import Stop, same, stop_after
+from steps import WORDS, Stop, clips_with, same, stop_after
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store, open_store
+from emo.featstore.storage.store import Store
+from emo.train.llm.affectgpt.family import AffectGptFamily
 from emo.train.llm.affectgpt.prompt import SETTINGS, begin_id, build_prompt, end_id, instruction, words_of
 from emo.train.llm.answer import TunedAnswerer
+from emo.train.llm.data import filled, load_examples, read_preferences
 from emo.train.llm.exchange import export_run, import_run
 from emo.train.llm.tokenizer import Tokenizer
 from emo.train.llm.tune import tune
@@ -28,23 +30,13 @@ from emo.train.runs import load_run
 FACE, SOUND = "clip-vit-large-patch14-affectgpt-FRA", "chinese-hubert-large-affectgpt-FRA"
 TINY = ("llm=tiny", "epochs=1", "steps_per_epoch=6", "batch_size=3", "decode.max_new_tokens=4", "lora.r=4")
 TINY += ("log_every=1", "checkpoint.every_steps=2", "validation.every=3", "lora.dropout=0.3", "max_txt_len=64")
-WORDS = ("happy", "sad", "angry", "neutral")
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Store, list[Clip]]:
-    rng, clips = np.random.default_rng(0), []
     specs = [EncoderSpec(FACE, "any", "face", "tokens", 6, 8, "tiny", "seed:0")]
     specs += [EncoderSpec(SOUND, "any", "audio", "tokens", 5, 8, "tiny", "seed:0")]
-    with open_store(tmp_path / "features.emo", create=True).writer() as writer:
-        for i in range(24):
-            clips.append(
-                Clip(f"c{i}", split="train", label=Label(WORDS[i % 4]), transcripts={"english": "I see. " * (i % 3)})
-            )
-            writer.clip(f"c{i}", f"{i:032x}")
-            for spec in specs:
-                writer.add(spec, f"{i:032x}", rng.normal(size=(8, spec.dim)).astype(np.float32))
-    return open_store(tmp_path / "features.emo"), clips
+    return clips_with(specs, tmp_path / "features.emo")
 
 
 @pytest.fixture
@@ -99,6 +91,44 @@ def test_texts_come_from_tables_of_open_vocabulary(made: Any, recipe: Any, tmp_p
     chosen = recipe("tasks={ovlabel: 1.0}", f"data.ovlabel=[{table}]", "validation.holdout=0", "steps_per_epoch=1")
     tune(store, clips, chosen, tmp_path / "run", "cpu")
     assert len(json.loads((tmp_path / "run" / "clips.json").read_text())["train"]) == 2
+
+
+def test_valence_sentiment_and_preference_are_learned_and_asked(made: Any, recipe: Any, tmp_path: Path) -> None:
+    store, clips = made
+    values = (1.5, -0.5, 0.0, None)
+    valued = [replace(c, label=Label(WORDS[i % 4], values[i % 4])) for i, c in enumerate(clips)]
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("name,a1,a2,preference\nc0,He smiles.,She cries.,a1\nc1,A {a1} b.,Nothing.,same\n")
+    tasks = "tasks={valence: 1, sentiment: 1, preference: 1}"
+    sources = ("data.valence=[clips]", "data.sentiment=[clips]", f"data.preference=[{pairs}]")
+    chosen = recipe(tasks, *sources, "validation.holdout=0", "steps_per_epoch=2", "checkpoint.every_steps=2")
+    examples = load_examples(valued, chosen, lambda name: Path(name), AffectGptFamily().clean_answer).train
+    assert examples[0].answers == {
+        "valence": "The valence score is 1.50.",
+        "sentiment": "The character's sentiment state is positive.",
+        "preference": "The best one is a1.",
+    }
+    assert {e.answers["sentiment"].split()[-1] for e in examples} == {"positive.", "negative.", "neutral."}
+    assert len(examples) == 18  # those with a valence
+    tune(store, valued, chosen, tmp_path / "run", "cpu")
+    answerer = TunedAnswerer(load_run(tmp_path / "run"), "cpu")
+    for task in ("valence", "sentiment", "preference"):
+        answerer.check("official", task)
+        assert answerer.answer(store, valued[:2], task=task).keys() == {"c0", "c1"}
+    with pytest.raises(UsageError, match="1 clips have no two descriptions to choose from: c2"):
+        answerer.answer(store, valued[:3], task="preference")
+
+
+def test_a_pair_takes_its_places_once() -> None:
+    assert filled("1 {a1} 2 {a2}.", ("x {a2}", "y {a1}")) == "1 x {a2} 2 y {a1}."
+    assert filled("{a1} stays", None) == "{a1} stays"
+
+
+@pytest.mark.parametrize("row", ["c0,x,,a1", "c0,x,y,a3", "c0,x,y,"])
+def test_a_row_that_prefers_nothing_is_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / "pairs.csv").write_text(f"name,a1,a2,preference\n{row}\n")
+    with pytest.raises(UsageError, match="line 2: c0 has no preference between two descriptions"):
+        read_preferences(tmp_path / "pairs.csv")
 
 
 @pytest.mark.parametrize(

@@ -124,4 +124,4 @@ def test_an_export_overwrites_nothing(tuned: tuple[Any, Run], tmp_path: Path) ->
         export_run(made.store, run, tmp_path / "taken", "official")
     with pytest.raises(UsageError, match="no form 'onnx'") as caught:
         export_run(made.store, run, tmp_path / "b", "onnx")
-    assert "official (a .pth file" in caught.value.hint
+    assert "a .pth file" in caught.value.hint

@@ -1,0 +1,281 @@
+"""The page in a real browser: headless Chromium, driven by Selenium; skipped with a reason where there is none."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emo.extract.demo import generate_clip
+from emo.featstore.workspace import Workspace
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="no chromium and chromedriver here: Debian has chromium, chromium-driver"
+)
+VIEWS = ("ask", "clips", "matrix", "map", "compare", "annotate", "jobs")
+PATIENCE_S = 120
+
+
+@contextmanager
+def chromium(*flags: str) -> Iterator[Any]:
+    """Start a browser; it ends with the block."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en", *flags):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield made
+    finally:
+        made.quit()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as made:
+        yield made
+
+
+class Seen:
+    """A browser at one address, and what it has said since it was last asked."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser, self.address = browser, address
+
+    def open(self, path: str, width: int = 1280, height: int = 720) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.get(self.address + path)
+
+    def keep(self, **values: str) -> None:
+        """Set what the page remembers in the browser."""
+        self.browser.get(self.address)
+        for name, value in values.items():
+            self.browser.execute_script(f"localStorage.setItem('emo-{name}', arguments[0])", value)
+
+    def wait(self, css: str) -> Any:
+        """Wait for an element and return it."""
+        found = (By.CSS_SELECTOR, css)
+        WebDriverWait(self.browser, PATIENCE_S).until(lambda browser: browser.find_elements(*found), css)
+        return self.browser.find_element(*found)
+
+    def all(self, css: str) -> list[Any]:
+        return list(self.browser.find_elements(By.CSS_SELECTOR, css))
+
+    def texts(self, css: str) -> list[str]:
+        """Return the texts of all elements at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
+        return list(self.browser.execute_script(script, css))
+
+    def until(self, true: Any) -> None:
+        WebDriverWait(self.browser, PATIENCE_S).until(lambda _: true())
+
+    def press(self, keys: str) -> None:
+        self.browser.find_element(By.TAG_NAME, "body").send_keys(keys)
+
+    def complaints(self) -> list[str]:
+        return [each["message"] for each in self.browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
+
+    def hosts(self) -> set[str]:
+        """Return the hosts of all requests since the last call."""
+        found = set()
+        for each in self.browser.get_log("performance"):
+            message = json.loads(each["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+                if url.startswith(("http", "ws")):
+                    found.add(url.split("/")[2])
+        return found
+
+
+@pytest.fixture
+def seen(browser: Any, address: str) -> Iterator[Seen]:
+    made = Seen(browser, address)
+    made.keep(language="en", theme="light", annotator="")
+    yield made
+    assert made.complaints() == []
+    assert made.hosts() <= {address.split("/")[2]}
+
+
+def real_or_drawn(tmp_path: Path) -> Path:
+    """Return a real clip where there are some, else a drawn one."""
+    real = Path(__file__).resolve().parents[4] / "shared" / "data" / "mer2023" / "clips" / "sample_00000669.mp4"
+    if real.is_file():
+        return real
+    generate_clip(tmp_path / "drawn.mp4", "surprise", seed=5)
+    return tmp_path / "drawn.mp4"
+
+
+def test_a_file_is_sent_and_answered_and_its_parts_can_be_switched(seen: Seen, tmp_path: Path) -> None:
+    clip = real_or_drawn(tmp_path)
+    seen.open("?view=ask")
+    seen.wait("#file").send_keys(str(clip))
+    seen.wait(".stages li")
+    seen.wait(".timeline")
+    assert all(seen.texts(".answer"))
+    shares = [float(each.split()[0]) for each in seen.texts(".bars .share")]
+    assert len(shares) == 6
+    assert sum(shares) == pytest.approx(100, abs=1)
+    seen.wait(".timeline")
+    longest = "return Number(document.querySelector('.timeline').getAttribute('aria-valuemax'))"
+    assert seen.browser.execute_script(longest) > 0.5
+    inked = (
+        "const canvas = document.querySelector('.timeline canvas');"
+        "const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "return data.some(Boolean)"
+    )
+    seen.until(lambda: seen.browser.execute_script(inked))
+    seen.wait(".timeline + p")
+    if any(each.startswith("peak frame") for each in seen.texts("button")):
+        seen.press("p")
+        now = "return Number(document.querySelector('.timeline').getAttribute('aria-valuenow'))"
+        seen.until(lambda: seen.browser.execute_script(now) > 0)
+    before = seen.texts(".bars .share")
+    seen.wait("[data-part=audio]").click()
+    seen.until(lambda: any("→" in each for each in seen.texts(".bars .share")))
+    assert seen.wait("[data-part=audio]").get_attribute("aria-checked") == "false"
+    assert seen.texts(".bars .share") != before
+    assert f"clip={clip.stem}%40" in seen.browser.current_url
+    seen.browser.refresh()  # the link holds; the file is gone, and the page says so
+    seen.wait(".answer")
+    seen.until(lambda: any("not kept" in each for each in seen.texts(".player")))
+    seen.complaints()
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here: it makes the pictures of the camera")
+def test_what_the_webcam_sees_is_recorded_and_answered(address: str, tmp_path: Path) -> None:
+    """A browser whose camera shows a clip, over and over; MediaRecorder writes files without a length."""
+    seen_by_it = tmp_path / "camera.mjpeg"
+    picture = ["-vf", "scale=640:480", "-r", "30", "-q:v", "3", "-f", "mjpeg"]
+    made = subprocess.run(["ffmpeg", "-v", "error", "-i", real_or_drawn(tmp_path), "-an", *picture, seen_by_it])
+    assert made.returncode == 0
+    device = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={seen_by_it}")
+    with chromium("--use-fake-ui-for-media-stream", *device) as browser:
+        page = Seen(browser, address)
+        page.keep(language="en", theme="light", annotator="")
+        page.open("?view=ask")
+        page.until(lambda: "Use the webcam" in page.texts("button"))
+        next(each for each in page.all("button") if each.text == "Use the webcam").click()
+        page.until(lambda: "Record" in page.texts("button"))
+        next(each for each in page.all("button") if each.text == "Record").click()
+        time.sleep(2.5)
+        next(each for each in page.all("button") if each.text == "Stop and ask").click()
+        page.wait(".answer")
+        page.until(lambda: all(page.texts(".answer")))
+        assert len(page.texts(".bars .share")) == 6
+        assert "clip=webcam%40" in browser.current_url
+        assert page.complaints() == []
+
+
+def test_a_cell_of_the_matrix_opens_its_clips_and_filters_hold(seen: Seen) -> None:
+    seen.open("?view=matrix")
+    seen.wait(".matrix td a")
+    cell = next(each for each in seen.all(".matrix td a") if each.text != "0")
+    n = int(cell.text)
+    cell.click()
+    seen.until(lambda: len(seen.all(".clips tbody tr")) == n)
+    assert "label=" in seen.browser.current_url
+    assert "prediction=" in seen.browser.current_url
+    seen.browser.back()
+    seen.wait(".matrix")
+    seen.open("?view=clips")
+    seen.wait("input[type=search]").send_keys("demo_0003", Keys.ENTER)
+    seen.until(lambda: len(seen.all(".clips tbody tr")) == 1)
+
+
+def test_labels_by_key_are_there_after_a_reload(seen: Seen) -> None:
+    seen.keep(annotator="carla")
+    seen.open("?view=annotate&clip=demo_0004")
+    seen.wait(".keys button")
+    seen.press("3")
+    label = seen.wait(".keys [aria-pressed=true]").get_attribute("data-label")
+    assert seen.wait(".keys [aria-pressed=true] kbd").text == "3"
+    seen.browser.refresh()
+    assert seen.wait(".keys [aria-pressed=true]").get_attribute("data-label") == label
+    seen.press("0")
+    seen.until(lambda: not seen.all(".keys [aria-pressed=true]"))
+    seen.press("j")
+    seen.until(lambda: "clip=demo_0004" not in seen.browser.current_url)
+
+
+def test_fields_of_an_annotation_are_edited_and_are_there_after_a_reload(seen: Seen) -> None:
+    fields = {
+        **{"AU_list": "AU04, AU15", "visual_prior_list": "Frowns furrowed, Lip corners down", "peak_index": "7"},
+        **{"audio_prior_list": "a low voice", "peak_AU_list": "AU04", "pseu_emotion": "angry", "text": "No!"},
+        "smp_reason_caption": "A frown, and a low voice.",
+    }
+
+    def shown() -> dict[str, str]:
+        seen.open("?view=annotate&clip=demo_0006")
+        seen.wait("details.card summary").click()
+        seen.wait(".fields textarea")
+        return {each.get_attribute("name"): each.get_attribute("value") for each in seen.all(".fields textarea")}
+
+    seen.keep(annotator="cat")
+    assert shown() == dict.fromkeys(fields, "")
+    for area in seen.all(".fields textarea"):
+        area.send_keys(fields[area.get_attribute("name")])
+    seen.wait(".fields button.main").click()
+    seen.wait(".fields .good")
+    assert shown() == fields
+
+
+def test_what_the_server_says_often_is_said_in_chinese(seen: Seen, demo_copy: Workspace, head: str) -> None:
+    other = next(each.name for each in (demo_copy.root / "runs").iterdir() if each.name != head)
+    seen.keep(language="zh")
+    for path, css in (("map", "#view p[lang]"), (f"compare&differs={other}", "#view p.warning"), ("jobs", "td .good")):
+        seen.open(f"?view={path}")
+        said = seen.wait(css)
+        assert re.search("[\u4e00-\u9fff]", said.text), said.text
+    seen.keep(language="en")
+    seen.open("?view=map")
+    assert seen.wait("#view p[lang]").text.startswith("Two principal components")
+
+
+def test_chinese_and_a_phone(seen: Seen) -> None:
+    seen.keep(language="zh")
+    for view in VIEWS:
+        path = f"?view={view}" + ("&clip=demo_0001" if view == "ask" else "")
+        seen.open(path, width=390, height=844)
+        seen.wait("#view .card h1")
+        seen.wait(f"nav a[aria-current=page][href*={view}]")
+        assert re.search("[\u4e00-\u9fff]", seen.wait("nav").text)
+        assert seen.browser.execute_script("return document.documentElement.scrollWidth") <= 390, view
+    seen.keep(language="en")
+
+
+def test_nothing_serious_stands_between_the_page_and_anybody(seen: Seen) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        seen.keep(theme=theme)
+        for view in VIEWS:
+            seen.open(f"?view={view}" + ("&clip=demo_0001" if view == "ask" else ""))
+            seen.wait(".answer" if view == "ask" else "#view .card h1")
+            time.sleep(0.2)
+            seen.browser.execute_script(script)
+            found = seen.browser.execute_async_script("axe.run().then(arguments[0])")
+            assert len(found["passes"]) > 10
+            serious = [
+                (each["id"], [node["html"][:120] for node in each["nodes"]][:3])
+                for each in found["violations"]
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (theme, view)

@@ -1,0 +1,124 @@
+"""What is kept in memory between two requests, and that what is shown is the newest all the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from serving import CLIPS, SPEC, Idle, add_clips
+
+from emo.featstore.clip import Clip
+from emo.featstore.errors import MediaError
+from emo.featstore.storage.store import Store, open_store
+from emo.featstore.workspace import Workspace
+from emo.train.serve import desk as module
+from emo.train.serve.catalogue import Filter, Known, make_catalogue
+from emo.train.serve.desk import Desk
+from emo.train.serve.labels import label_spec, write
+
+
+@pytest.fixture
+def fresh(few: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk over six clips that looks for new commits at each request."""
+    monkeypatch.setattr(module, "FRESH_S", -1.0)
+    made = Desk(few, Idle(few.root))
+    yield made
+    made.close()
+
+
+def shown(desk: Desk, **wanted: Any) -> list[str]:
+    catalogue = desk.catalogue()
+    return [catalogue.ids[row] for row in catalogue.find(Filter(**wanted), "")]
+
+
+def other(desk: Desk) -> Store:
+    """The store as another process has it open."""
+    return open_store(desk.workspace.store_path)
+
+
+def test_a_commit_of_somebody_else_is_in_the_next_answer(fresh: Desk) -> None:
+    assert shown(fresh) == CLIPS
+    assert shown(fresh, words=(("failure", "no-face"),)) == []
+    assert shown(fresh, annotated=True) == []
+    first = fresh.catalogue()
+    write(other(fresh), label_spec("eve"), Clip("c3"), {"label": "sad", "annotator": "eve"})
+    assert shown(fresh, annotated=True) == ["c3"]
+    assert fresh.labels() == {"eve": {"c3": "sad"}}
+    with other(fresh).writer() as writer:
+        writer.fail(SPEC, "c9", MediaError("no-face", "None."))
+    assert fresh.catalogue().known is first.known  # what datasets say is not brought into columns again
+    add_clips(other(fresh), "c7")
+    assert shown(fresh) == [*CLIPS, "c7"]
+    assert fresh.catalogue().known is not first.known
+
+
+def test_a_label_given_here_needs_no_new_catalogue_unless_somebody_else_was_there_too(fresh: Desk) -> None:
+    before, store = fresh.catalogue(), fresh.need_store()
+
+    def give(clip: str, label: str | None) -> None:
+        with fresh.own_commit(store, clip):
+            write(store, label_spec("ann"), Clip(clip), {"label": label, "annotator": "ann"})
+
+    give("c1", "sad")
+    assert fresh.catalogue() is before
+    assert shown(fresh, annotated=True) == ["c1"]
+    give("c1", None)
+    assert fresh.catalogue() is before
+    assert shown(fresh, annotated=True) == []
+    with fresh.own_commit(store, "c2"):
+        write(other(fresh), label_spec("eve"), Clip("c5"), {"label": "sad", "annotator": "eve"})
+        write(store, label_spec("ann"), Clip("c2"), {"label": "sad", "annotator": "ann"})
+    assert fresh.catalogue() is not before
+    assert shown(fresh, annotated=True) == ["c2", "c5"]
+
+
+def test_neighbours_are_found_in_memory_until_their_feature_changes(fresh: Desk) -> None:
+    held = fresh.neighbourhood(SPEC)
+    assert [each.clip for each in held.nearest("c0", 2)] == ["c1", "c2"]
+    write(other(fresh), label_spec("eve"), Clip("c3"), {"label": "sad", "annotator": "eve"})
+    assert fresh.neighbourhood(SPEC) is held  # a label is no vector
+    add_clips(other(fresh), "c1000")
+    assert "c1000" in [each.clip for each in fresh.neighbourhood(SPEC).nearest("c0", 6)]
+
+
+def test_runs_are_those_that_lie_there_now(fresh: Desk) -> None:
+    def put(name: str, **said: Any) -> None:
+        folder = fresh.workspace.root / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(said))
+
+    assert fresh.runs() == []
+    put("one", status="running")
+    assert fresh.runs() == []
+    put("one", status="finished", finished_at="2026-01-02")
+    put("two", status="finished", finished_at="2026-01-03")
+    first = fresh.runs()
+    assert [run.name for run in first] == ["two", "one"]
+    assert all(again is run for again, run in zip(fresh.runs(), first, strict=True))  # not read again
+    (fresh.workspace.root / "runs" / "two" / "run.json").unlink()
+    assert [run.name for run in fresh.runs()] == ["one"]
+
+
+def test_words_are_found_as_a_plain_loop_finds_them() -> None:
+    texts = ["It is so.", "", "ISSO", "a\0b so", "Straße, so so", "is", "İs"]
+    clips = {f"n{i}": Clip(f"n{i}", transcripts={"english": text}) for i, text in enumerate(texts)}
+    known = Known.of(clips)
+    for asked in ("so", "is", "n", "n3", "SS", "is so", "6 i", "zzz", ".", "a"):
+        plain = [asked.casefold() in f"{name} {text}".casefold() for name, text in zip(clips, texts, strict=True)]
+        assert known.holding(asked).tolist() == plain, asked
+    assert not known.holding("\0").any()
+    assert not Known.of({}).holding("a").any()
+
+
+def test_counts_and_orders_do_not_outlive_the_column_that_they_are_of() -> None:
+    clips = {f"c{i}": Clip(f"c{i}", split="ab"[i % 2]) for i in range(4)}
+    catalogue = make_catalogue(clips, None, {"c2": 3})
+    sorted_, labelled = Filter(sort="-annotators"), Filter(annotated=True)
+    assert [catalogue.ids[row] for row in catalogue.find(sorted_, "")] == ["c2", "c0", "c1", "c3"]
+    assert catalogue.counts(labelled, "", catalogue.find(labelled, ""))["split"] == {"a": 1}
+    catalogue.annotators[1] = 5
+    catalogue.forget()
+    assert [catalogue.ids[row] for row in catalogue.find(sorted_, "")] == ["c1", "c2", "c0", "c3"]
+    assert catalogue.counts(labelled, "", catalogue.find(labelled, ""))["split"] == {"a": 1, "b": 1}

@@ -1,0 +1,155 @@
+"""Checkpoints of VideoLLaMA2.1 in and out: released folders, single `.bin` files, and LoRA folders of its trainer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.files import replacing, write_json
+from emo.featstore.reading import read_json
+from emo.featstore.sources.hub import weight_files
+from emo.train.llm.checkpoint import ADAPTER, ImportReport, State
+from emo.train.llm.official import read_official, take
+from emo.train.llm.videollama2.model import VideoLlama2
+
+ADAPTERS, OURS = "base_model.model.", "llama_model."  # peft's prefix, and emo's before that
+NON_LORA = "non_lora_trainables.bin"  # beside an adapter: connector and projector (train.py of VideoLLaMA2)
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+GROUPS = {  # what a file may be about -> beginning of its names
+    "the adapters": f"{OURS}{ADAPTERS}",
+    "the connector": "mm_projector.",
+    "the projector of sound": "mm_projector_a.",
+}
+IGNORED = (
+    (r"model\.(layers|embed_tokens|norm)\..*|lm_head\..*", "the language model, which the recipe's llm names"),
+    (r"model\.audio_tower\..*", "an encoder: its features come from the store"),
+    (r"model\.vision_tower\..*", "an encoder: its features come from the store, and the reference does not read it"),
+    (r"mm_projector\..*", "the connector, which the recipe has no pictures for, or connected ones"),
+    (r"mm_projector_a\..*", "the projector of sound, which the recipe does not read"),
+)
+
+
+def import_official(path: str | Path, model: VideoLlama2, allow_new: bool = False) -> ImportReport:
+    """Load what a checkpoint has of connector, projector and adapters; all or nothing.
+
+    Args:
+        path: The released folder (sharded safetensors), a folder with an adapter and `non_lora_trainables.bin`, a
+            single file such as `mm_projector_a.bin`, or what `export_official` wrote.
+        model: To fill. Adapters that the checkpoint does not have stay fresh, which changes no answer.
+        allow_new: Let connector or projector stay fresh where the checkpoint has nothing of them.
+
+    Raises:
+        WeightsMissing: No such file or folder.
+        ModelError: It is no checkpoint; or a tensor is missing, unknown, of another shape or not finite.
+    """
+    path = Path(path)
+    found, settings = _read_folder(path) if path.is_dir() else read_official(path)
+    expected = dict(model.kept())
+    plain: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        if plain_name(name) in plain:
+            raise ModelError(f"{path} holds {name} twice, under two spellings.", "Is it really one checkpoint?")
+        plain[plain_name(name)] = tensor
+    fresh: list[str] = []
+    for start in GROUPS.values():
+        of = [name for name in expected if name.startswith(start)]
+        if (start.startswith(OURS) or allow_new) and not any(name.startswith(start) for name in plain):
+            fresh += of
+    report = take(
+        path, plain, settings, expected, IGNORED, model.lora.alpha, [name for name in expected if name in fresh]
+    )
+    if not report.consumed and not all(name.startswith(OURS) for name in expected):
+        raise ModelError(f"{path} holds nothing of VideoLLaMA2.", "Is it another model's?")
+    absent = [group for group, start in GROUPS.items() if any(name.startswith(start) for name in report.missing)]
+    words = f"The checkpoint has nothing of {' and '.join(absent)}, which stay as they were drawn."
+    return replace(report, warnings=(words,)) if absent else report
+
+
+def plain_name(name: str) -> str:
+    """Return emo's name of a tensor, whatever the reference and peft put in front of it."""
+    bare = name.removeprefix("module.").removeprefix(ADAPTERS)
+    if ".lora_A." in bare or ".lora_B." in bare:
+        return f"{OURS}{ADAPTERS}{bare}"
+    return re.sub(r"^(model\.)+(?=mm_projector)", "", bare)
+
+
+def _read_folder(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors of all files of a folder; those that are ignored have a shape and no values."""
+    files = [each for each in (path / ADAPTER, path / NON_LORA) if each.is_file()] or list(weight_files(path))
+    if not files:
+        raise WeightsMissing(f"{path} holds no checkpoint: no weights, no {ADAPTER}.", "Is the download complete?")
+    state: State = {}
+    for file in files:
+        state |= _peek(file) if file.suffix == ".safetensors" else read_official(file)[0]
+    config = path / ADAPTER_CONFIG
+    try:
+        told = read_json(config) if config.is_file() else {}
+    except UsageError as error:
+        raise ModelError(error.message, "Fetch the folder again.") from error
+    return state, {"lora_alpha": told["lora_alpha"]} if isinstance(told, Mapping) and "lora_alpha" in told else {}
+
+
+def _peek(path: Path) -> State:
+    """Tensors of a .safetensors file: of 16 GB of language model the shapes alone are read."""
+    try:
+        with safe_open(path, "pt") as file:
+            found: State = {}
+            for name in file.keys():  # noqa: SIM118
+                needed = plain_name(name).startswith(tuple(GROUPS.values()))
+                shape = file.get_slice(name).get_shape()
+                found[name] = file.get_tensor(name) if needed else torch.empty(shape, device="meta")
+            return found
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.", "Fetch it again.") from error
+
+
+def export_official(model: VideoLlama2, path: str | Path) -> None:
+    """Write what was learned: a folder with peft's adapter and `non_lora_trainables.bin`, or one file of all tensors.
+
+    Args:
+        model: To write.
+        path: A folder, as the reference's trainer leaves it; a file where the name ends in `.pth`, `.pt` or `.bin`.
+    """
+    path = Path(path)
+    kept = {name: each.detach().cpu().contiguous() for name, each in model.kept()}
+    adapters = {name.removeprefix(OURS): each for name, each in kept.items() if name.startswith(OURS)}
+    rest = {f"{ADAPTERS}model.{name}": each for name, each in kept.items() if not name.startswith(OURS)}
+    with replacing(path) as temporary:
+        if path.suffix in (".pth", ".pt", ".bin"):
+            torch.save(adapters | rest, temporary)
+            return
+        temporary.mkdir()
+        save_file(adapters, temporary / ADAPTER, {"format": "pt"})
+        model.llama_model.peft_config["default"].save_pretrained(str(temporary))
+        torch.save(rest, temporary / NON_LORA)
+        write_json(temporary / CONFIG, _config(model))
+
+
+def _config(model: VideoLlama2) -> dict[str, Any]:
+    """config.json of the reference: the language model's, and how pictures and sound come in."""
+    sizes, table = model.sizes, model.llm.config.to_dict()
+    table |= {"model_type": "videollama2_qwen2", "num_frames": sizes.frames}
+    if sizes.video[0]:
+        table |= {"mm_projector_type": f"stc_connector{'_v35' * (sizes.connector == 'stc_v35')}"}
+        table |= {"mm_hidden_size": sizes.video[1], "mm_vision_select_layer": -2}
+    if sizes.audio[0]:
+        table |= {"mm_projector_a_type": "mlp2x_gelu", "mm_hidden_size_a": sizes.audio[1]}
+        table |= {"hidden_size_a": model.embeddings.weight.shape[1]}
+    return table
+
+
+def released_names(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Give parameters the names of the released checkpoints: `model.mm_projector...`; adapters as peft has them."""
+    return {
+        name.removeprefix(OURS).removeprefix(ADAPTERS) if name.startswith(OURS) else f"model.{name}": each
+        for name, each in named.items()
+    }

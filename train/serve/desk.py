@@ -1,0 +1,269 @@
+"""The desk that all parts of the page share: one store, one predictor at a time, the catalogue, the line."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from emo.featstore.address import Url
+from emo.featstore.clip import Clip
+from emo.featstore.datasets.lookup import SUFFIXES, clips_of
+from emo.featstore.datasets.tables import normal_name
+from emo.featstore.errors import EmoError, FeatureMissing, UsageError
+from emo.featstore.search import Neighbourhood
+from emo.featstore.spec import EncoderSpec
+from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.text import did_you_mean
+from emo.featstore.workspace import Workspace
+from emo.train.predictor import Predictor, find_run, open_predictor
+from emo.train.runs import Run, read_run, runs_folder
+from emo.train.serve.catalogue import Catalogue, make_catalogue
+from emo.train.serve.guard import Limits
+from emo.train.serve.hands import Hands
+from emo.train.serve.labels import Labels, labelled
+from emo.train.serve.line import Line
+
+FRESH_S = 1.0  # what others committed is seen that much later
+UPLOADS = "emo-upload-"  # folders of files that were sent
+UPLOADED = re.compile(rf"\S*/{UPLOADS}[^/]*/")
+LOOKS = 64  # waveforms that are remembered
+SELECTIONS = 32
+NEIGHBOURHOODS = 2  # features whose neighbours were asked for last; each is held in memory
+
+
+class NotFound(UsageError):
+    """Nothing is known by this name."""
+
+
+class Desk:
+    """Everything that a request may need; opened once and shared by all threads.
+
+    Args:
+        workspace: Where store, runs and datasets are.
+        hands: Extraction.
+        run: Name of the run that is asked where a request names none; the newest finished one if `None`.
+        device: As of `open_predictor`.
+        limits: Bounds of requests.
+
+    Attributes:
+        uploads: How many files are being received.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        hands: Hands,
+        run: str | None = None,
+        device: str = "auto",
+        limits: Limits | None = None,
+    ) -> None:
+        self.workspace, self.hands, self.device = workspace, hands, device
+        self.limits = limits or Limits()
+        self.line = Line(self.limits.waiting)
+        self.uploads = 0
+        self.looks: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.selections: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self.cache: OrderedDict[Any, Any] = OrderedDict()  # maps of features, by feature and commit
+        self._run = run
+        self._predictors: dict[str, Predictor] = {}
+        self._store: Store | None = None
+        self._looked_s = 0.0
+        self._catalogue: Catalogue | None = None
+        self._clips: dict[str, Clip] | None = None
+        self._runs: dict[Path, tuple[tuple[int, int, int], Run]] = {}  # by run.json, with what was seen of the file
+        self._labels = Labels()
+        self._neighbourhoods: OrderedDict[str, Neighbourhood] = OrderedDict()
+        self._lock = threading.RLock()
+        self._making = threading.RLock()  # the catalogue, or what neighbours are found by, is made once at a time
+        self.writing = threading.Lock()  # one annotation is written at a time
+
+    # ---- store and runs ----------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store | None:
+        """The store, as of a second ago or now; `None` as long as there is none."""
+        with self._lock:
+            if self._store is None and has_store(self.workspace.store_path):
+                self._store = open_store(self.workspace.store_path)
+            if self._store is not None and time.monotonic() - self._looked_s > FRESH_S:
+                self._store.refresh()
+                self._looked_s = time.monotonic()
+            return self._store
+
+    def need_store(self) -> Store:
+        """Return the store.
+
+        Raises:
+            FeatureMissing: There is none.
+        """
+        if (store := self.store) is None:
+            raise FeatureMissing("There is no feature store yet.", "Run emo extract, or ask about a clip.")
+        return store
+
+    def runs(self) -> list[Run]:
+        """All finished runs that can be read, the newest first; a run.json that is as it was is not read again."""
+        with self._lock:
+            held, self._runs = self._runs, {}
+            for path in sorted(runs_folder(self.workspace.root).glob("*/run.json")):
+                with suppress(FileNotFoundError):  # it was removed just now
+                    seen = path.stat()
+                    stamp, known = (seen.st_ino, seen.st_mtime_ns, seen.st_size), held.get(path)
+                    self._runs[path] = known if known and known[0] == stamp else (stamp, read_run(path.parent))
+            found = [run for _, run in self._runs.values() if run.finished]
+        return sorted(found, key=lambda run: (str(run.info.get("finished_at", "")), run.name), reverse=True)
+
+    def run_name(self, name: str | None = None) -> str | None:
+        """Return the run that is meant; `None` where there is no finished run at all.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        known = [run.name for run in self.runs()]
+        wanted = name or self._run or (known[0] if known else None)
+        if wanted is not None and wanted not in known:
+            raise NotFound(f"There is no finished run {wanted!r}.", did_you_mean(wanted, known))
+        return wanted
+
+    def predictor(self, name: str | None = None) -> Predictor:
+        """Return the predictor of a run. One is open; another run's takes its place.
+
+        Raises:
+            UsageError: There is no such run, or none at all.
+        """
+        with self._lock:
+            wanted = self.run_name(name) or find_run(self.workspace).name  # which says that there is none
+            if wanted not in self._predictors:
+                opened = open_predictor(self.workspace, wanted, self.device, self.store)
+                self._predictors = {wanted: opened}
+            return self._predictors[wanted]
+
+    # ---- clips -------------------------------------------------------------------------------------------------------
+
+    def clips(self) -> dict[str, Clip]:
+        """Clips of all datasets by id; read once."""
+        if self._clips is None:
+            with self._making:
+                if self._clips is None:
+                    self._clips = clips_of(self.workspace)
+        return self._clips
+
+    def clip(self, clip_id: str) -> Clip:
+        """Return a clip of a dataset or of the store.
+
+        Raises:
+            NotFound: Neither knows it.
+        """
+        name = normal_name(clip_id)
+        if (found := self.clips().get(name)) is not None:
+            return found
+        store = self.store
+        if store is not None and store.clip_row(name) is not None:
+            return Clip(name)
+        raise NotFound(f"{name[:80]!r} is no clip of this workspace.", "GET /api/clips lists them.")
+
+    def media(self, clip_id: str) -> Path:
+        """Return the media file of a clip: what its dataset says, else what the store remembers; nothing else.
+
+        Raises:
+            NotFound: It has none, or it is gone.
+        """
+        clip = self.clip(clip_id)
+        path = clip.media
+        if isinstance(path, Url):
+            raise NotFound(f"The media of clip {clip.id} lie in a bucket, and are not played here.", "Copy the clip.")
+        if path is None and (store := self.store) is not None:
+            row = store.clip_row(clip.id)
+            path = Path(row[1]) if row is not None and row[1] is not None else None
+        if not isinstance(path, Path) or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise NotFound(f"There is no media file of clip {clip.id}.", "Files that were sent here are not kept.")
+        return path
+
+    def catalogue(self, *runs: str | None) -> Catalogue:
+        """Return the catalogue of what the store holds now, with the answers of these runs."""
+        with self._making:
+            store = self.store
+            number, before = store.index.number if store is not None else 0, self._catalogue
+            if before is None or before.version != number:
+                self._catalogue = make_catalogue(self.clips(), store, labelled(self.labels()), before)
+            assert self._catalogue is not None
+            for run in runs:
+                if run is not None and run not in self._catalogue.answers:
+                    self._hold(self._catalogue, run)
+            return self._catalogue
+
+    def labels(self) -> dict[str, dict[str, str]]:
+        """The labels that were given here, by annotator and clip."""
+        with self._making:
+            return self._labels.of(self.store)
+
+    def neighbourhood(self, spec: EncoderSpec) -> Neighbourhood:
+        """Return what finds neighbours by an utterance feature of the store, as it is now."""
+        with self._making:
+            store, held = self.need_store(), self._neighbourhoods.get(spec.fingerprint)
+            if held is None or held.version != store.version(spec):
+                self._neighbourhoods.pop(spec.fingerprint, None)  # two of one feature are never in memory
+                held = Neighbourhood(store, spec)
+            return self.remember(self._neighbourhoods, spec.fingerprint, held, NEIGHBOURHOODS)
+
+    def _hold(self, catalogue: Catalogue, run: str) -> None:
+        found = self._predictors.get(run) or open_predictor(self.workspace, run, self.device, self.store)
+        try:
+            said = found.kept()
+        except EmoError:  # damaged: `emo run verify` tells; the other columns can be looked at
+            said = {}
+        words = catalogue.columns["label"].words
+        labels = found.run.info.get("labels") or sorted({*words, *_answers(said)} - {""})
+        catalogue.hold(run, said, labels)
+
+    def answered(self, run: str) -> None:
+        """Note that a run has kept new answers."""
+        with self._making:
+            if self._catalogue is not None:
+                self._catalogue.answers.pop(run, None)
+                self._catalogue.forget()
+
+    @contextmanager
+    def own_commit(self, store: Store, clip_id: str) -> Iterator[None]:
+        """Commit an annotation of one clip within this: the catalogue need not be made anew for each key that is hit.
+
+        Where somebody else has committed something too, it is made anew.
+        """
+        store.refresh()
+        before = store.index.number
+        yield
+        with self._making:
+            held = self._catalogue
+            if held is not None and held.version == before and store.index.number == before + 1:
+                rows = held.rows_of([clip_id])
+                held.annotators[rows] = sum(clip_id in each for each in self._labels.of(store).values())
+                held.version = before + 1
+                held.forget()
+
+    def remember(self, cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
+        """Keep a value, and the newest `most` of its kind."""
+        with self._lock:
+            cache[key] = value
+            cache.move_to_end(key)
+            while len(cache) > most:
+                cache.popitem(last=False)
+        return value
+
+    def plain(self, text: str) -> str:
+        """Return a message without the paths of this machine."""
+        text = UPLOADED.sub("", text)
+        return text.replace(f"{self.workspace.root}/", "").replace(str(self.workspace.root), ".")
+
+    def close(self) -> None:
+        """End the line and what it works on."""
+        self.line.close()
+        self.hands.close()
+
+
+def _answers(said: dict[str, Any]) -> set[str]:
+    return {word for each in said.values() for word in each.probabilities or ()}
