@@ -56,6 +56,10 @@ class Recipe(Keys, ABC):
         """Return the recipe with other features, those of a store; `None` where each of its features has its place."""
         return None
 
+    def annotation_files(self) -> tuple[str, ...]:
+        """Return the files that the training learns from, as the recipe names them; here none."""
+        return ()
+
     def to_yaml(self) -> str:
         """Return the recipe with every default resolved."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

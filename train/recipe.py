@@ -84,15 +84,10 @@ def annotation_files(name: str | None) -> tuple[str, ...]:
         name: As `load_recipe` takes it; `None` for none.
     """
     try:
-        data = getattr(load_recipe(name), "data", None) if name else None
+        files: tuple[str, ...] = load_recipe(name).annotation_files() if name else ()
     except UsageError:
         return ()  # whoever trains is told
-    given = (
-        [each for task in type(data).model_fields if task != "language" for each in getattr(data, task)] if data else []
-    )
-    sources = [each for each in given if isinstance(each, str) or not each.record]
-    named = [each if isinstance(each, str) else each.file for each in sources]
-    return tuple(dict.fromkeys(file.partition("#")[0] for file in named if file != "clips"))
+    return files
 
 
 def shipped_recipes() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,13 +69,14 @@ class NpyFolder:
         return array
 
 
-def open_side(side: str | Path | Side, feature: str | None, other: str | Path | Side) -> Side:
+def open_side(side: str | Path | Side, feature: str | None, other: str | Path | Side, files: ExitStack) -> Side:
     """A store, a folder of .npy files or what `emo store import` reads, by its path; a side made elsewhere as it is.
 
     Args:
         side: What to open.
         feature: Name of the feature in a store; `None` where it has only one, or where `other` is a folder of its name.
         other: The other side.
+        files: Closes what stays open.
 
     Raises:
         UsageError: It is none of these, or it is not clear which feature is meant.
@@ -99,7 +101,7 @@ def open_side(side: str | Path | Side, feature: str | None, other: str | Path | 
         return NpyFolder(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist.")
-    return open_foreign(path, feature)
+    return open_foreign(path, files, feature)
 
 
 @dataclass(frozen=True)

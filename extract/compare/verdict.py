@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,9 +110,32 @@ def compare(
         UsageError: A side cannot be read, no clip is on both sides, or the widths differ.
         StoreError: The feature is not there, or its name means several.
     """
-    sides = open_side(a, feature, b), open_side(b, feature_b or feature, a)
-    if feature_b is not None and isinstance(sides[1], NpyFolder):
-        raise UsageError(f"{sides[1].where} is no store, so nothing in it is called {feature_b}.")
+    with ExitStack() as files:
+        sides = open_side(a, feature, b, files), open_side(b, feature_b or feature, a, files)
+        if feature_b is not None and isinstance(sides[1], NpyFolder):
+            raise UsageError(f"{sides[1].where} is no store, so nothing in it is called {feature_b}.")
+        found, rows = _clip_by_clip(sides, tolerance, say)
+        hints: tuple[str, ...] = ()
+        if clips and not found.equal and not any(each.explains for each in found.hypotheses):
+            whole = [row for row in rows if not row.broken]
+            try:
+                more = experiment(whole, sides, tolerance, clips, workspace, device, say)
+            except EmoError as error:
+                found = replace(found, notes=(f"Nothing was re-run: {error.message}",))
+            else:
+                hints = more.hints
+                found = replace(found, hypotheses=(*found.hypotheses, *more.tested), notes=more.notes)
+        return _judge(found, hints)
+
+
+def _clip_by_clip(
+    sides: tuple[Side, Side], tolerance: float, say: Callable[[str], None]
+) -> tuple[Comparison, list[ClipRow]]:
+    """Measure every clip that both sides have, and try what the numbers alone can tell.
+
+    Raises:
+        UsageError: There is no such clip, or the widths differ.
+    """
     names = [dict.fromkeys(side.names()) for side in sides]
     common = [name for name in names[0] if name in names[1]]
     if not common:
@@ -126,18 +150,7 @@ def compare(
     only = [tuple(name for name in names[i] if name not in names[1 - i]) for i in (0, 1)]
     found = Comparison(sides[0].where, sides[1].where, tolerance, tuple(rows), *only, recipe=_recipes(*sides))
     found = replace(found, equal=not found.differing)
-    found = replace(found, hypotheses=tuple(_in_numbers(found, sides)))
-    hints: tuple[str, ...] = ()
-    if clips and not found.equal and not any(each.explains for each in found.hypotheses):
-        whole = [row for row in rows if not row.broken]
-        try:
-            more = experiment(whole, sides, tolerance, clips, workspace, device, say)
-        except EmoError as error:
-            found = replace(found, notes=(f"Nothing was re-run: {error.message}",))
-        else:
-            hints = more.hints
-            found = replace(found, hypotheses=(*found.hypotheses, *more.tested), notes=more.notes)
-    return _judge(found, hints)
+    return replace(found, hypotheses=tuple(_in_numbers(found, sides))), rows
 
 
 def _recipes(a: Side, b: Side) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ class Foreign:
         feature: What an import would call it here.
     """
 
-    def __init__(self, path: Path, source: Source, files: ExitStack) -> None:
-        self.where, self.feature, self._source, self._files = f"{path} {source.name}", source.feature, source, files
+    def __init__(self, path: Path, source: Source) -> None:
+        self.where, self.feature, self._source = f"{path} {source.name}", source.feature, source
         count = Counter(name for name, _ in source.places)
         self._places = {name: place for name, place in source.places if count[name] == 1}
 
@@ -42,27 +42,26 @@ class Foreign:
             raise UsageError(f"{name} of {self.where}: {error.message}", error.hint) from error
 
 
-def open_foreign(path: Path, feature: str | None = None) -> Foreign:
+def open_foreign(path: Path, files: ExitStack, feature: str | None = None) -> Foreign:
     """Open a feature of another tool's file or folder.
 
     Args:
         path: Of any layout that `emo store import` reads.
+        files: Closes what stays open, once nothing is read any more.
         feature: Its name there, or the one that an import gives it; may be `None` where there is only one.
 
     Raises:
         UsageError: There is nothing that emo can read, no such feature, or several.
     """
-    files = ExitStack()
     _, found = find_in(path, None, files)
     sources = [each for each in found.sources if each.level != RECORD_LEVEL]
     name = (feature or "").partition("@")[0]
     named = [each for each in sources if name in (each.name, each.feature)]
     chosen = named if named or len(sources) != 1 else sources
     if len(chosen) != 1:
-        files.close()
         have = ", ".join(each.name for each in sources) or "no feature"
         what = (
             f"{len(chosen)} called {name}" if named else f"none called {name}" if name else "no say of which is meant"
         )
         raise UsageError(f"{path} holds {have}; there is {what}.", "Say which one is meant: --feature NAME.")
-    return Foreign(path, chosen[0], files)
+    return Foreign(path, chosen[0])

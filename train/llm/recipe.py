@@ -91,6 +91,12 @@ class DataKeys(Keys):
     language: str = "english"
     """Which transcript. Type: text."""
 
+    def files(self) -> tuple[str, ...]:
+        """Return the files among the sources, each once, without the parts that are meant of them."""
+        sources = [each for task in TASKS for each in getattr(self, task) if not each.record]
+        named = [each.file for each in sources] + list(self.transcripts)
+        return tuple(dict.fromkeys(file.partition("#")[0] for file in named if file != CLIPS))
+
     @field_validator("reason", "reason_v2", "description", "ovlabel")
     @classmethod
     def _texts(cls, sources: tuple[SourceKeys, ...]) -> tuple[SourceKeys, ...]:
@@ -366,3 +372,7 @@ class TuneRecipe(Recipe):
     def title(self) -> str:
         """First part of a run's name where the user gives none."""
         return self.name
+
+    def annotation_files(self) -> tuple[str, ...]:
+        """Return the files that the training learns from, as the recipe names them."""
+        return self.data.files()

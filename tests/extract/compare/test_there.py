@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,12 @@ def test_which_feature_is_meant_has_to_be_said(tmp_path: Path) -> None:
     source = SampleStore(tmp_path / "source.emo")
     export_features(source.store, tmp_path / "a.h5", "hdf5", ["HL-UTT", "BERT-UTT"], source.clips)
     export_features(source.store, tmp_path / "HL-UTT.h5", "hdf5", ["HL-UTT"], source.clips)
-    with pytest.raises(UsageError, match=r"a\.h5 holds .*BERT-UTT.*no say of which is meant"):
-        open_foreign(tmp_path / "a.h5")
-    with pytest.raises(UsageError, match="there is none called mae"):
-        open_foreign(tmp_path / "a.h5", "mae")
-    assert open_foreign(tmp_path / "HL-UTT.h5").feature == "HL-UTT"
+    with ExitStack() as files:
+        with pytest.raises(UsageError, match=r"a\.h5 holds .*BERT-UTT.*no say of which is meant"):
+            open_foreign(tmp_path / "a.h5", files)
+        with pytest.raises(UsageError, match="there is none called mae"):
+            open_foreign(tmp_path / "a.h5", files, "mae")
+        assert open_foreign(tmp_path / "HL-UTT.h5", files).feature == "HL-UTT"
     assert compare(tmp_path / "source.emo", tmp_path / "HL-UTT.h5", clips=0).equal  # the file has the feature's name
     with pytest.raises(UsageError, match="does not exist"):
         compare(tmp_path / "source.emo", tmp_path / "gone.h5", "HL-UTT", clips=0)
@@ -72,8 +74,8 @@ def test_which_feature_is_meant_has_to_be_said(tmp_path: Path) -> None:
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "features" / "x-UTT").mkdir(parents=True)
     np.save(tmp_path / "features" / "x-UTT" / "a.npy", np.array(["text"]))
-    with pytest.raises(UsageError, match=r"a of .*features x-UTT: It holds"):
-        open_foreign(tmp_path / "features").get("a")
+    with ExitStack() as files, pytest.raises(UsageError, match=r"a of .*features x-UTT: It holds"):
+        open_foreign(tmp_path / "features", files).get("a")
 
 
 def test_as_typed(emo: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
