@@ -152,8 +152,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def main() -> None:
     """Entry point: one clear sentence and an exit code for whatever goes wrong."""
     from emo.featstore.errors import EmoError
+    from emo.featstore.processors import tell_libraries
 
     _speak_any_language()
+    tell_libraries(os.environ)
     try:
         app()
     except EmoError as error:

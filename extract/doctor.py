@@ -27,6 +27,7 @@ from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.files import emo_home
 from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Arg, Page, Table, span_text
+from emo.featstore.processors import processors
 from emo.featstore.sources.headers import gb
 from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, find_workspace, is_peak, load_workspace
 
@@ -236,7 +237,8 @@ def _device() -> Iterator[Finding]:
             )
         return
     built = torch.version.cuda
-    what = f"No GPU: torch {torch.__version__} computes on {torch.get_num_threads()} threads."
+    threads = f"threads: {torch.get_num_threads()}, processors: {processors()}; OMP_NUM_THREADS sets other numbers"
+    what = f"No GPU: torch {torch.__version__} computes on the CPU ({threads})."
     if built:
         do = f"This torch is built for CUDA {built}; if there is a GPU, look whether `nvidia-smi` runs."
     else:

@@ -22,7 +22,7 @@ from emo.extract.run.pipeline import Pass, PassOptions, Progress
 from emo.extract.run.plan import Plan, Shard, plan
 from emo.extract.run.rays import Ray, Shift
 from emo.extract.run.trace import Trace
-from emo.extract.run.workers import cores, processes_work
+from emo.extract.run.workers import processes_work
 from emo.extract.texts import LANGUAGES, Heard
 from emo.extract.weights_page import local_path
 from emo.featstore.clip import Clip
@@ -33,6 +33,7 @@ from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.install import versions
 from emo.featstore.page import Page, Table, size_text
+from emo.featstore.processors import processors
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
@@ -273,7 +274,7 @@ def make_pass(
     dtypes = [args.dtype or ("float16" if device.startswith("cuda") else "float32") for device in devices]
     per_device = [_encoders(workspace, args, *each, recipes) for each in zip(devices, dtypes, strict=True)]
     levels = _levels(per_device[0], args)
-    workers = args.workers or cores()
+    workers = args.workers or processors()
     cuda = [device for device in map(torch.device, devices) if device.type == "cuda"]
     options = PassOptions(
         faces,

@@ -95,7 +95,14 @@ def write_parts(
     parts: Sequence[Part],
     latex: bool = False,
 ) -> list[Path]:
-    """Write metrics.json, report.md, report.html, the pictures, with `latex` tables.tex; earlier ones are replaced."""
+    """Write metrics.json, report.md, report.html, the pictures, with `latex` tables.tex; earlier ones are replaced.
+
+    Raises:
+        UsageError: No folder of that name can be made, or it is the name of a file.
+    """
+    if folder.suffix.lower() in (".png", ".svg", ".pdf", ".html", ".md", ".tex", ".json") and not folder.is_dir():
+        hint = f"Name a folder, such as {folder.stem}."
+        raise UsageError(f"A report is a folder of files, and {folder} is the name of a file.", hint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a name of 300 letters, a file in the way

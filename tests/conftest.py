@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 
+from emo.featstore.processors import processors
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # test processes share the processors: read by torch, once
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // int(workers))))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,8 +1,9 @@
-"""Which device a run computes on."""
+"""The device that a run computes on, and how it is said."""
 
 from __future__ import annotations
 
 from emo.featstore.errors import UsageError
+from emo.featstore.text import counted
 
 
 def resolve_device(name: str) -> str:
@@ -22,3 +23,12 @@ def resolve_device(name: str) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} GPUs.", "Use auto or cpu.")
     return name
+
+
+def device_words(name: str) -> str:
+    """Say what computes: `the CPU, 2 threads (...)`, `cuda:0, NVIDIA H200`. The name is one of `resolve_device`."""
+    import torch
+
+    if torch.device(name).type == "cuda":
+        return f"{name}, {torch.cuda.get_device_name(name)}"
+    return f"the CPU, {counted(torch.get_num_threads(), 'thread')} (OMP_NUM_THREADS sets another number)"

@@ -21,6 +21,7 @@ from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
+from emo.train.device import device_words, resolve_device
 from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
 from emo.train.metrics.report import score_page
@@ -278,6 +279,7 @@ def _tune(job: Job) -> Trained | None:
     with World.join(job.device) as world:
         say = _silent if world.rank else job.say
         store, recipe, clips, source = _material(job, say)
+        say(f"Tuning on {device_words(resolve_device(job.device))}.")
         folder = runs / str(job.run) if job.resume else None
         folder = folder or world.share(lambda: new_run(job.workspace.root, job.run, recipe.title))
         roots = (job.workspace.table(source.name).root, job.workspace.root)

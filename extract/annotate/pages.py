@@ -19,11 +19,12 @@ from emo.extract.annotate.run import Run, with_media
 from emo.extract.annotate.select import Selection, select
 from emo.extract.annotate.setup import Settings, make_plan
 from emo.extract.run.interrupt import interruptible
-from emo.extract.run.workers import cores, processes_work
+from emo.extract.run.workers import processes_work
 from emo.featstore.annotations import ANNOTATION, edited_annotations
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
+from emo.featstore.processors import processors
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, open_store
@@ -98,7 +99,7 @@ def _begin(ray: str | None, there: AtWorker, plan: Plan, budget: Budget, say: Ca
     store = open_store(there.workspace.store_path, create=True)
     if ray:
         return Ray(ray, store, plan, budget, there, say)
-    processes = cores() if there.decoding and processes_work() else 0
+    processes = processors() if there.decoding and processes_work() else 0
     return Run(store, plan, budget, there.concurrency, there.retry_failed, throttle(say), processes=processes)
 
 

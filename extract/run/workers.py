@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -93,11 +92,6 @@ class DecodePool(Generic[Result_co]):
         prepare_processes()
         context = multiprocessing.get_context("forkserver")
         return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(self._decoder,))
-
-
-def cores() -> int:
-    """Processors that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_work() -> bool:

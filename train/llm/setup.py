@@ -367,6 +367,7 @@ def _facts(
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "processes": world.size,
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | versions("numpy", *LIBRARIES),
     }
 
