@@ -61,7 +61,7 @@ def shared_content(store: Store) -> list[str]:
     said: dict[str, None] = {}
     for each in store.features():
         have = np.sort(media[store.has(each.spec, ids)])
-        different = min(len(have), 1 + np.count_nonzero(np.diff(have)))  # np.unique would load numpy.ma
+        different = min(len(have), 1 + int(np.count_nonzero(np.diff(have))))  # np.unique would load numpy.ma
         if copies := len(have) - different:
             who = "clip has" if copies == 1 else "clips have"
             whole = f"{different:,} features of {len(have):,} clips"

@@ -8,6 +8,7 @@ file and one line of `registry.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,6 +168,13 @@ def faces_in_order(choose: Callable[[Decoded, int], Sequence[int]]) -> Callable[
     )
 
 
+def _in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Outside of autocast. oneDNN 3.12 (torch 2.13) gives other numbers altogether in bfloat16 on processors with AMX,
+    for convolutions with groups of few channels and long kernels, such as those of positions in small networks."""
+    with torch.autocast("cpu", enabled=False):
+        return forward(x.float())
+
+
 class Encoder(ABC):
     """One named recipe: model, preprocessing and pooling.
 
@@ -321,6 +329,8 @@ class Encoder(ABC):
             for module in model.modules():  # norms, biases of attention, tokens and tables stay float32
                 if isinstance(module, nn.Linear):
                     module.to(DTYPES[self.dtype])
+                elif isinstance(module, nn.Conv1d) and module.groups > 1 and self.device.type == "cpu":
+                    module.forward = functools.partial(_in_float32, module.forward)  # type: ignore[method-assign]
         self._model = model
 
     @contextlib.contextmanager

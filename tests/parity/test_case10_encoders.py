@@ -33,6 +33,14 @@ def beats(golden, tmp_path):
     return beats_of(golden, tmp_path / "beats.pt")
 
 
+def nearly(ours, theirs, tolerance):
+    """As `close`, but for logarithms of next to no energy, where two processors' Fourier transforms differ: 5 in
+    383,744, by 0.002 at most, between AVX2 and AVX-512."""
+    apart = (torch.as_tensor(ours) - torch.as_tensor(theirs)).abs()
+    assert (apart > tolerance).float().mean() < 2e-4
+    assert apart.max() < 0.005
+
+
 def close(ours, theirs, tolerance):
     torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(theirs), atol=tolerance, rtol=0)
 
@@ -116,7 +124,7 @@ def test_filter_bank(golden, io):
             assert differ <= tolerance["fbank_bf16_unequal_fraction"]
             kept = sound if kind is BeatsWhole else np.concatenate([sound[a:b] for a, b in window_bounds(len(sound))])
             padded = np.pad(kept, (0, 480_000 - len(kept))) * np.float32(32768)
-            close(fbank(torch.from_numpy(padded))[::stride], theirs, limit)
+            nearly(fbank(torch.from_numpy(padded))[::stride], theirs, limit)
             seen += 1
     assert seen
     silence = fbank(torch.zeros(480_000))

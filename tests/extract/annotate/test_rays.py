@@ -31,6 +31,7 @@ def run(folder: Path, **flags: Any) -> dict[str, Any]:
 def test_offline_it_makes_the_records_of_one_process(ray_cluster: Any, study: Study) -> None:
     folder = study(7)
     shutil.copy(folder / "data/clips/c1.mp4", folder / "data/clips/c5.mp4")
+    shutil.copy(folder / "openface/c1.csv", folder / "openface/c5.csv")  # of one content, whichever is looked at
     (folder / "openface/c2.csv").unlink()
     alone = run(folder)
     one = annotations_of(open_store(folder / "s.emo"))
