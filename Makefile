@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo test hard mutants lint clean
-.PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-families bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench bench-ray bench-serve
+.PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-families bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench bench-ray bench-serve ledger
 
 install: $(STAMP)
 
@@ -87,6 +87,10 @@ bench-import: install
 	$(BENCH)/import_npy.py
 
 # Ray clusters of 1 to 8 workers on this machine, and a million rows from 8 writers.
+# Fills docs/reports and docs/reproduction.md.
+ledger: install
+	$(BENCH)/ledger.py --data $(DATA)/..
+
 bench-ray: install
 	$(BENCH)/ray_growth.py
 

@@ -93,8 +93,10 @@ def test_the_packages_that_emo_lists_are_as_many_as_the_page_says() -> None:
 
 
 def test_the_ledger_is_as_the_command_writes_it(tmp_path: Path) -> None:
-    """No value is typed in by hand: without reports of runs, the page is what `emo data ledger` makes of nothing."""
-    write_ledger(tmp_path / "page.md", {})
+    """No value is typed in by hand: the page is what `emo data ledger --reports docs/reports` makes of the reports."""
+    reports = sorted((ROOT / "docs" / "reports").glob("*.json"))
+    assert len(reports) >= 7
+    write_ledger(tmp_path / "page.md", {file.stem: file for file in reports})
     assert (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8") == (tmp_path / "page.md").read_text(
         encoding="utf-8"
     )

@@ -1,7 +1,8 @@
 """Published figures, what it takes to run each, and what emo got: a page that a command writes and nobody edits.
 
 Rows are taken from places that can be cited, a README or a paper's abstract, and from the report that emo began with.
-Figures that were only reported in threads, or that nobody could check, are left out.
+Figures that were only reported in threads, or that nobody could check, are left out; a posted confusion matrix can be
+checked: its scores follow from it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ README = "Emotion-LLaMA, README.md"
 ABSTRACT = "arXiv 2304.08981, abstract"
 ENCODERS = "weights of the four encoders"
 F1 = ("F1, weighted", "f1_weighted")
+NONE = ""  # published by nobody: a row of emo's own
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Figure:
         system: What was measured.
         metric: Its name; the same word can mean another metric elsewhere.
         key: Where a report's metrics.json has it, with dots.
-        value: As published, with all its digits; shares of 1.
+        value: As published, with all its digits; shares of 1. `NONE` for a row of emo's own.
         source: Where it was published.
         needs: What it takes to run it.
         n: Clips that it is over, where that is known.
@@ -192,6 +194,42 @@ FIGURES: tuple[Figure, ...] = (
         if value is not None
         for figure in _rows(task, (key.upper(), f"mean.{key}"), source, needs, (f"{id_}-{key}", system, value))
     ),
+    *_rows(
+        "MER2023-SEMI test3",
+        F1,
+        "emo",
+        "label-6way.npz and the transcripts of MER2023 (MERTools)",
+        ("text-minilm", "text: MiniLM on English transcripts, logistic regression", NONE),
+        n=834,
+    ),
+    *(
+        figure
+        for id_, system, value, source in (
+            ("matrix-stage2", "stage 2", "0.9036", "Emotion-LLaMA, save_checkpoint/stage2/result/MER2023.txt"),
+            ("matrix-merr", "stage 1 on MERR's coarse records", "0.8177", "Emotion-LLaMA, issue 93"),
+            ("matrix-pseudo", "stage 1 on pseudo labels", "0.8912", "Emotion-LLaMA, issue 93"),
+            ("matrix-user", "what a user got", "0.6367", "Emotion-LLaMA, issue 69"),
+        )
+        for figure in _rows(
+            "Posted confusion matrices, MER2023-SEMI test3: the scorer alone",
+            F1,
+            source,
+            "the matrix",
+            (id_, system, value),
+            n=834,
+        )
+    ),
+    *(
+        figure
+        for level, value in (("level1", "0.5546"), ("level2", "0.4246"))
+        for figure in _rows(
+            "MER2026-OV, the scorer's example",
+            (f"emotion wheels, F at level {level[-1]}", f"levels.{level}.f"),
+            "MERTools, its code on its example",
+            "check-openset.csv, predict-openset.csv and wheel_mapping.npz of MERTools",
+            (f"wheel-{level}", "answers shipped with it", value),
+        )
+    ),
     *_overlaps(
         ("VideoChat-Text", "6.42", "3.94"),
         ("Video-LLaMA", "6.64", "4.89"),
@@ -210,6 +248,7 @@ def write_ledger(path: Path, runs: Mapping[str, Path]) -> str:
     Args:
         path: The page to write, such as docs/reproduction.md.
         runs: By `Figure.id`: a report folder (`emo score --report`), or its metrics.json: the only source of values.
+            Its `how`, where it has one, is told.
 
     Returns:
         The text written.
@@ -237,7 +276,7 @@ def write_ledger(path: Path, runs: Mapping[str, Path]) -> str:
         ]
         for figure in (each for each in FIGURES if each.task == task):
             got = found[figure.id][0] if figure.id in found else f"not run: needs {figure.needs}"
-            cells = (figure.system, figure.metric, figure.value, got, figure.source, f"`{figure.id}`")
+            cells = (figure.system, figure.metric, figure.value or "-", got, figure.source, f"`{figure.id}`")
             lines.append(f"| {' | '.join(cells)} |")
         for figure in (each for each in FIGURES if each.task == task and each.id in found):
             if found[figure.id][1]:
@@ -250,18 +289,21 @@ def write_ledger(path: Path, runs: Mapping[str, Path]) -> str:
 def ledger_page(
     path: Annotated[Path, Arg("The page to write, such as docs/reproduction.md.")],
     run: Annotated[list[str] | None, Flag("ROW=REPORT: a folder of `emo score --report`; may be repeated.")] = None,
+    reports: Annotated[Path | None, Flag("Folder of reports, ROW.json each, such as docs/reports.")] = None,
 ) -> Page:
     """Write the page of published figures, with what reports of emo obtained beside each.
 
     Raises:
         UsageError: Not of the form ROW=REPORT; or as `write_ledger`.
     """
-    runs = {}
+    given: dict[str, Path] = {}
+    runs = {file.stem: file for file in sorted(reports.glob("*.json"))} if reports else {}
     for pair in run or ():
         row, equals, report = pair.partition("=")
-        if not equals or row in runs:
+        if not equals or row in given:
             raise UsageError(f"--run {pair!r} is not one ROW=REPORT.", "For example: --run emotion-llama-avt=report.")
-        runs[row] = Path(report)
+        given[row] = Path(report)
+    runs |= given
     write_ledger(path, runs)
     return Page(
         {"path": str(path), "rows": len(FIGURES), "obtained": sorted(runs)},
@@ -286,8 +328,9 @@ def _obtained(figure: Figure, report: Path) -> tuple[str, list[str]]:
         raise UsageError(f"{file}: {figure.key} is no number but {value!r}.")
     if figure.n is not None and metrics.get("n") != figure.n:
         raise UsageError(f"{file} is over {metrics.get('n')} clips where row {figure.id} is over {figure.n}.")
-    text = f"{value:.{len(figure.value.partition('.')[2])}f}"
+    text = f"{value:.{len(figure.value.partition('.')[2]) or 4}f}"
     if "judge" in owner:
         spread = "unknown" if owner["spread"] is None else f"{owner['spread']:.2f}"
         text += f" by {owner['judge']} ({' '.join(owner['prompts'])}; repeats {owner['repeats']}, spread {spread})"
-    return text, list(metrics.get("notes") or [])
+    how = [f"Obtained by {metrics['how']}."] if metrics.get("how") else []
+    return text, [*how, *(metrics.get("notes") or [])]

@@ -32,7 +32,7 @@ from emo.train.metrics.words import (
     words_of,
 )
 
-LEVELS = {"level1": "level 1", "level2": "level 2"}  # in the tables, and for people
+LEVELS = {"level1": "level 1", "level2": "level 2", "level3": "level 3"}  # in the tables, and for people
 RUNS = 8  # of a model that named synonyms, in synonym.xlsx
 Reduce = Callable[[str], str | None]
 
@@ -101,7 +101,7 @@ def load_wheels(path: Path) -> Wheels:
         return Wheels(
             {word: [str(base) for base in found] for word, found in forms.items()},
             {base: [str(word) for word in found] for base, found in bases.items()},
-            {wheel: {level: dict(levels[level]) for level in LEVELS} for wheel, levels in maps.items()},
+            {wheel: _with_third(dict(levels["level1"]), dict(levels["level2"])) for wheel, levels in maps.items()},
         )
     except (TypeError, KeyError, ValueError) as error:
         raise UsageError(f"{path} does not hold MER2026's tables of emotion wheels: {error!r}.") from error
@@ -125,7 +125,7 @@ def _read_folder(folder: Path) -> Wheels:
 
 
 def _wheel(path: Path) -> dict[str, dict[str, str]]:
-    """One wheel; a level-1 word is, at level 2, the alphabetically first of its children."""
+    """One wheel; a level-1 word is, at level 2, the alphabetically first of its children (MERTools)."""
     inner: dict[str, dict[str, list[str]]] = {}
     at = {"level1": "", "level2": "", "level3": ""}
     for row in _read_xlsx(path):
@@ -138,7 +138,20 @@ def _wheel(path: Path) -> dict[str, dict[str, str]]:
         for level2, words in children.items():
             for word in (level2, *words):
                 first[word], second[word] = level1, level2
-    return {"level1": first, "level2": second}
+    return _with_third(first, second)
+
+
+def _with_third(first: dict[str, str], second: dict[str, str]) -> dict[str, dict[str, str]]:
+    """A wheel of three levels. The published code stops at the second; its rule goes on: a word of an inner level is,
+    at the third, the alphabetically first word below it, and itself where there is none.
+    """
+    inner = {*first.values(), *second.values()}
+    outer: dict[str, list[str]] = {}
+    for word, parent in second.items():
+        if word not in inner:
+            outer.setdefault(parent, []).append(word)
+    third = {word: min(outer.get(parent, [parent])) if word in inner else word for word, parent in second.items()}
+    return {"level1": first, "level2": second, "level3": third}
 
 
 def _read_xlsx(path: Path) -> list[dict[str, str]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emo.featstore.errors import UsageError
-from emo.train.metrics.ledger import FIGURES, write_ledger
+from emo.train.metrics.ledger import FIGURES, ledger_page, write_ledger
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def report(folder: Path, **values: Any) -> Path:
@@ -27,6 +31,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_the_figures_that_matter_are_there_with_source_and_metric(tmp_path: Path) -> None:
     found = rows(write_ledger(tmp_path / "l.md", {}))
     assert len(found) == len(FIGURES) == len({figure.id for figure in FIGURES})
+    assert {id_ for id_, cells in found.items() if cells[2] == "-"} == {"text-minilm"}  # emo's own
     for id_, value, metric in (
         ("emotion-llama-avt", "0.9036", "F1, weighted"),
         ("reproduction-avt", "0.8999", "F1, weighted"),
@@ -50,7 +55,7 @@ def test_the_figures_that_matter_are_there_with_source_and_metric(tmp_path: Path
 
 
 def test_a_derived_figure_is_what_its_parts_give() -> None:
-    by_id = {figure.id: float(figure.value) for figure in FIGURES}
+    by_id = {figure.id: float(figure.value) for figure in FIGURES if figure.value}
     for test in ("test1", "test2"):
         f1, mse = by_id[f"baseline-{test}-f1_weighted"], by_id[f"baseline-{test}-mse"]
         assert by_id[f"baseline-{test}-combined"] == pytest.approx(f1 - mse / 4, abs=1e-9)
@@ -91,3 +96,36 @@ def test_what_is_not_that_figure_is_refused(tmp_path: Path, id_: str, values: di
 def test_an_absent_report_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no f1_weighted"):
         write_ledger(tmp_path / "l.md", {"hubert": tmp_path / "nothing"})
+
+
+def test_a_folder_of_reports_fills_its_rows_and_says_how(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    own = {"n": 834, "f1_weighted": 0.34567, "how": "`emo score x` (2026-12-01)", "notes": ["Trained on 9 clips."]}
+    (tmp_path / "reports" / "text-minilm.json").write_text(json.dumps(own))
+    (tmp_path / "reports" / "hubert.json").write_text(json.dumps({"n": 834, "f1_weighted": 0.1}))
+    page = ledger_page(
+        tmp_path / "l.md", [f"hubert={report(tmp_path / 'r', n=834, f1_weighted=0.2)}"], tmp_path / "reports"
+    )
+    assert page.value["obtained"] == ["hubert", "text-minilm"]
+    text = (tmp_path / "l.md").read_text()
+    assert (rows(text)["text-minilm"][3], rows(text)["hubert"][3]) == ("0.3457", "0.2000")  # what is given goes before
+    assert "`text-minilm`: Obtained by `emo score x` (2026-12-01). Trained on 9 clips." in text
+
+
+def test_what_was_published_is_what_the_scorers_find(shared: Path, tmp_path: Path) -> None:
+    """The reports of the repository, made anew: a value that no command gives does not stay in the page."""
+    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+    try:
+        made = importlib.import_module("ledger")
+    finally:
+        sys.path.pop(0)
+    found = {row: made.kept(row, value, how) for row, value, how in (*made.matrices(tmp_path), *made.wheels(shared))}
+    assert len(found) == 6
+    for row, value in found.items():
+        kept = json.loads((ROOT / "docs" / "reports" / f"{row}.json").read_text())
+        assert {**value, "how": ""} == {**kept, "how": ""}
+        figure = next(each for each in FIGURES if each.id == row)
+        assert (
+            rows(write_ledger(tmp_path / "l.md", {row: ROOT / "docs" / "reports" / f"{row}.json"}))[row][3]
+            == figure.value
+        )

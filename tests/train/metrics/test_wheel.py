@@ -15,6 +15,10 @@ from emo.train.metrics.wheel import Wheels, hit_page, hit_rate, load_wheels, sco
 ROUND = {  # one wheel: mad > angry > furious; happy > glad > joyful, merry
     "level1": {"mad": "mad", "angry": "mad", "furious": "mad", "happy": "happy", "glad": "happy", "joyful": "happy"},
     "level2": {"mad": "angry", "angry": "angry", "furious": "angry", "happy": "glad", "glad": "glad", "joyful": "glad"},
+    "level3": {
+        **{"mad": "furious", "angry": "furious", "furious": "furious"},
+        **{"happy": "joyful", "glad": "joyful", "joyful": "joyful"},
+    },
 }
 SMALL = Wheels(
     forms={
@@ -129,6 +133,10 @@ def test_the_folder_of_2025_is_read(tmp_path: Path) -> None:
         **dict.fromkeys(("mad", "angry", "furious", "enraged"), "angry"),
         **dict.fromkeys(("happy", "glad", "joyful"), "glad"),
     }
+    assert found.maps["wheel1"]["level3"] == {
+        **{"mad": "enraged", "angry": "enraged", "furious": "furious", "enraged": "enraged"},
+        **dict.fromkeys(("happy", "glad", "joyful"), "joyful"),
+    }
     assert found.bases["livid"] == ["furious", "joyful"]
     assert found.place("wheel1", "level1")("lividly") == "mad"
     (tmp_path / "format.csv").write_text("name,format\nstrange,strangely\n")
@@ -141,6 +149,13 @@ def test_the_real_tables_have_the_known_sizes(shared: Path) -> None:
     assert (len(found.forms), len(found.bases)) == (7356, 1255)
     sizes = [(len(set(levels["level1"].values())), len(levels["level1"])) for levels in found.maps.values()]
     assert sizes == [(6, 114), (7, 126), (6, 78), (6, 102), (6, 77)]
+    for levels in found.maps.values():  # the npz has two levels; the third goes on from them
+        first, second, third = levels["level1"], levels["level2"], levels["level3"]
+        assert third.keys() == second.keys()
+        assert all((first[outer], second[outer]) == (first[word], second[word]) for word, outer in third.items())
+        outermost = [word for word in third if word not in {*first.values(), *second.values()}]
+        assert all(third[word] == word for word in outermost)
+        assert len(set(third.values())) >= len(outermost) > 0
 
 
 def test_tables_that_would_run_code_or_are_none_are_refused(tmp_path: Path) -> None:
