@@ -26,9 +26,10 @@ def read_bytes(path: Path) -> bytes:
         UsageError: It is absent, is a folder, a pipe or a device, or cannot be read.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            data = file.read() if regular else b""
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:  # threads that read many wait at every call
+            about = os.fstat(file.fileno())
+            regular = stat.S_ISREG(about.st_mode)
+            data = b"".join(iter(lambda: file.read(about.st_size + 1), b"")) if regular else b""
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist.") from None
     except IsADirectoryError:

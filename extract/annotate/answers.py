@@ -75,7 +75,8 @@ def repeats(text: str, asked: str) -> bool:
 
 def holds(text: str, asked: str) -> bool:
     """Say whether an answer holds nearly all of what was asked, as an echo does."""
-    mine, given = set(_grams(text)), _grams(asked)
+    mine = set(_grams(text))
+    given = _grams(asked) if mine else []
     return bool(given) and sum(map(mine.__contains__, given)) >= ECHOED * len(given)
 
 

@@ -41,6 +41,7 @@ from emo.featstore.storage.writer import Writer
 COMMIT_CLIPS, COMMIT_S = 1000, 30.0
 WAITING = 16  # things that wait to be written, per worker: about two clips
 AHEAD = 4  # of so many questions that may wait, one more clip is taken in hand
+TOGETHER_S = 0.005  # in which what comes is written together
 SAY_S = 0.2  # between two looks at the progress
 
 
@@ -111,7 +112,7 @@ class _Kept:
         self.run.send(("units", spec, self.media, table))
 
     def units(self, spec: EncoderSpec) -> NDArray[np.float32]:
-        return np.asarray(self.run.store.get(spec, self.run.store.clip_of(self.media) or self.clip.id).array)
+        return np.asarray(self.run.store.array_of(spec, self.media))
 
     def fail(self, spec: EncoderSpec, error: MediaError) -> None:
         if spec.fingerprint == self.run.plan.goal.fingerprint:
@@ -226,16 +227,18 @@ class Run:
         left = len(threads)
         number, said_s = self.store.index.number, 0.0
         while left:
-            try:
-                item = self._queue.get(timeout=1.0)
+            items = self._waiting()
+            for item in items:
                 left -= item is None
                 if item is not None:
                     self._write(writer, spool, item)
-            except queue.Empty:
+                if spool is not None and self.store.index.number != number:
+                    spool.clear()  # a commit held all that was in it
+                    number = self.store.index.number
+            if spool is not None:
+                spool.flush()
+            if not items:
                 writer.commit_if_due()
-            if spool is not None and self.store.index.number != number:
-                spool.clear()  # a commit held all that was in it
-                number = self.store.index.number
             if time.monotonic() - said_s >= SAY_S:
                 said_s = time.monotonic()
                 self.say(self.progress.sentence() + self.budget.told())
@@ -243,12 +246,20 @@ class Run:
         if spool is not None:
             spool.clear()
 
+    def _waiting(self) -> list[Any]:
+        """Return what waits to be written, after a moment in which more may come: they are taken over together."""
+        try:
+            first = self._queue.get(timeout=1.0)
+        except queue.Empty:
+            return []
+        time.sleep(TOGETHER_S)
+        return [first, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
+
     def _write(self, writer: Writer, spool: Spool | None, item: Sequence[Any]) -> None:
         what, *rest = item
         if what == "clip":
-            if spool is not None:
+            if writer.clip(*rest) and spool is not None:
                 spool.clip(*rest)
-            writer.clip(*rest)
             return
         spec, media, value = rest
         if what == "units":
@@ -285,7 +296,7 @@ class Run:
         assert clip.media is not None
         try:
             with at_hand(clip.media) as media:
-                file: FileId = self.store.file_of(clip.media) or media.file_id()
+                file: FileId = self.store.files_of([(clip.id, clip.media)])[0] or media.file_id()
         except (OSError, MediaError) as error:
             self.count(failed="unreadable")
             self.send(("failure", self.plan.goal, clip.id, as_failure(error, clip.media)))
@@ -312,8 +323,9 @@ class Run:
             progress.there += there
             progress.copies += copies
             progress.done += bool(made or there or copies or failed)
-            if progress.done % TRIM_EVERY == 0:
-                trim()
+            due = progress.done % TRIM_EVERY == 0
+        if due:
+            trim()
 
     def send(self, item: Sequence[Any]) -> None:
         """Hand something to the thread that writes; waits where that is behind."""

@@ -20,10 +20,13 @@ from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 
 MOST = 256  # runs beside one store at once
+_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Spool:
     """The file of one run: a line per answer or failure, emptied with each commit. Locked while the run lives.
+
+    What was appended is in the hands of the operating system when `flush` returns.
 
     Args:
         store_path: Where the store is; the file lies beside it, and in `EMO_HOME` where that is a bucket.
@@ -48,11 +51,11 @@ class Spool:
         self._append([{"clip": clip, "file": list(file), "path": os.fspath(path)}])
 
     def record(self, spec: EncoderSpec, media: MediaId, value: Any) -> None:
-        """Append an answer; it is in the hands of the operating system when this returns."""
+        """Append an answer."""
         self._write(spec, {"media": media, "value": value})
 
     def failure(self, spec: EncoderSpec, media: MediaId, error: MediaError) -> None:
-        """Append a failure, likewise."""
+        """Append a failure."""
         self._write(spec, {"media": media, "failed": [error.kind, error.message, error.hint, error.retry]})
 
     def _write(self, spec: EncoderSpec, row: dict[str, Any]) -> None:
@@ -64,7 +67,17 @@ class Spool:
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         try:
-            self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            self._file.write("".join(f"{_text(line)}\n" for line in lines))
+        except OSError as error:
+            raise WriteError(self.path, error) from error
+
+    def flush(self) -> None:
+        """Hand over what was appended.
+
+        Raises:
+            WriteError: The disk refuses.
+        """
+        try:
             self._file.flush()
         except OSError as error:
             raise WriteError(self.path, error) from error
@@ -72,10 +85,12 @@ class Spool:
     def clear(self) -> None:
         """Forget everything: it is committed."""
         self._known.clear()
+        self.flush()
         self._file.truncate(0)
 
     def close(self) -> None:
         """End the file; what is in it stays for the next run, an empty one is removed."""
+        self.flush()
         if not os.fstat(self._file.fileno()).st_size:
             with suppress(OSError):
                 self.path.unlink()

@@ -30,6 +30,7 @@ class Trouble(Exception):
         self.wait_s = wait_s
 
 
+@lru_cache
 def origin(address: str) -> tuple[str, str, int]:
     """Return scheme, host and port of an address.
 
@@ -132,7 +133,7 @@ class Connections:
             with _WATCH.until(deadline, connection, held):
                 if connection.sock is None:
                     connection.connect()
-                connection.sock.settimeout(connection.timeout)
+                    connection.sock.settimeout(None)  # the watch ends a wait: a time-out here would poll at every step
                 held.append(connection.sock)  # the connection lets go of it before a body without a length is read
                 connection.request("POST", path, body, dict(headers))
                 response = connection.getresponse()

@@ -55,7 +55,7 @@ def crc32c(data: bytes | np.ndarray[Any, Any]) -> int:
     return int(google_crc32c.value(data))
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Writes all of `data`; `os.write` may take a part of it, on a nearly full disk for instance."""
     view = memoryview(data).cast("B")
     while view:

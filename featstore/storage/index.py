@@ -139,6 +139,11 @@ class Table:
         found[known] = self._latest[media[known]]
         return found
 
+    def newest(self, media: int) -> Any:
+        """The newest record of one media number, or `None`."""
+        there = 0 <= media < len(self._latest) and self._latest[media] >= 0
+        return self._records[self._latest[media]] if there else None
+
     def live(self) -> Array:
         """Record numbers in use, ascending."""
         return np.sort(self._latest[self._latest >= 0])

@@ -30,6 +30,7 @@ from emo.featstore.storage import durable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+TOGETHER_BYTES = 1 << 16
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -213,18 +214,28 @@ def checked_name(name: str, root: Address) -> str:
 
 
 class Output:
-    """A new file that is written piece by piece."""
+    """A new file that is written piece by piece; small pieces go to the system together."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._waiting = bytearray()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
-        durable.write_all(self._fd, data)
+        if len(self._waiting) + memoryview(data).nbytes < TOGETHER_BYTES:
+            self._waiting += data
+        else:
+            self._flush()
+            durable.write_all(self._fd, data)
+
+    def _flush(self) -> None:
+        durable.write_all(self._fd, self._waiting)
+        self._waiting = bytearray()
 
     def finish(self) -> int:
         """Fsync and close the file; returns its size in bytes."""
+        self._flush()
         os.fsync(self._fd)
         size_bytes = os.fstat(self._fd).st_size
         self.close()

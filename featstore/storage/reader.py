@@ -307,21 +307,27 @@ class Reader:
 
     def files_of(self, files: Iterable[tuple[str, str | Address]]) -> list[FileId | None]:
         """`file_of` of many files, each given with the id of a clip that it probably is."""
+        found = list[FileId | None]()
+        for path, where, file in self._remembered(files):  # looked at without the lock: others read meanwhile
+            same = False
+            with suppress(OSError):
+                same = file is not None and seen(path, where) == file[1:]
+            found.append(file if same else None)
+        return found
+
+    def _remembered(self, files: Iterable[tuple[str, str | Address]]) -> list[tuple[Any, str, FileId | None]]:
+        """Path, the same as a text, and what was last said to lie there."""
         with self._lock:
-            index, found = self.index, list[FileId | None]()
+            index, found = self.index, list[tuple[Any, str, FileId | None]]()
             clips, paths, names = index.clips.get, index.paths, index.media_names
             sizes, mtimes_ns, media = index.sizes.item, index.mtimes_ns.item, index.clip_media.item
             for clip_id, path in files:
-                where, file = str(path), None
+                where = str(path)
                 row = clips(clip_id)
                 if row is None or paths[row] != where:
                     row = self._row_of(path, where)
-                if row is not None:
-                    with suppress(OSError):
-                        size_bytes, mtime_ns = seen(path, where)
-                        if size_bytes == sizes(row) and mtime_ns == mtimes_ns(row):
-                            file = FileId(names[media(row)], size_bytes, mtime_ns)
-                found.append(file)
+                file = None if row is None else FileId(names[media(row)], sizes(row), mtimes_ns(row))
+                found.append((path, where, file))
             return found
 
     def _row_of(self, path: str | Address, where: str) -> int | None:
@@ -342,12 +348,8 @@ class Reader:
             row = index.clips.get(clip_id)
             if row is None:
                 return None
-            return (
-                index.media_names[index.clip_media[row]],
-                index.paths[row],
-                int(index.sizes[row]),
-                int(index.mtimes_ns[row]),
-            )
+            media, path = index.media_names[index.clip_media[row]], index.paths[row]
+            return media, path, int(index.sizes[row]), int(index.mtimes_ns[row])
 
     def clip_of(self, media: MediaId) -> str | None:
         """The first clip id that names the media."""
@@ -459,8 +461,19 @@ class Reader:
         def read() -> dict[str, Any]:
             number, tables = self.index.media.get(media, -1), self.index.tables
             known = [table for spec in specs if (table := tables.get(spec.fingerprint)) is not None]
-            there = [table for table in known if 0 <= number < len(table.of_media) and table.of_media[number] >= 0]
-            return {t.spec.fingerprint: self._value(t, t.records[t.of_media[number]]) for t in there}
+            found = ((table, table.newest(number)) for table in known)
+            return {table.spec.fingerprint: self._value(table, row) for table, row in found if row is not None}
+
+        return self._reading(read)
+
+    def array_of(self, spec: EncoderSpec, media: MediaId) -> Array:
+        """Return a feature `(T, D)` of one medium, read-only and in the stored dtype; raises what `get` does."""
+
+        def read() -> Array:
+            table = self._table(spec)
+            if (found := table.newest(self.index.media.get(media, -1))) is None:
+                raise self._missing(table, [media], np.array([-1]))
+            return self._record(*found.item()[1:5])
 
         return self._reading(read)
 
@@ -483,8 +496,8 @@ class Reader:
         return self._reading(read)
 
     def _value(self, table: Table, record: Any) -> Any:
-        rows = self._record(*(int(record[name]) for name in ("segment", "start", "rows", "crc")))
-        return decode(table.spec, self.index.media_names[record["media"]], rows)
+        media, segment, start, rows, crc, *_ = record.item()
+        return decode(table.spec, self.index.media_names[media], self._record(segment, start, rows, crc))
 
     def _reading(self, read: Callable[[], Result]) -> Result:
         """Read; again when a segment is gone that another process merged meanwhile."""

@@ -19,6 +19,7 @@ from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.index import Array
 
 MOST_BYTES = 16 << 20  # of one value
+_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def record_spec(
@@ -57,7 +58,7 @@ def encode(spec: EncoderSpec, media: str, value: Any) -> Array:
     if spec.level != RECORD_LEVEL:
         raise StoreError(f"{spec.key} is a feature, not a record.", "Make its spec with record_spec, or use add.")
     try:
-        data = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        data = _text(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{spec.key} of {media} is no JSON value: {error}.", "Record a failure instead.") from error
     if len(data) > MOST_BYTES:

@@ -175,13 +175,16 @@ class Writer:
         else:
             self.abandon()
 
-    def clip(self, clip_id: str, file: FileId | MediaId, path: Address | None = None) -> None:
+    def clip(self, clip_id: str, file: FileId | MediaId, path: Address | None = None) -> bool:
         """Says which content a clip id means; the file's size and time are remembered, so that it is not hashed again.
 
         Args:
             clip_id: Name of the clip.
             file: What was read; a bare media id for content without a file, or of a file that is looked at now.
             path: Where the file lies.
+
+        Returns:
+            Whether that is news.
 
         Raises:
             StoreError: The id already names other content at another path, or the file is gone.
@@ -195,6 +198,7 @@ class Writer:
             _refuse_other_file(clip_id, before, row)
         if before != row:
             self._clips[clip_id] = row
+        return before != row
 
     def name_clip(self, clip_id: str) -> MediaId:
         """The media of a clip of which only the id is known: what the id means already, else a stand-in for it.

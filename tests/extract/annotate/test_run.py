@@ -351,6 +351,7 @@ def test_a_file_of_answers_that_another_run_removed_is_not_written_to(
     monkeypatch.setattr(fcntl, "flock", late)
     spool = Spool(tmp_path / "s.emo")
     spool.clip("c0", FileId("0" * 32, 1, 1), tmp_path / "c0.mp4")
+    spool.flush()
     assert removed
     assert spool.path.stat().st_size > 0
     spool.clear()

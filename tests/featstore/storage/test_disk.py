@@ -79,6 +79,7 @@ def test_a_writer_goes_on_when_there_is_space_again(lab: Any, store: Store, monk
     def put_all(clips: range) -> None:
         for i in clips:
             lab.put(writer, i)
+        writer.commit()
 
     monkeypatch.setattr(os, "write", write)
     with pytest.raises(StoreFull, match=r"No space left on device \(writing to the store .*free some space"):
