@@ -133,6 +133,7 @@ class Connections:
             with _WATCH.until(deadline, connection, held):
                 if connection.sock is None:
                     connection.connect()
+                if connection.sock.gettimeout() is not None:
                     connection.sock.settimeout(None)  # the watch ends a wait: a time-out here would poll at every step
                 held.append(connection.sock)  # the connection lets go of it before a body without a length is read
                 connection.request("POST", path, body, dict(headers))
