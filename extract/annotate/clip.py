@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from emo.extract.annotate.answers import check_answer, check_label, check_verdict
@@ -148,7 +149,7 @@ class ClipAnnotator(OneClip):
         """Return a question with the clues in it, and the hash of what its answer is made of."""
         prompt = self.plan.prompts[kind]
         filled = prompt.fill(clues)
-        return filled, made_of([filled, peak.index if prompt.needs == "image" else None])
+        return filled, _made_of_question(filled, peak.index if prompt.needs == "image" else None)
 
     def _annotation(
         self, clues: Mapping[str, str], named: tuple[list[str], list[str]], frames: int, peak: Peak
@@ -221,6 +222,11 @@ class ClipAnnotator(OneClip):
         if isinstance(self._shown[name], MediaError):
             raise self._shown[name]
         return self._shown[name]
+
+
+@lru_cache(maxsize=1024)
+def _made_of_question(filled: str, frame: int | None) -> str:
+    return made_of([filled, frame])  # many clips are asked the same about their frame and their sound
 
 
 def coarse_text(clues: Mapping[str, str], language: str) -> str:

@@ -63,9 +63,10 @@ def fitting_rules(active: Iterable[str], units: Mapping[str, float], matching: M
     for place, (label, rule) in enumerate(rules(matching.table).items()):
         rule = [unit for unit in rule if unit not in matching.leave_out]
         inside = [unit for unit in rule if unit in there]
+        if not inside or len(inside) < matching.share * len(rule):
+            continue
         known = [units[unit] for unit in rule if unit in units]
-        weak = bool(known) and _mean(known) < matching.strength
-        if not inside or weak or len(inside) < matching.share * len(rule):
+        if known and _mean(known) < matching.strength:
             continue
         strong = [units[unit] for unit in inside if unit in units]
         found.append((-len(inside), -len(inside) / len(rule), -_mean(strong or [0.0]), place, label))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -72,8 +73,8 @@ def table_of(folder: Path, clip: Clip) -> Path:
         MediaError: There is none (`no-action-units`).
     """
     for parts in ((f"{clip.id}.csv",), (clip.id, f"{clip.id}.csv"), (f"{clip.id}_of", f"{clip.id}.csv")):
-        if (path := folder.joinpath(*parts)).is_file():
-            return path
+        if os.path.isfile(path := os.path.join(folder, *parts)):
+            return Path(path)
     raise no_units(clip, folder)
 
 

@@ -39,7 +39,7 @@ from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 
 COMMIT_CLIPS, COMMIT_S = 1000, 30.0
-WAITING = 16  # things that wait to be written, per worker: about two clips
+WAITING = 64  # things that wait to be written, per worker: about eight clips
 AHEAD = 4  # of so many questions that may wait, one more clip is taken in hand
 TOGETHER_S = 0.005  # in which what comes is written together
 SAY_S = 0.2  # between two looks at the progress
