@@ -67,12 +67,16 @@ bench-faces: install
 bench-memory: install
 	$(BENCH)/memory.py
 
+# MERTOOLS: your own checkout of zeroQiaoba/MERTools, whose script is then run beside emo's.
 bench-heads: install
 	$(BENCH)/heads.py
+	$(if $(MERTOOLS),$(BENCH)/peer_heads.py --mertools $(MERTOOLS))
 
 bench-tune: install
 	$(BENCH)/tune.py
 	$(BENCH)/tune.py --quantise nf4
+	$(BENCH)/tune.py --profile --rounds 1
+	$(BENCH)/begin.py
 
 bench-families: install
 	$(BENCH)/families.py
@@ -82,6 +86,7 @@ bench-annotate: install
 
 bench-answers: install
 	$(BENCH)/answers.py
+	$(BENCH)/answers.py --profile
 
 bench-import: install
 	$(BENCH)/import_npy.py

@@ -19,7 +19,7 @@ INTRO = """# Benchmarks
 Every section is written by the script that it names, which replaces it when it is run again (the `bench-` targets of
 the Makefile), and this table is made of the sections by `tests/benchmarks/summary.py`. Speed is given as a ratio of two
 ways measured side by side in one run; absolute times count only from a GPU. What is not in a section has not been
-measured. Peers' ways of working are written anew from their published code.
+measured. Peers' ways of working are written anew from their published code, except where a section ran their own.
 
 """
 
@@ -46,6 +46,9 @@ HALF, FLAT = "P1 What half precision costs (on a CPU)", "P7 Host memory of a lon
 START, GROW = "P8 Start-up", "P8, P9 Stores of many clips"
 P10, P11 = "P10 A bench: 12 heads x 3 feature sets x 50 settings x 5 folds", "P11 Annotating many clips"
 P12, RAY = "P12 The page under load", "A Ray cluster of 1 to 8 workers"
+MERBENCH, BEGIN = "P5 Heads: MERBench's own script", "P3 Start of training"
+BEGIN_CPU = f"{BEGIN} (size small, CPU)"
+WHERE3, WHERE4 = "P3 Where the time of a step goes", "P4 Where the time of answers goes"
 DECODES, ONCE = r"every program decoding for itself \| ([\d.]+)", r"faces cut out once \| ([\d.]+)"
 EPOCHS = r"\| emo, all together \| ([\d.]+)"
 FITS = r"\| {} \| ([^|]+?) \| (?:[^|]+\| ){{{}}}yes \|"
@@ -54,6 +57,9 @@ GOALS = (
     Goal("P1", "the pass on one H200: 10x the peers' clips/s", (
         (P1, DECODES, r"\1x as every program decodes for itself"), (P1, ONCE, r"\1x where faces are cut out once"))),
     Goal("", "the GPU busy 85 % of the time", ((P1, r"85 % of the wall time: (\w+) \((\d+ ?%)", r"\1: \2"),)),
+    Goal("", "half precision between the blocks, or compiled blocks, of the ViTs", ()),
+    Goal("", "pictures decoded by the GPU, as an option", ()),
+    Goal("", "`tests/extract/test_gpu.py` passes on a GPU", ()),
     Goal("", "what half precision costs", (
         (HALF, r"(?s)\A(?=.*\| float16 \|)", "least cosine of a row in float16 {float16}"),
         (HALF, r"(?s)\A(?=.*\| bfloat16 \|)", "in bfloat16 {bfloat16} (true sizes, random weights, on a CPU)"))),
@@ -68,16 +74,26 @@ GOALS = (
     Goal("", "50 % MFU", (
         (P3, r"50 % MFU of the data sheet: (\w+) \((\d+ %)\)", r"\1: \2 of the data sheet"),
         (P3, r"at their measured peak would take (\d+ %)", r"\1 of the measured peak"))),
+    Goal("", "where its time goes, kernel by kernel, and what each lever brings", (
+        (WHERE3, r"By kind: ([^;]+?%)\.", r"\1"),)),
+    Goal("", "to the first step, LLaMA-2's size: 1.3x of reading the weights once", (
+        (BEGIN, r"LLaMA-2's size: (\w+) \(([\d.]+x cold, [\d.]+x warm)", r"\1: \2"),
+        (BEGIN_CPU, r"size: not measured; ([\d.]+x cold and [\d.]+x warm)", r"not measured; \1, small, on a CPU"))),
     Goal("P4", "834 answers on one H200: 25x", ((P4, r"Goal 25x, greedy: (\w+) \(([\d.]+x)\)", r"\1: \2"),)),
     Goal("", "in 15 s", ((P4, r"clips in 15 s: (\w+) \(([\d.]+ s)\)", r"\1: \2"),)),
+    Goal("", "where its time goes, kernel by kernel", ((WHERE4, r"By kind: ([^;]+?%)\.", r"\1"),)),
     Goal("P5", "50 settings x 5 folds x 100 epochs: 20x, 100x on an H200", ((P5, EPOCHS, r"\1x"),)),
     Goal("", "6x on 2 CPU cores", (
         (f"{P5} (on a CPU)", EPOCHS, r"\1x"),
         (f"{P5} (on a CPU)", r"would be ([\d.]+) times as fast", r"a run without anything else would have \1x"))),
+    Goal("", "one head and its folds against MERBench's own script, on a CPU", (
+        (MERBENCH, r"publish it, takes ([\d.]+) times", r"\1x"),
+        (MERBENCH, r"\| does not run here \|", "it does not run here"))),
     Goal("P6", "batches from the store: 0.8 of a raw memmap", (
         (P6, r"0\.8 of np\.memmap: (\w+) \(([\d.]+) and ([\d.]+)\)", r"\1: \2 (vectors) and \3 (EVA)"),)),
     Goal("", "0.8 of a copy (vectors), 0.95 (EVA)", (
-        (P6, r"utterances \w+ \(([\d.]+) of its speed\), EVA \w+ \(([\d.]+)\)", r"\1 and \2"),)),
+        (P6, r"utterances \w+ \(([\d.]+) of its speed\), EVA \w+ \(([\d.]+)\)", r"\1 and \2"),
+        (P6, r"as training has them \w+ \(([\d.]+)\)", r"vectors as training has them \1"))),
     Goal("P7", "extraction within 6 GiB, flat", (
         (FLAT, r"at most ([\d.]+ GiB)", r"\1 with tiny networks"), (FLAT, r"last: (\w+ \([\d.]+\))", r"flat: \1"))),
     Goal("", "the same at true sizes", ()),
@@ -85,6 +101,7 @@ GOALS = (
         (P7, FITS.format("bf16", 4), r"reached: bf16, \1"), (P7, FITS.format("bf16", 5), r"reached: bf16, \1"))),
     Goal("", "the same in 4 bits", (
         (P7, FITS.format("nf4", 4), r"reached: \1"), (P7, FITS.format("nf4", 5), r"reached: \1"))),
+    Goal("", "4 bits against bf16: speed, memory, and the loss on the tiny goldens", ()),
     Goal("P8", "`emo --help` in 0.2 s", ((START, r"\| emo --help .*\| ([\d.]+ s), goal [\d.]+ s: (\w+)", r"\2: \1"),)),
     Goal("", "100,000 clips: what is left in 2 s", (
         (GROW, r"100,000 clips in ([\d.]+ s) \(goal 2 s: (\w+)", r"\2: \1"),)),

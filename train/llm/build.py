@@ -176,6 +176,8 @@ def _load(
 ) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
     folder = path
+    if device.type != "cpu" and path.suffix != ".gguf":
+        options["device_map"] = {"": device}  # from the file to its place, several at once, with no copy in between
     if quantise is not None:
         if path.suffix == ".gguf":
             raise UsageError(

@@ -407,6 +407,23 @@ def test_a_hugging_face_folder(folder: Path) -> None:
     assert got[0, 0].item() == pytest.approx(-total.item(), abs=1e-4)
 
 
+def test_weights_go_from_the_file_to_their_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy in the memory of the host; the device that has no memory stands for a GPU."""
+    from emo.train.llm import build as building
+
+    asked: list[Any] = []
+    real = building.AutoModelForCausalLM.from_pretrained
+
+    def noted(path: Path, **options: Any) -> Any:
+        asked.append(options.pop("device_map", None))
+        return real(path, **options)
+
+    monkeypatch.setattr(building.AutoModelForCausalLM, "from_pretrained", noted)
+    for device in ("cpu", "meta"):
+        building._load(folder, torch.float32, torch.device(device), None, {})
+    assert asked == [None, {"": torch.device("meta")}]
+
+
 def test_a_gguf_file(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     gguf = pytest.importorskip("gguf")
     state = {name: each.numpy() for name, each in load_file(folder / "model.safetensors").items()}
