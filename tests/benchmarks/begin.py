@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"], help="as the recipe's key")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--folder", type=Path, help="where the weights are written: a disk, not memory; default: the usual one for temporary files"
+        "--folder",
+        type=Path,
+        help="where weights are written, on a disk and not in memory; default: for temporary files",
     )
     parser.add_argument("--page", type=Path, default=PAGE, help="document to write the section into")
     given = parser.parse_args()
