@@ -44,7 +44,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "toy": {**SIZES["tiny"], "vocab_size": 260},
 }
 READ, EMO = "reading the files once", "emo train, to the first step"
-STAGES = ("imports", "weights of the language model", "data, adapters and the rest")
+STAGES = (
+    "imports",
+    "weights of the language model",
+    "a batch and two answers tried, as every training does",
+    "data, adapters and the rest",
+)
 CLIPS = 40
 CHILD = Path(__file__).resolve().with_name("first_step.py")
 
@@ -87,6 +92,7 @@ class Bench:
             "llm=mine",
             "init_from=null",
             "batch_size=1",
+            "decode.batch_size=2",
             f"lora={{r: {self.rank}, alpha: 16, targets: [q_proj, v_proj]}}",
         ]
         sets += [f"dtype={self.given.dtype}"]
@@ -99,8 +105,8 @@ class Bench:
             raise SystemExit(done.stderr or done.stdout)
         marks = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
         whole, imports = marks["step"] - start, marks["imported"] - start
-        weights = marks["loaded"] - marks["loading"]
-        self.parts[state].append([imports, weights, whole - imports - weights])
+        weights, tried = marks["loaded"] - marks["loading"], marks["tried"] - marks["trying"]
+        self.parts[state].append([imports, weights, tried, whole - imports - weights - tried])
         return whole
 
     @property

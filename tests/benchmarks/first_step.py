@@ -21,7 +21,7 @@ def main() -> None:
     from emo.train.llm import build, tune
 
     marks["imported"] = time.time()
-    load = build._load
+    load, check = build._load, tune.check_settings
 
     def timed(*given: Any) -> Any:
         marks["loading"] = time.time()
@@ -31,12 +31,17 @@ def main() -> None:
         marks["loaded"] = time.time()
         return model
 
+    def tried(*given: Any) -> None:
+        marks["trying"] = time.time()
+        check(*given)
+        marks["tried"] = time.time()
+
     def first(*given: Any) -> Any:
         marks["step"] = time.time()
         print("\n" + json.dumps(marks), flush=True)
         os._exit(0)
 
-    build._load, tune.take_step = timed, first  # type: ignore[assignment]
+    build._load, tune.check_settings, tune.take_step = timed, tried, first  # type: ignore[assignment]
     cli.app(sys.argv[1:], standalone_mode=False)
     raise SystemExit("There was no step.")
 

@@ -86,5 +86,5 @@ def test_the_start_of_training_is_held_against_reading_the_file(tmp_path: Path) 
     table = [line.split(" | ") for line in text.split("\n") if line.startswith("| ")][2:]
     assert [float(cells[1]) for cells in table[:1]] == [1.0]
     whole, *parts = (float(cells[3]) for cells in table[1:])
-    assert len(parts) == 3
+    assert len(parts) == 4
     assert sum(parts) == pytest.approx(whole, rel=0.01)
