@@ -17,7 +17,7 @@ PRODUCTS, ATTENTION, OPTIMIZER = "matrix products", "attention", "optimizer and 
 NORM, EMBEDDING, COPY, OTHER = "norms", "embeddings", "copies and conversions", "all else, element by element"
 # The first that fits a name: operators of a CPU (aten::), kernels of a GPU.
 KINDS = (
-    (ATTENTION, r"attention|flash|fmha|softmax"),
+    (ATTENTION, r"attention|flash|fmha"),
     (OPTIMIZER, r"adam|foreach|multi_tensor|optimizer|get_total_norm|linalg_vector_norm|lpnorm"),
     (PRODUCTS, r"gemm|cutlass|nvjet|xmma|aten::(mm|bmm|addmm|linear|matmul)\b|mkldnn"),
     (NORM, r"rms_?norm|layer_?norm"),

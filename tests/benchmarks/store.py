@@ -25,6 +25,7 @@ import h5py
 import lmdb
 import numpy as np
 import torch
+import torch.nn.functional as F
 import zarr
 from growth import FEATURES, STEPS, clip_id, extend, grown_clips, media_id, spec, touch
 from record import PAGE, alternate, ratios, record, typed
@@ -133,7 +134,7 @@ def readers(kind: Kind, work: Path) -> dict[str, Read]:
     taken = {key: torch.from_numpy(rows) for key, rows in known.items()}
 
     def training(ids: Sequence[str]) -> Array:
-        return matrix[taken[id(ids)]].numpy()  # as stack.py takes the rows of a batch
+        return F.embedding(taken[id(ids)], matrix).numpy()  # as stack.py takes the rows of a batch
 
     (work / "npy").mkdir()
     for i, array in enumerate(kind.data):

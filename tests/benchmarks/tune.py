@@ -353,6 +353,8 @@ def levers_of(rows: Sequence[Row], seen: dict[str, Seen], found: Profile, best: 
         return ""
 
     def at_most(kind: str) -> str:
+        if found.busy is None:
+            return ""  # a CPU makes a norm of many operators, and of the optimizer a few
         return f"{kind}: {found.kinds.get(kind, 0):.1%} of the time"
 
     have, lack = "yes: ", "no"

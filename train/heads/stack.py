@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from emo.train.heads.base import Epoch, Fold, Job, Outputs, Targets, Units
 from emo.train.heads.layers import Linear, Uses
@@ -340,7 +341,7 @@ class Stack:
 
     def _streams(self, rows: Tensor) -> list[Tensor]:
         """Inputs of every head `(M, B, D)`, from rows `(U, B)`."""
-        streams = [tensor[rows] for tensor in self.data]
+        streams = [F.embedding(rows, tensor) for tensor in self.data]  # twice as fast as an index on a CPU
         if self.scaling is not None:
             streams = [(x - mean) / std for x, (mean, std) in zip(streams, self.scaling, strict=True)]
         return [self._each(x) for x in streams]
