@@ -5,11 +5,13 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emo.featstore.errors import UsageError
 from emo.featstore.text import did_you_mean
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return all names: emo's own, then those that installed packages add."""
-        added = {point.name for point in metadata.entry_points(group=self.group)} - self.own.keys()
+        added = {point.name for point in self._points()} - self.own.keys()
         return [*self.own, *sorted(added)]
+
+    def __contains__(self, name: str) -> bool:
+        """Say whether there is a plug-in of this name; for one of emo's own, no package is looked at."""
+        return name in self.own or any(True for _ in self._points(name=name))
 
     def find(self, name: str) -> Any:
         """Return the plug-in of this name.
@@ -41,7 +47,7 @@ class Registry:
         """
         if name in self.own:
             return pkgutil.resolve_name(self.own[name])
-        for point in metadata.entry_points(group=self.group, name=str(name)):
+        for point in self._points(name=str(name)):
             try:
                 return self._checked(point)
             except UsageError:
@@ -61,6 +67,11 @@ class Registry:
             except UsageError as error:
                 broken.append(error.message)
         return found, broken
+
+    def _points(self, **which: str) -> metadata.EntryPoints:
+        from importlib import metadata  # reads what is installed: not where emo's own is meant
+
+        return metadata.entry_points(group=self.group, **which)
 
     def _checked(self, point: metadata.EntryPoint) -> Any:
         """Load a package's plug-in, and refuse what is none.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from emo.featstore.page import Page, Table
 
 GAP = 2  # blanks between two columns
 WORD = 24  # a longer word may be cut, so that a path does not push everything else off the screen
-WIDE = 100_000  # columns of an output that is no terminal: nothing is cut
+USUAL = 80  # columns of a terminal that does not tell
 
 
 def draw(page: Page, json: bool = False) -> None:
@@ -25,44 +25,52 @@ def draw(page: Page, json: bool = False) -> None:
         letters = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
         print(json_text(page, ascii_only=not letters).encode(errors="backslashreplace").decode())
         return
-    console = _console(sys.stdout)
-    after_table = False
+    width, after_table = _width(sys.stdout), False
     for place, part in enumerate(page.parts):
         if place and (after_table or not isinstance(part, str)):
-            _sentence(console, "")
+            _sentence(sys.stdout, "")
         after_table = not isinstance(part, str)
         if isinstance(part, str):
-            _sentence(console, part)
+            _sentence(sys.stdout, part)
             continue
-        title, *lines = table_lines(part, console.width if console.is_terminal else None)
-        _sentence(console, title, style="bold")
+        title, *lines = table_lines(part, width)
+        _sentence(sys.stdout, title, bold=True)
         for line in lines:
-            _sentence(console, line)
+            _sentence(sys.stdout, line)
     if page.verdict:
-        _sentence(console, page.verdict, style="bold")
+        _sentence(sys.stdout, page.verdict, bold=True)
 
 
 def say(text: str) -> None:
     """Write a message for people to standard error."""
-    _sentence(_console(sys.stderr), text)
+    _sentence(sys.stderr, text)
 
 
-def _console(file: IO[str]) -> Console:
-    from rich.console import Console
+def _width(file: IO[str]) -> int | None:
+    """Columns of a terminal, as `COLUMNS` or the terminal itself says; `None` of what is none."""
+    if not file.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(file.fileno()).columns or USUAL
+    except OSError:
+        return USUAL
 
-    return Console(file=file, highlight=False)
 
-
-def _sentence(console: Console, text: str, style: str | None = None) -> None:
+def _sentence(file: IO[str], text: str, bold: bool = False) -> None:
     """One text, broken between words where a terminal is narrower; a word, such as a path, stays in one piece.
 
     What would command a terminal, as an answer of a model may hold, is shown as a sign.
     """
     if not text.isprintable():
         text = "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
-    if console.is_terminal:
-        text = "\n".join(_broken(line, console.width) for line in text.split("\n"))
-    console.print(text, markup=False, soft_wrap=True, style=style)
+    if (width := _width(file)) is not None:
+        text = "\n".join(_broken(line, width) for line in text.split("\n"))
+        if bold and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+            text = f"\x1b[1m{text}\x1b[0m"
+    print(text, file=file, flush=True)
 
 
 def _broken(line: str, width: int) -> str:
@@ -84,7 +92,7 @@ def table_lines(given: Table, width: int | None) -> list[str]:
     columns = [str(column) for column in given.columns]
     rows = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in given.rows]
     if width is None or sum(_needs(columns, rows)) <= width:
-        return [given.title, *_drawn(given, columns, rows, WIDE)]
+        return [given.title, *_whole(given, columns, rows)]
     legend: list[str] = []
     if _least(columns, rows) > width:
         columns, legend = _numbered(columns, rows)
@@ -95,18 +103,16 @@ def table_lines(given: Table, width: int | None) -> list[str]:
         legend = legend[:kept]
         which = ", ".join(map(str, left_out))
         legend.append(f"{len(left_out)} more: {which}; in a wider terminal, through a pipe, or --json")
-    lines = _drawn(given, columns[:kept], [row[:kept] for row in rows], width)
+    lines = _squeezed(given, columns[:kept], [row[:kept] for row in rows], width)
     return [given.title, *lines, *(each for each in legend if each)]
 
 
 def _numbered(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
     """Headers with a number in place of each that is wider than all its cells; and what the numbers mean."""
-    from rich.cells import cell_len
-
     found, legend = [], []
     for place, column in enumerate(columns):
-        widest = max((cell_len(row[place]) for row in rows), default=0)
-        long = place > 0 and cell_len(column) > max(widest, len(str(place)))
+        widest = max((_cells(row[place]) for row in rows), default=0)
+        long = place > 0 and _cells(column) > max(widest, len(str(place)))
         found.append(str(place) if long else column)
         legend.append(f"{place}: {column}" if long else "")
     return found, legend
@@ -114,10 +120,8 @@ def _numbered(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[li
 
 def _needs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """Width of each column in one piece, with the gap before the next."""
-    from rich.cells import cell_len
-
     cells = zip(columns, *rows, strict=True)
-    return [max(cell_len(line) for cell in each for line in cell.split("\n")) + GAP for each in cells]
+    return [max(_cells(line) for cell in each for line in cell.split("\n")) + GAP for each in cells]
 
 
 def _least(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -126,16 +130,37 @@ def _least(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 
 def _least_of(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    from rich.cells import cell_len
-
     found = []
     for needs, cells in zip(_needs(columns, rows), zip(columns, *rows, strict=True), strict=True):
-        longest = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+        longest = max((_cells(word) for cell in cells for word in cell.split()), default=0)
         found.append(min(needs, max(min(longest, WORD), 6) + GAP))
     return found
 
 
-def _drawn(given: Table, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def _cells(text: str) -> int:
+    """Columns that a text takes: two for a Chinese sign."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _whole(given: Table, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in which nothing is broken."""
+    widths = [needs - GAP for needs in _needs(columns, rows)]
+    right = [name in given.numbers for name in map(str, given.columns)]
+    lines = []
+    for row in (columns, *rows):
+        for parts in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+            blanks = [" " * (width - _cells(part)) for part, width in zip(parts, widths, strict=True)]
+            cells = [gap + part if last else part + gap for part, gap, last in zip(parts, blanks, right, strict=True)]
+            lines.append((" " * GAP).join(cells).rstrip())
+    return [lines[0], "-" * (sum(widths) + GAP * (len(widths) - 1)), *lines[1:]]
+
+
+def _squeezed(given: Table, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Lines of a table whose texts are broken between words."""
     from io import StringIO
 
     from rich.box import Box

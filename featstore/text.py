@@ -46,7 +46,7 @@ def quoted(names: Iterable[str], limit: int = 5) -> str:
 
 def whole_text(text: str) -> str:
     """Replace halves of characters, which JSON can spell and no file or screen can hold."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emo.featstore.clip import FileId
@@ -44,7 +45,26 @@ def test_store_info_loads_what_reads_a_journal_and_nothing_that_reads_features_o
     (tmp_path / "emo.toml").write_text('[store]\npath = "a.emo"\n')
     modules = loaded(command("store", "info"), tmp_path)
     assert "numpy" in modules
-    assert not modules & (LEARNING | FORMATS | OURS | {"numpy.ma"})
+    assert not modules & (LEARNING | FORMATS | OURS | {"numpy.ma", "rich", "pydantic", "importlib.metadata"})
+
+
+def test_an_answer_that_a_head_has_given_is_found_without_its_network(tmp_path: Path) -> None:
+    store, lines = Store.create(tmp_path / "a.emo"), ["name,emotion"]
+    (tmp_path / "data").mkdir()
+    spec = EncoderSpec("HL-UTT", "hubert", "audio", "utt", 4, 1, "tiny", "seed:0")
+    with store.writer() as writer:
+        for i in range(12):
+            media = tmp_path / "data" / f"clip{i}.wav"
+            media.touch()
+            writer.clip(media.stem, FileId(f"{i:032x}", 0, media.stat().st_mtime_ns), media)
+            writer.add(spec, f"{i:032x}", np.full((1, 4), i % 2, np.float32))
+            lines.append(f"{media.stem},{'happy' if i % 2 else 'sad'}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(lines))
+    (tmp_path / "emo.toml").write_text('[store]\npath = "a.emo"\n[data.mine]\nroot = "data"\nkind = "folder"\n')
+    loaded(command("train", "--head", "logistic", "--cached", "--set", "features=[HL-UTT]", "--run", "a"), tmp_path)
+    modules = loaded(command("predict", "clip3"), tmp_path)
+    assert "emo.train.heads.predict" in modules
+    assert not modules & (LEARNING | FORMATS | {"emo.extract", "numpy.ma", "rich", "pydantic", "importlib.metadata"})
 
 
 @pytest.mark.parametrize("module", ["emo.featstore.storage.store", "emo.extract.run.plan"])

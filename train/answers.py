@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ class Answers:
 def read_predictions(path: str | Path) -> dict[str, Prediction]:
     """Read predictions by clip name; see `read_answers`."""
     return read_answers(path).said
+
+
+def own_predictions(path: Path, names: Collection[str]) -> dict[str, Prediction]:
+    """Return what a run's predictions.jsonl says about these clips; the lines of all others are not parsed.
+
+    Raises:
+        UsageError: The file cannot be read, or one of these lines is malformed.
+    """
+    quoted = [json.dumps(name, ensure_ascii=False) for name in names]  # as `files.write_jsonl` spells them
+    said: dict[str, Prediction] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if any(each in line for each in quoted):
+            row = parse_json(line, str(path), line=number)
+            if row.get("name") in names:
+                _add(said, f"{path} line {number}", row["name"], row)
+    return said
 
 
 def read_answers(

@@ -62,7 +62,7 @@ def open_dataset(name: str, table: DataTable) -> Dataset:
     Raises:
         UsageError: Unknown `kind`, a name that looks like a mistyped dataset name, or a root that does not exist.
     """
-    kind = table.kind or (name if name in dataset_names() else _folder_unless_typo(name))
+    kind = table.kind or (name if name in _datasets else _folder_unless_typo(name))
     module = _module(kind)
     if table.url:
         mirrored(Url(table.url), frozenset((*MEDIA_SUFFIXES, *AUDIO_SUFFIXES)))

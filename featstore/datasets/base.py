@@ -306,7 +306,7 @@ class LabelledFolder(ABC):
             absent=sum(id_ not in here for id_ in rows),
             transcripts=sum(bool(clip.transcripts) for clip in present),
             faces=sum(clip.faces is not None for clip in present),
-            size_bytes=self._media.size_bytes,
+            size_bytes=self._media.size_bytes(),
             splits=splits,
             problems=tuple(self._problems(clips, splits)),
         )

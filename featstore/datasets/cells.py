@@ -64,6 +64,11 @@ def label_word(text: str, classes: Iterable[str] = ()) -> str | None:
 
     Words that differ by case, by invisible signs or by their width are one class, and so are `0` and `0.0`.
     """
+    return _label_word(text, tuple(classes))
+
+
+@lru_cache(maxsize=10_000)
+def _label_word(text: str, classes: tuple[str, ...]) -> str | None:
     if is_missing(text, classes):
         return None
     word = visible(text).lower()
@@ -72,7 +77,7 @@ def label_word(text: str, classes: Iterable[str] = ()) -> str | None:
 
 def cell_text(text: str) -> str | None:
     """Return the text of a cell without invisible signs; `None` for "not annotated"."""
-    return None if is_missing(text) else visible(text)
+    return None if not text or is_missing(text) else visible(text)
 
 
 def split_name(text: str) -> str:

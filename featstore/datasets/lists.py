@@ -108,13 +108,15 @@ def listed_table(
     columns: list[Column] = [NAME, EMOTION_COLUMNS] if label_needed else [NAME]
     more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", *PLACES, *OPEN_COLUMNS]
     rows = read_table(path, columns, more)
-    return {name: _listed(path, row, split, classes) for name, row in rows_by_name(path, rows).items()}
+    kinds = [kind for kind in OPEN_COLUMNS if any(kind in row.fields for row in rows[:1])]  # all rows have them or none
+    return {name: _listed(path, row, split, classes, kinds) for name, row in rows_by_name(path, rows).items()}
 
 
-def _listed(path: Path, row: CsvRow, split: str, classes: Sequence[str]) -> Listed:
+def _listed(path: Path, row: CsvRow, split: str, classes: Sequence[str], kinds: Sequence[str]) -> Listed:
     label = row_label(path, row, classes)
-    texts = {column: row.fields.get(column, "") for column in OPEN_COLUMNS}
-    texts["openset"] = ", ".join(open_words(texts["openset"]))
+    texts = {kind: row.fields[kind] for kind in kinds}
+    if "openset" in texts:
+        texts["openset"] = ", ".join(open_words(texts["openset"]))
     return Listed(
         cell_text(row.fields.get("split", "")) or split,
         None if label == Label() else label,
@@ -155,7 +157,11 @@ def listed_file(
         return rows, differ
     if suffix in (".csv", ".jsonl"):
         table = listed_table(path, split, classes=classes)
-        return {name: replace(row, split=rename(row.split)) for name, row in table.items()}, []
+        called = {each: rename(each) for each in {row.split for row in table.values()}}
+        for name, row in table.items():
+            if called[row.split] != row.split:
+                table[name] = replace(row, split=called[row.split])
+        return table, []
     return {row.name: Listed(rename(split), row.label, written=row.written) for row in read_list(path, classes)}, []
 
 

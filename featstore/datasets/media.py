@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from emo.featstore.address import Address, Url
+from emo.featstore.address import Address, Url, seen
 from emo.featstore.datasets.mirror import listed_media
 from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES, PICTURE_SUFFIXES, normal_name
 from emo.featstore.errors import UsageError
@@ -25,14 +25,16 @@ class MediaTree:
     Attributes:
         files: Path by clip id.
         aliases: Clip id by other spellings of it (path below the folder, without suffix).
-        size_bytes: Size of all files together.
         problems: Names that mean more than one file.
     """
 
     files: Mapping[str, Address]
     aliases: Mapping[str, str]
-    size_bytes: int
     problems: tuple[str, ...]
+
+    def size_bytes(self) -> int:
+        """Return the size of all files together; those on a disk are looked at for it."""
+        return sum(seen(path)[0] for path in self.files.values())
 
 
 def escapes(name: str) -> bool:
@@ -60,8 +62,8 @@ def scan_media(folder: Path, pictures: bool = False) -> MediaTree:
     """
     found = _Found()
     listed = listed_media(folder)
-    for path, key, rank, size_bytes in _media_below(folder, found, pictures) if listed is None else _ranked(listed):
-        here = _File(rank, path, size_bytes)
+    for path, key, rank in _media_below(folder, found, pictures) if listed is None else _ranked(listed):
+        here = _File(rank, path)
         before = found.best.get(key)
         if before is None or rank < before.rank:
             found.best[key] = here
@@ -82,22 +84,19 @@ def scan_media(folder: Path, pictures: bool = False) -> MediaTree:
             found.twins.append(stem)
         elif len(keys) > 1:
             found.beside += [(files[stem], found.best[key].path) for key in keys if key not in videos]
-    kept = {str(path) for path in files.values()}
-    size_bytes = sum(file.size_bytes for file in found.best.values() if str(file.path) in kept)
-    return MediaTree(dict(sorted(files.items())), aliases, size_bytes, tuple(found.problems(folder)))
+    return MediaTree(dict(sorted(files.items())), aliases, tuple(found.problems(folder)))
 
 
 class _File(NamedTuple):
     rank: int
     path: Address
-    size_bytes: int
 
 
-def _ranked(listed: Iterator[tuple[Url, str, int]]) -> Iterator[tuple[Address, str, int, int]]:
+def _ranked(listed: Iterator[tuple[Url, str]]) -> Iterator[tuple[Address, str, int]]:
     """The same of media in a bucket as `_media_below` gives of those on a disk."""
-    for url, name, size_bytes in listed:
+    for url, name in listed:
         stem, suffix = os.path.splitext(name)
-        yield url, "/".join(map(normal_name, stem.split("/"))), _RANK[suffix.lower()], size_bytes
+        yield url, "/".join(map(normal_name, stem.split("/"))), _RANK[suffix.lower()]
 
 
 @dataclass
@@ -130,8 +129,8 @@ def _below(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _media_below(folder: Path, found: _Found, pictures: bool) -> Iterator[tuple[Address, str, int, int]]:
-    """Media files, their path below the folder without suffix, the rank of their suffix, and their size in bytes."""
+def _media_below(folder: Path, found: _Found, pictures: bool) -> Iterator[tuple[Address, str, int]]:
+    """Media files, their path below the folder without suffix, and the rank of their suffix."""
     for parent, folders, _ in os.walk(folder, onerror=lambda error: found.closed.append(str(error.filename))):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
@@ -144,12 +143,13 @@ def _media_below(folder: Path, found: _Found, pictures: bool) -> Iterator[tuple[
                 rank = _RANK.get(suffix.lower())
                 if rank is None or entry.name.startswith(".") or (rank >= _PICTURES and not pictures):
                     continue
-                if not os.path.isfile(entry.path):  # unlike entry.is_file(), it takes links in a circle
+                # what is no link needs no further look; os.path.isfile takes links in a circle
+                if not (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
                     found.broken.append(entry.name)
                     continue
-                if entry.name != entry.name.encode("utf-8", "replace").decode():
+                if not entry.name.isascii() and entry.name != entry.name.encode("utf-8", "replace").decode():
                     found.not_utf8.append(entry.name)
-                yield Path(entry.path), prefix + normal_name(stem), rank, entry.stat().st_size
+                yield Path(entry.path), prefix + normal_name(stem), rank
 
 
 def face_folders(folder: Path | None) -> dict[str, Path]:

@@ -58,8 +58,8 @@ def mirrored(url: Url, suffixes: frozenset[str]) -> Path:
     return folder
 
 
-def listed_media(folder: Path) -> Iterator[tuple[Url, str, int]] | None:
-    """Return the media below a folder of a mirror: URL, path below the folder, size; `None` of any other folder."""
+def listed_media(folder: Path) -> Iterator[tuple[Url, str]] | None:
+    """Return the media below a folder of a mirror: URL, path below the folder; `None` of any other folder."""
     home = os.path.realpath(emo_home() / "mirrors")
     real = os.path.realpath(folder)
     if os.path.dirname(home) == home or not real.startswith(home + os.sep):
@@ -70,10 +70,10 @@ def listed_media(folder: Path) -> Iterator[tuple[Url, str, int]] | None:
     return _listed(root, begin)
 
 
-def _listed(root: Path, begin: str) -> Iterator[tuple[Url, str, int]]:
+def _listed(root: Path, begin: str) -> Iterator[tuple[Url, str]]:
     listing = read_json(root / LISTING)
     for name, size, time_ns, tag in sorted(listing["media"]):
         if name.startswith(begin):
             url = Url(listing["url"]) / name
             url.seen = (size, time_ns, tag)
-            yield url, name.removeprefix(begin), size
+            yield url, name.removeprefix(begin)

@@ -102,6 +102,8 @@ def normal_name(name: str) -> str:
 
     Bytes of a file's name that are not UTF-8 are written `%E9`, so that every name can be kept in any file.
     """
+    if name.isascii():
+        return name.strip()
     plain = unicodedata.normalize("NFC", name).strip()
     return _HALVES.sub(
         lambda half: f"%{ord(half[0]) - 0xDC00:02X}" if "\udc80" <= half[0] <= "\udcff" else "\ufffd", plain
@@ -254,7 +256,7 @@ def csv_records(text: str, where: str) -> list[tuple[int, list[str]]]:
             what = f"{where} line {line} opens a quote that is not closed where its field ends: {error}."
             raise UsageError(what, "Remove the quote, or write it twice inside a quoted text.") from error
         raise UsageError(f"{where} line {line} is not csv: {error}.") from error
-    shapes = {_shape(record) for _, record in records[1:]}
+    shapes = {_shape(record) for _, record in records[1:]} if several else set()
     for first, last in several:
         inside = [row for row in csv.reader(lines[first:last]) if _shape(row) in shapes]
         if inside:

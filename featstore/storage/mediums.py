@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from emo.featstore.address import Address, Url, address
 from emo.featstore.errors import UsageError
-from emo.featstore.install import install_command
 from emo.featstore.storage.medium import Local, Medium
 
 
@@ -21,5 +20,7 @@ def open_medium(path: str | Address) -> Medium:
     try:
         from emo.featstore.storage.bucket import Bucket
     except ImportError as error:
+        from emo.featstore.install import install_command
+
         raise UsageError(f"{place} is read by obstore: {error}.", f"Run: {install_command('cloud')}") from error
     return Bucket(place)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +46,26 @@ def modules(*rooms: str) -> dict[str, Module]:
         name = ".".join(("emo", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
         found[name] = Module(name, path, path.read_text())
     return found
+
+
+def built_wheel(folder: Path, isolated: bool = False) -> Path:
+    """Build the wheel from a copy of the sources, so that a checkout gets no build folder.
+
+    Args:
+        folder: Of copy and wheel.
+        isolated: Whether the builder is fetched too; otherwise this environment's is taken.
+    """
+    source = folder / "source"
+    source.mkdir()
+    for name in ROOMS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE", "README.md", "__init__.py", "cli.py"):
+        shutil.copy(ROOT / name, source)
+    how = () if isolated else ("--no-build-isolation",)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *how, "-w", str(folder), "."]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
 
 
 def imported(tree: ast.Module, inside_functions: bool = True, strings: bool = False) -> set[str]:

@@ -11,6 +11,7 @@ from importlib import metadata
 import pytest
 from sources import ROOT, imported, modules
 
+from emo import __version__
 from emo.featstore import install
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -100,7 +101,7 @@ def test_versions_and_requirements_need_no_installed_distribution(monkeypatch: p
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", absent)
-    assert install.versions("numpy") == {"emo": PROJECT["version"], "numpy": metadata.version("numpy")}
+    assert install.versions("numpy") == {"emo": __version__, "numpy": metadata.version("numpy")}
     assert any(line.startswith("scipy") for line in install.requirements())
     assert "bitsandbytes>=0.46.1; extra == 'nf4'" in install.requirements()
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
+from sources import ROOMS, ROOT, built_wheel
+from trove_classifiers import classifiers
 
-ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("extract", "featstore", "train")
+from emo import __version__
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -39,25 +41,7 @@ def test_no_stray_module_at_the_root() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    out = tmp_path_factory.mktemp("wheel")
-    source = tmp_path_factory.mktemp("source")
-    for name in (*ROOMS, "pyproject.toml", "LICENSE", "README.md", "__init__.py", "cli.py"):
-        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(out),
-        ".",
-    ]
-    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    return zipfile.ZipFile(next(out.glob("*.whl")))
+    return zipfile.ZipFile(built_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -70,6 +54,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
             if path.suffix in {".py", ".yaml"} or ("static" in path.parts and path.is_file()):
                 expected.add(f"emo/{path.relative_to(ROOT)}")
     assert names == expected
+
+
+def test_the_metadata_is_what_an_index_takes(wheel: zipfile.ZipFile) -> None:
+    (name,) = (each for each in wheel.namelist() if each.endswith(".dist-info/METADATA"))
+    found = Metadata.from_email(wheel.read(name))  # refuses what an index would refuse
+    assert (found.name, str(found.version), found.license_expression) == ("emostore", __version__, "Apache-2.0")
+    assert found.description_content_type == "text/markdown"
+    assert found.description
+    assert found.description.startswith("# emo")
+    assert set(found.classifiers or ()) <= classifiers
+    assert not any(each.url for each in found.requires_dist or ())  # an index takes no requirement with an address
 
 
 def test_a_module_is_never_loaded_twice() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.train.answerer import Answerer
-from emo.train.answers import Prediction, read_predictions
+from emo.train.answers import Prediction, own_predictions, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs, media_of
 from emo.train.metrics.labels import POLICIES
@@ -22,6 +22,8 @@ from emo.train.runs import Run, check
 
 if TYPE_CHECKING:
     from emo.train.heads.base import Head
+
+FEW = 16  # clips whose lines are picked out of the run's answers
 
 
 class HeadAnswerer(Answerer):
@@ -32,12 +34,21 @@ class HeadAnswerer(Answerer):
     """
 
     missing: ClassVar[Missing] = "skip"
+    _asked = False
 
     @cached_property
     def known(self) -> dict[str, Prediction]:
         """Answers of the run itself."""
         check(self.run.path, "predictions.jsonl")
         return read_predictions(self.run.path / "predictions.jsonl")
+
+    def _known_of(self, names: Sequence[str]) -> dict[str, Prediction]:
+        """Answers of the run itself about clips; about a few, when first asked, only those are parsed."""
+        if len(names) > FEW or self._asked:
+            return {name: self.known[name] for name in names if name in self.known}
+        self._asked = True
+        check(self.run.path, "predictions.jsonl")
+        return own_predictions(self.run.path / "predictions.jsonl", names)
 
     @cached_property
     def recipe(self) -> Any:
@@ -88,9 +99,10 @@ class HeadAnswerer(Answerer):
         keep: bool = True,
         missing: Missing | None = None,
     ) -> dict[str, Prediction]:
-        named = [clip for clip in clips if clip.id in self.known] if keep else []
+        known = self._known_of([clip.id for clip in clips]) if keep else {}
+        named = [clip for clip in clips if clip.id in known]
         media = media_of(store, [clip.id for clip in named])
-        answers = {c.id: self.known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
+        answers = {c.id: known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
         new = [clip.id for clip in clips if clip.id not in answers]
         features = self.run.info["features"]
         if missing == "skip" and new:
