@@ -6,10 +6,7 @@ the last commit: any commit makes it anew. A store that cannot be written is sea
 
 from __future__ import annotations
 
-import unicodedata
-import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -23,11 +20,11 @@ from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
 from emo.featstore.storage.maintain import BESIDE
-from emo.featstore.storage.store import Store, open_store
+from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.words import FOLDER, grams, words_of
 from emo.featstore.workspace import Workspace
 
-FOLDER = "search"  # in the store
-TEXT_DIM = 1024  # columns that words and letter groups are hashed into
+GPU_MOST = 2048  # neighbours that faiss finds on a GPU
 SHOWN = 60  # letters of a transcript in a table
 
 
@@ -83,10 +80,14 @@ def nearest(store: Store, clip_id: str, feature: str | EncoderSpec, k: int = 10)
     return Neighbourhood(store, feature).nearest(clip_id, k)
 
 
-def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbour]:
-    """The clips whose transcripts share most words and letter groups with a text, rare ones weighing more.
+def nearest_words(clips: Sequence[Clip], text: str, k: int = 10, store: Store | None = None) -> list[Neighbour]:
+    """The clips whose transcripts share most words and letter groups with a text, rare ones weighing more; see `words`.
 
-    It compares spelling, not meaning; any language will do.
+    Args:
+        clips: Their transcripts are compared.
+        text: The text.
+        k: How many clips at most.
+        store: Where what was made of the transcripts is kept.
 
     Raises:
         UsageError: The text has no letters, or no clip has a transcript.
@@ -96,19 +97,31 @@ def nearest_words(clips: Sequence[Clip], text: str, k: int = 10) -> list[Neighbo
     said = {clip.id: " ".join(clip.transcripts.values()) for clip in clips if clip.transcripts}
     if not said:
         raise UsageError("No clip has a transcript to search in.", "Name the csv under transcripts in emo.toml.")
-    counts = [_grams(words) for words in said.values()]
-    spread = Counter(gram for each in counts for gram in each)
-    query = _text_rows([_grams(text)], spread, len(counts))
-    if not query.any():
+    cosines, names = words_of(said, store).cosines(text), list(said)
+    if cosines is None:
         raise UsageError(f"{text!r} shares no letters with any transcript.", "Ask in the transcripts' language.")
-    found = _ask(_index(_text_rows(counts, spread, len(counts))), query, list(said), k)
-    return [each for each in found if each.cosine > 0]
+    best = np.argsort(-cosines, kind="stable")[:k].tolist()
+    return [Neighbour(names[row], float(cosines[row])) for row in best if cosines[row] > 0]
 
 
 def nearest_rows(queries: Array, base: Array) -> tuple[Array, Array]:
     """Return cosine and number `(Q,)` of the row of `(B, D)` nearest to each query `(Q, D)`, all of unit length."""
-    cosine, rows = _index(np.ascontiguousarray(base, np.float32)).search(np.ascontiguousarray(queries, np.float32), 1)
+    cosine, rows = nearest_many(queries, base, 1)
     return cosine[:, 0], rows[:, 0]
+
+
+def nearest_many(queries: Array, base: Array, k: int) -> tuple[Array, Array]:
+    """Return cosines and numbers `(Q, k)` of the rows of `(B, D)` nearest to each query `(Q, D)`, all of unit length.
+
+    Exact; on all GPUs where faiss is built for them (`faiss-gpu-cu12`) and sees one.
+    """
+    import faiss
+
+    index, k = _index(np.ascontiguousarray(base, np.float32)), min(k, len(base))
+    if k <= GPU_MOST and getattr(faiss, "get_num_gpus", lambda: 0)():
+        index = faiss.index_cpu_to_all_gpus(index)
+    cosine, rows = index.search(np.ascontiguousarray(queries, np.float32), k)
+    return cosine, rows
 
 
 def search_page(
@@ -128,7 +141,8 @@ def search_page(
     clips = list(clips_of(workspace).values())
     known = {each.id: each for each in clips}
     if text is not None:
-        found, by = nearest_words(clips, text, k), "words"
+        kept = open_store(workspace.store_path) if has_store(workspace.store_path) else None
+        found, by = nearest_words(clips, text, k, kept), "words"
     else:
         store = open_store(workspace.store_path)
         spec = store.resolve(feature) if feature else _default(store)
@@ -154,8 +168,8 @@ def _told(clip: Clip | None, text: str) -> tuple[str, str, str]:
     """Label, split, and of the clip's transcripts the one that is nearest to a text."""
     if clip is None:
         return "", "", ""
-    asked = _grams(text)
-    words = max(clip.transcripts.values(), key=lambda said: (_grams(said) & asked).total(), default="")
+    asked = grams(text)
+    words = max(clip.transcripts.values(), key=lambda said: (grams(said) & asked).total(), default="")
     emotion = clip.label.emotion if clip.label else None
     return emotion or "", clip.split, words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
 
@@ -174,10 +188,6 @@ def _index(rows: Array) -> Any:
 
 
 def _ask(index: Any, query: Array, names: Sequence[str], k: int) -> list[Neighbour]:
-    import faiss
-
-    if getattr(faiss, "get_num_gpus", lambda: 0)():
-        index = faiss.index_cpu_to_all_gpus(index)
     cosine, rows = index.search(query, min(k, len(names)))
     return [Neighbour(names[row], float(c)) for c, row in zip(cosine[0], rows[0], strict=True)]
 
@@ -198,26 +208,3 @@ def _open_index(store: Store, spec: EncoderSpec, clips: Sequence[str]) -> Any:
             if old.startswith(f"{spec.key}.") and old != name:
                 store.medium.remove(f"{FOLDER}/{old}")
     return index
-
-
-def _grams(text: str) -> Counter[str]:
-    """Words, and groups of two and three letters, which serve languages without spaces."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(c if c.isalnum() else " " for c in plain).split()
-    grams = Counter(f"w:{word}" for word in words)
-    for word in words:
-        for size in (2, 3):
-            grams.update(word[i : i + size] for i in range(len(word) - size + 1))
-    return grams
-
-
-def _text_rows(counts: Sequence[Mapping[str, int]], spread: Mapping[str, int], total: int) -> Array:
-    """Hashed tf-idf rows of unit length `(N, TEXT_DIM)`; what no transcript holds counts nothing."""
-    rows = np.zeros((len(counts), TEXT_DIM), np.float32)
-    for i, each in enumerate(counts):
-        for gram, n in each.items():
-            if gram in spread:
-                code = zlib.crc32(gram.encode())
-                weight = (1 + np.log(n)) * np.log((1 + total) / spread[gram])
-                rows[i, code % TEXT_DIM] += weight if code & 0x80000000 else -weight
-    return _unit(rows)

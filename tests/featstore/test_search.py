@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
-from emo.featstore.search import Neighbourhood, nearest, nearest_words, search_page
+from emo.featstore.search import Neighbourhood, nearest, nearest_many, nearest_rows, nearest_words, search_page
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
@@ -114,6 +115,36 @@ def test_words_are_found_in_any_language() -> None:
         nearest_words(CLIPS, "?!")
     with pytest.raises(UsageError, match="No clip has a transcript"):
         nearest_words([CLIPS[3]], "words")
+
+
+def test_what_is_made_of_transcripts_is_kept_until_they_change(store: Store) -> None:
+    plain = nearest_words(CLIPS, "leave the mother")
+    assert nearest_words(CLIPS, "leave the mother", store=store) == plain
+    (kept,) = (store.path / "search").iterdir()
+    written = kept.stat().st_mtime_ns
+    assert nearest_words(CLIPS, "leave the mother", store=store) == plain
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(b"damaged")
+    assert nearest_words(CLIPS, "leave the mother", store=store) == plain
+    more = [*CLIPS, Clip("e", transcripts={"english": "Leave the mother!"})]
+    assert nearest_words(more, "leave the mother", store=store)[0].clip == "e"
+    (renewed,) = (store.path / "search").iterdir()
+    assert renewed != kept
+    assert store.verify() == []
+
+
+def test_where_faiss_sees_a_gpu_rows_are_compared_there(monkeypatch: pytest.MonkeyPatch, vectors: np.ndarray) -> None:
+    """Index and answers of a faiss with GPUs are played: there is none here. k-NN and the search for leaks come by."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    here, moved = nearest_many(unit[:3], unit, 4), []
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False)
+    for mine, theirs in zip(nearest_many(unit[:3], unit, 4), here, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert nearest_rows(unit[:3], unit)[1].tolist() == [0, 1, 2]
+    assert len(moved) == 2
+    nearest_many(unit[:3], np.repeat(unit, 60, axis=0), 2400)  # more than faiss finds on a GPU
+    assert len(moved) == 2
 
 
 def test_the_page_shows_labels_and_words(store: Store, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from emo.featstore.errors import ModelError
+from emo.featstore.search import nearest_many
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Head, HeadRecipe, Measure, OnEpoch, Outputs, Targets
 
@@ -61,14 +62,10 @@ class Knn(Head):
         return 1
 
     def predict(self, data: Any, rows: np.ndarray) -> Outputs:
-        import faiss
-
         known, emotion = self._state["rows"], self._state["emotion"]
         votes = np.ones((len(rows), self.classes))
         if len(rows) and len(known):
-            index = faiss.IndexFlatIP(known.shape[1])
-            index.add(np.ascontiguousarray(known))
-            cosine, nearest = index.search(self._unit(data[rows]), min(self.recipe.k, len(known)))  # (N, k)
+            cosine, nearest = nearest_many(self._unit(data[rows]), known, self.recipe.k)  # (N, k)
             weight = np.exp(cosine.astype(np.float64) / self.recipe.temperature)
             np.add.at(votes, (np.arange(len(rows))[:, None], emotion[nearest]), weight)
         return Outputs(np.log(votes / votes.sum(axis=1, keepdims=True)))
