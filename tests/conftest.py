@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--goldens", type=Path, default=SHARED / "goldens", help="folder of golden cases (default: ../shared/goldens)"
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Keep why tests were skipped, each reason once with how many there were, for `make skips`."""
+    found = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    if (cache := getattr(config, "cache", None)) is not None:
+        cache.set("emo/skips", [f"{n}: {why.removeprefix('Skipped: ')}" for why, n in sorted(found.items())])
 
 
 @pytest.fixture(scope="session", autouse=True)
