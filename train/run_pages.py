@@ -25,7 +25,8 @@ def list_page(workspace: Workspace) -> Page:
     keys = ("status", "n_train", "finished_at")
     rows = [(run.name, run.kind, *(run.info.get(key, "") for key in keys)) for run in runs]
     value = [dict(zip(("run", "kind", *keys), row, strict=True)) for row in rows]
-    table = Table("Runs", ("run", "kind", "status", "trained on", "finished"), rows, ("trained on",))
+    shown = [(*row[:-1], _minute(row[-1])) for row in rows]
+    table = Table("Runs", ("run", "kind", "status", "trained on", "finished (UTC)"), shown, ("trained on",))
     return Page(value, [table] if rows else ["There is no run yet: emo train --head attention."])
 
 
@@ -93,8 +94,13 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "dataset", str(info.get("dataset") or "")
     yield "clips", tell_splits(info["splits"]) if info.get("splits") else ""
     yield "labels", ", ".join(info.get("labels") or ())
-    yield "started", str(info.get("started_at", ""))
+    yield "started (UTC)", _minute(info.get("started_at"))
     yield "took", span_text(info["duration_s"]) if info.get("duration_s") is not None else ""
+
+
+def _minute(time: object) -> str:
+    """A time of run.json to the minute: `2026-12-01 02:11`."""
+    return str(time or "")[:16].replace("T", " ")
 
 
 def _keys(run: Run) -> str:
@@ -112,9 +118,21 @@ def _recipe(run: Run) -> dict[str, str]:
             if isinstance(value, Mapping):
                 yield from flat(value, f"{before}{key}.")
             else:
-                yield f"{before}{key}", "null" if value is None else str(value)
+                yield f"{before}{key}", _typed(value)
 
     return dict(flat(read_keys(path.read_text(encoding="utf-8"), str(path))))
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed after `--set key=`; of a feature that is not pooled its name will do."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_typed, value))}]"
+    if isinstance(value, Mapping):
+        plain = set(value) == {"name", "pool"} and value["pool"] == "none"
+        return str(value["name"]) if plain else f"{{{', '.join(f'{k}: {_typed(v)}' for k, v in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
 
 
 def _scores(run: Run) -> dict[str, dict[str, Any]]:
