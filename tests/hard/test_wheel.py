@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
+import sys
 import venv
 from pathlib import Path
 
@@ -33,7 +33,8 @@ def install(python: Path, wheel: Path, hard: bool, cwd: Path) -> None:
         return
     run(*pip, "--no-deps", wheel, cwd=cwd)
     (own,) = python.parents[1].glob("lib/python*/site-packages")
-    (own / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")  # behind its own; .pth files there do not count
+    lent = [each for each in sys.path if each.endswith("-packages")]  # behind its own; .pth files there do not count
+    (own / "lent.pth").write_text("".join(f"{each}\n" for each in lent))
 
 
 @pytest.mark.timeout(3600)
