@@ -32,12 +32,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return all names: emo's own, then those that installed packages add."""
-        added = {point.name for point in self._points()} - self.own.keys()
+        added = {point.name for point in _points(group=self.group)} - self.own.keys()
         return [*self.own, *sorted(added)]
 
     def __contains__(self, name: str) -> bool:
         """Say whether there is a plug-in of this name; for one of emo's own, no package is looked at."""
-        return name in self.own or any(True for _ in self._points(name=name))
+        return name in self.own or name in _points(group=self.group).names
 
     def find(self, name: str) -> Any:
         """Return the plug-in of this name.
@@ -47,7 +47,7 @@ class Registry:
         """
         if name in self.own:
             return pkgutil.resolve_name(self.own[name])
-        for point in self._points(name=str(name)):
+        for point in _points(group=self.group, name=str(name)):
             try:
                 return self._checked(point)
             except UsageError:
@@ -68,11 +68,6 @@ class Registry:
                 broken.append(error.message)
         return found, broken
 
-    def _points(self, **which: str) -> metadata.EntryPoints:
-        from importlib import metadata  # reads what is installed: not where emo's own is meant
-
-        return metadata.entry_points(group=self.group, **which)
-
     def _checked(self, point: metadata.EntryPoint) -> Any:
         """Load a package's plug-in, and refuse what is none.
 
@@ -86,3 +81,9 @@ class Registry:
                 what = f"{self.kind.capitalize()} {point.name} of {point.value} is no {base.__name__}: {found!r}."
                 raise UsageError(what, f"It must derive from {self.base.replace(':', '.')}.")
         return found
+
+
+def _points(group: str, name: str | None = None) -> metadata.EntryPoints:
+    from importlib import metadata  # reads what is installed: not where emo's own is meant
+
+    return metadata.entry_points(group=group) if name is None else metadata.entry_points(group=group, name=name)

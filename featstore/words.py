@@ -58,7 +58,7 @@ class Words:
             return None
         told = np.cumsum(self.weights * asked[self.columns], dtype=np.float64)
         whole = np.concatenate([[0.0], told])
-        return (whole[self.starts[1:]] - whole[self.starts[:-1]]) / float(np.linalg.norm(asked))
+        return np.asarray(whole[self.starts[1:]] - whole[self.starts[:-1]]) / float(np.linalg.norm(asked))
 
 
 def grams(text: str) -> Counter[int]:
