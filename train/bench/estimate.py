@@ -20,6 +20,8 @@ from emo.train.device import resolve_device
 
 STEPS = 2  # of a training that are timed
 UNITS = 4  # of a cell that are timed, evenly spread over its settings
+PATIENCE_S = 5.0  # of timing one cell: after that, the units that were timed must do
+SLOW_S = 1.0  # of two steps: such a unit is not trained twice for what is slow only once
 COLUMNS = ("features", "head", "models", "done", "about", "from")
 
 
@@ -46,7 +48,7 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
             else:
                 place = f"cell {len(rows) + 1} of {len(setup.cells)}"
                 say(f"timing a few steps of {cell.title}: {place}, {models:,} models")
-                seconds, basis = _timed(setup, cell, materials, device), "timed steps"
+                seconds, basis = _timed(setup, cell, materials, device)
             told = {"features": cell.features, "head": cell.head, "models": models, "done": done}
             rows.append((*told.values(), time_text(seconds), basis))
             value.append(told | {"seconds": round(seconds, 1), "from": basis})
@@ -61,8 +63,8 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
     return Page({"models": sum(setup.models), "left": left, "seconds": total, "cells": value}, parts, verdict)
 
 
-def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> float:
-    """Seconds that one thread would take for a cell."""
+def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> tuple[float, str]:
+    """Seconds that one thread would take for a cell, and from what."""
     shop = Shop.open(materials.of(cell), cell.recipe.head, device, Ledger(cell_folder(setup, cell)))
     protocol, material = setup.bench.protocol, shop.material
     if not searched(setup.bench, cell.recipe):
@@ -70,15 +72,22 @@ def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> float
     draws, phase = plan_search(material, cell.recipe, protocol)
     runs = len(plan_runs(material, cell.recipe, protocol, draws).members)
     # Which settings will be chosen is not known: a model of the runs costs what one of the search does.
-    return phase_s(shop, phase) * (1 + runs / len(phase.members))
+    seconds, basis = phase_s(shop, phase)
+    return seconds * (1 + runs / len(phase.members)), basis
 
 
-def phase_s(shop: Shop, phase: Phase) -> float:
-    """Estimate the seconds of a phase from a few of its units."""
-    parts = shop.units(phase).parts
-    some = [parts[i * len(parts) // min(UNITS, len(parts))] for i in range(min(UNITS, len(parts)))]
-    each = [unit_s(shop, phase, unit) / len(unit) for unit in some]
-    return sum(each) / len(each) * len(phase.members)
+def phase_s(shop: Shop, phase: Phase, clock: Callable[[], float] = perf_counter) -> tuple[float, str]:
+    """Estimate the seconds of a phase from a few of its units, as many as patience allows; and say from how many."""
+    parts, start = shop.units(phase).parts, clock()
+    count = min(UNITS, len(parts))
+    each: list[float] = []
+    for i in range(count):
+        unit = parts[(2 * i + 1) * len(parts) // (2 * count)]  # from the middle of each part
+        each.append(unit_s(shop, phase, unit, clock=clock) / len(unit))
+        if clock() - start > PATIENCE_S:
+            break
+    basis = "timed steps" if len(each) == count else f"timed steps, {len(each)} of {count} units"
+    return sum(each) / len(each) * len(phase.members), basis
 
 
 def unit_s(
@@ -113,10 +122,11 @@ def unit_s(
             for each in members
         ]
 
-    if warm:
-        _fit_s(shop, phase, few(1), clock)
-    one, three = (_fit_s(shop, phase, few(epochs), clock) for epochs in (1, 3))
-    epoch = max(three - one, 0.1 * one) / 2
+    one = _fit_s(shop, phase, few(1), clock) if warm else 0.0
+    if one < SLOW_S:
+        one = _fit_s(shop, phase, few(1), clock)
+    more = 2 if one < SLOW_S else 1  # epochs
+    epoch = max(_fit_s(shop, phase, few(1 + more), clock) - one, 0.1 * one) / more
     return max(one - epoch, 0.0) + epoch * clips / some * recipe.passes
 
 
