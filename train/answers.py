@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emo.featstore.clip import many_objects
 from emo.featstore.datasets.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import parse_json, read_text
+from emo.featstore.reading import parse_json, parse_own, read_text
 from emo.featstore.text import whole_text
 
 FILES = (".csv", ".json", ".jsonl")
@@ -57,20 +58,27 @@ def read_predictions(path: str | Path) -> dict[str, Prediction]:
     return read_answers(path).said
 
 
-def own_predictions(path: Path, names: Collection[str]) -> dict[str, Prediction]:
-    """Return what a run's predictions.jsonl says about these clips; the lines of all others are not parsed.
+def own_predictions(path: Path, names: Collection[str] | None = None) -> dict[str, Prediction]:
+    """Return what a run's predictions.jsonl says, taken as it is: its digest says that nobody has changed it.
+
+    Args:
+        path: The file.
+        names: Clips that are asked about; the lines of all others are not parsed. Default: all.
 
     Raises:
-        UsageError: The file cannot be read, or one of these lines is malformed.
+        UsageError: The file cannot be read.
     """
-    quoted = [json.dumps(name, ensure_ascii=False) for name in names]  # as `files.write_jsonl` spells them
-    said: dict[str, Prediction] = {}
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if any(each in line for each in quoted):
-            row = parse_json(line, str(path), line=number)
-            if row.get("name") in names:
-                _add(said, f"{path} line {number}", row["name"], row)
-    return said
+    lines = [line for line in read_text(path).split("\n") if line]
+    if names is not None:
+        quoted = [json.dumps(name, ensure_ascii=False) for name in names]  # as `files.write_jsonl` spells them
+        lines = [line for line in lines if any(each in line for each in quoted)]
+    with many_objects():
+        rows = parse_own(f"[{','.join(lines)}]", str(path))
+        return {
+            row["name"]: Prediction(row["answer"], row.get("valence"), row.get("probabilities"))
+            for row in rows
+            if names is None or row["name"] in names
+        }
 
 
 def read_answers(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emo.featstore.address import absolute
-from emo.featstore.clip import Clip, hash_media
+from emo.featstore.clip import Clip, hash_media, many_objects
 from emo.featstore.datasets import find_labels, open_dataset
 from emo.featstore.datasets.tables import (
     AUDIO_SUFFIXES,
@@ -35,9 +35,10 @@ def clips_of(workspace: Workspace, first: Sequence[str] = ()) -> dict[str, Clip]
         first: Datasets that are meant where several have a clip of one id; among the others the first one counts.
     """
     found: dict[str, Clip] = {}
-    for table in sorted(workspace.data.values(), key=lambda table: table.name not in first):
-        for clip in open_dataset(table.name, table).clips():
-            found.setdefault(clip.id, clip)
+    with many_objects():
+        for table in sorted(workspace.data.values(), key=lambda table: table.name not in first):
+            for clip in open_dataset(table.name, table).clips():
+                found.setdefault(clip.id, clip)
     return found
 
 

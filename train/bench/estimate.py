@@ -81,7 +81,7 @@ def phase_s(shop: Shop, phase: Phase, clock: Callable[[], float] = perf_counter)
     parts, start = shop.units(phase).parts, clock()
     count = min(UNITS, len(parts))
     each: list[float] = []
-    for i in range(count):
+    for i in sorted(range(count), key=lambda i: abs(2 * i + 1 - count)):  # the middle first
         unit = parts[(2 * i + 1) * len(parts) // (2 * count)]  # from the middle of each part
         each.append(unit_s(shop, phase, unit, clock=clock) / len(unit))
         if clock() - start > PATIENCE_S:

@@ -39,16 +39,16 @@ class HeadAnswerer(Answerer):
     @cached_property
     def known(self) -> dict[str, Prediction]:
         """Answers of the run itself."""
-        check(self.run.path, "predictions.jsonl")
-        return read_predictions(self.run.path / "predictions.jsonl")
+        path = self.run.path / "predictions.jsonl"
+        return read_predictions(path) if check(self.run.path, path.name) else own_predictions(path)
 
     def _known_of(self, names: Sequence[str]) -> dict[str, Prediction]:
         """Answers of the run itself about clips; about a few, when first asked, only those are parsed."""
-        if len(names) > FEW or self._asked:
-            return {name: self.known[name] for name in names if name in self.known}
-        self._asked = True
-        check(self.run.path, "predictions.jsonl")
-        return own_predictions(self.run.path / "predictions.jsonl", names)
+        if len(names) <= FEW and not self._asked:
+            self._asked = True
+            if not check(self.run.path, "predictions.jsonl"):  # else an earlier version made it
+                return own_predictions(self.run.path / "predictions.jsonl", names)
+        return {name: self.known[name] for name in names if name in self.known}
 
     @cached_property
     def recipe(self) -> Any:
