@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args
 
-import click
+import typer
+import typer.core
+import typer.main
 
 from emo import __version__
-from emo.featstore.page import Arg, Flag
 
-TOP: dict[str, tuple[str, str, str]] = {  # command -> the function behind it (here: no module), an example, its purpose
+TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes its page, an example, what it does
     "extract": (
         "emo.extract.pages:extract_page",
         "emo extract --dataset MER2023-SEMI",
@@ -54,25 +56,19 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function behind it (h
         "emo transcribe --dataset DFEW",
         "Write down what is said in clips whose dataset does not tell.",
     ),
-    "serve": (":serve", "emo serve --open", "Show a page: ask a run about clips, and walk through the data."),
-    "demo": (
-        ":demo",
-        "emo demo",
-        "Run the whole path on generated clips, offline, in a few minutes; or on clips of your own.",
-    ),
 }
 
 
-class Group(click.Group):
-    """Commands that are imported when one of them is asked for, and of which a slip of the hand names the nearest."""
+class Group(typer.core.TyperGroup):
+    """Commands of which a slip of the hand names the nearest, in whatever group that is."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
             raise _no_command(ctx, args, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
 
-def _no_command(ctx: click.Context, args: list[str], known: list[str]) -> Exception:
+def _no_command(ctx: Any, args: list[str], known: list[str]) -> Exception:
     from emo.featstore.errors import UsageError
     from emo.featstore.text import nearest
 
@@ -85,72 +81,72 @@ def _no_command(ctx: click.Context, args: list[str], known: list[str]) -> Except
 
 
 class Top(Group):
-    """All commands. Listing them imports none of TOP."""
+    """All commands. Those of TOP are imported when one of them is asked for, not when they are listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*TOP, *PAGES]
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*TOP, *super().list_commands(ctx)]
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in PAGES:
-            return Pages(name, help=GROUPS[name], no_args_is_help=True)
-        return click.Command(name, help=TOP[name][2]) if name in TOP else None
+    def get_command(self, ctx: Any, name: str) -> Any:
+        return typer.core.TyperCommand(name, help=TOP[name][2]) if name in TOP else super().get_command(ctx, name)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in TOP:
             return args[0], _made(args[0], *TOP[args[0]][:2]), args[1:]
         return super().resolve_command(ctx, args)
 
 
-class Pages(Group):
-    """A group of commands of PAGES."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        usual = USUAL.get(str(self.name))
-        if usual and args and args[0] not in (*self.list_commands(ctx), "--help", "-h"):
-            args = [usual, *args]
-        return super().parse_args(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(PAGES[str(self.name)])
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        pages = PAGES[str(self.name)]
-        return _made(name, *pages[name]) if name in pages else None
+app = typer.Typer(
+    cls=Top,
+    no_args_is_help=True,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A feature store and head trainer for multimodal emotion recognition.",
+    epilog="A workspace is a folder with an emo.toml; commands find it upwards from the current folder.",
+)
 
 
 STATE = {"quiet": False, "debug": False, "json": False}
 
 
-def _complete(ctx: click.Context, parameter: click.Parameter, shell: str | None) -> None:
-    """Print what makes a shell complete the words of `emo`."""
-    if shell is not None:
-        from click.shell_completion import get_completion_class
-
-        kind = get_completion_class(shell)
-        assert kind is not None
-        print(kind(app, {}, "emo", "_EMO_COMPLETE").source())
-        ctx.exit()
+@app.callback()
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"emo {__version__}")
+        raise typer.Exit
 
 
-@click.group(
-    "emo",
-    cls=Top,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="A feature store and head trainer for multimodal emotion recognition.",
-    epilog="A workspace is a folder with an emo.toml; commands find it upwards from the current folder.",
-)
-@click.version_option(__version__, message="emo %(version)s", help="Print the version and stop.")
-@click.option(
-    "--show-completion",
-    type=click.Choice(["bash", "zsh", "fish"]),
-    is_eager=True,
-    expose_value=False,
-    callback=_complete,
-    help='Print what completes words in a shell: eval "$(emo --show-completion bash)" in ~/.bashrc.',
-)
-def app() -> None:
-    pass
+def command(group: typer.Typer, name: str | None = None, *, example: str) -> Callable[[Any], Any]:
+    """Register a command: with an example in its help, and with the flags that every command has."""
+    common = {
+        "quiet": Annotated[bool, typer.Option("--quiet", help="Print results only.")],
+        "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+    }
+
+    def register(function: Any) -> Any:
+        @functools.wraps(function)
+        def run(*, quiet: bool, debug: bool, **given: Any) -> Any:
+            STATE.update(quiet=quiet, debug=debug)
+            try:
+                return function(**given)
+            except KeyboardInterrupt as stopped:
+                usual = "interrupted; what is committed is safe, the same command goes on"
+                print(f"emo: {stopped or usual}", file=sys.stderr)
+                raise typer.Exit(130) from None
+
+        signature = inspect.signature(function, eval_str=True)
+        flags = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=t) for n, t in common.items()
+        ]
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
+        group.command(name, epilog=f"Example: {example}")(run)
+        return function
+
+    return register
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def main() -> None:
@@ -161,7 +157,7 @@ def main() -> None:
     _speak_any_language()
     tell_libraries(os.environ)
     try:
-        app(prog_name="emo")
+        app()
     except EmoError as error:
         if STATE["debug"]:
             raise
@@ -206,7 +202,7 @@ def _show(page: Any, json: bool = False) -> None:
 
     draw(page, json)
     if page.exit_code:
-        raise click.exceptions.Exit(page.exit_code)
+        raise typer.Exit(page.exit_code)
 
 
 def _workspace(needed: bool = True) -> Any:
@@ -242,7 +238,7 @@ def _extract(show: bool = False, **what: Any) -> None:
 
     made = run_pass(_workspace(), ExtractArgs(**what), _say, STATE["quiet"])
     if made.exit_code == 130:
-        raise click.exceptions.Exit(130)
+        raise typer.Exit(130)
     if show and not STATE["json"]:
         draw(made)
 
@@ -267,13 +263,14 @@ def _annotation_files(recipe: Any) -> Any:
     return annotation_files(recipe)
 
 
+@command(app, example="emo serve --open")
 def serve(
-    run: Annotated[str | None, Flag("Run to ask. Default: the newest.")] = None,
-    host: Annotated[str, Flag("Address to listen on; all but the loopback need --token.")] = "127.0.0.1",
-    port: Annotated[int, Flag("0 for any that is free.", least=0, most=65535)] = 7860,
-    open_: Annotated[bool, Flag("Show the page in the browser.", "--open")] = False,
-    token: Annotated[str | None, Flag("Secret that every request must have.", variable="EMO_TOKEN")] = None,
-    device: Annotated[str, Flag("auto, cpu or cuda.")] = "auto",
+    run: Annotated[str | None, typer.Option(help="Run to ask. Default: the newest.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; all but the loopback need --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    token: Annotated[str | None, typer.Option(envvar="EMO_TOKEN", help="Secret that every request must have.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Show a page: ask a run about clips, and walk through the data."""
     _serve(_workspace(), run, host, port, token, device, open_)
@@ -310,13 +307,14 @@ def _need_page() -> None:
 # ---- demo ------------------------------------------------------------------------------------------------------------
 
 
+@command(app, example="emo demo")
 def demo(
-    folder: Annotated[Path, Arg("Folder of the demo's workspace.")] = Path("emo-demo"),
-    clips: Annotated[int, Flag("Clips per emotion.", least=4)] = 12,
-    pocket: Annotated[Path | None, Flag("The labelled clips of this folder, by real networks.")] = None,
-    kind: Annotated[str, Flag("With --pocket: reader of the clips, see `emo data list`.")] = "folder",
-    serve: Annotated[bool, Flag("End in the page, see `emo serve`.", "--serve")] = False,
-    port: Annotated[int, Flag("With --serve: of the page.", least=0, most=65535)] = 7860,
+    folder: Annotated[Path, typer.Argument(help="Folder of the demo's workspace.")] = Path("emo-demo"),
+    clips: Annotated[int, typer.Option(min=4, help="Clips per emotion.")] = 12,
+    pocket: Annotated[Path | None, typer.Option(help="The labelled clips of this folder, by real networks.")] = None,
+    kind: Annotated[str, typer.Option(help="With --pocket: reader of the clips, see `emo data list`.")] = "folder",
+    serve: Annotated[bool, typer.Option("--serve", help="End in the page, see `emo serve`.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: of the page.")] = 7860,
 ) -> None:
     """Run the whole path on generated clips, offline, in a few minutes; or on clips of your own."""
     if serve:
@@ -448,14 +446,38 @@ GROUPS = {
 USUAL = {"bench": "run"}  # group -> the command that is meant where the first word is none
 
 
-def _made(name: str, where: str, example: str) -> click.Command:
-    """Make a command of a function: marked parameters become flags and arguments, of a page also `--json`."""
-    module, _, attribute = where.partition(":")
-    function = getattr(import_module(module), attribute) if module else globals()[attribute]
-    signature = inspect.signature(function, eval_str=True)
+class Pages(Group):
+    """A group whose commands are imported when one of them is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        usual = USUAL.get(str(self.name))
+        if usual and args and args[0] not in (*self.list_commands(ctx), "--help", "-h"):
+            args = [usual, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(PAGES[str(self.name)])
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        if name not in PAGES[str(self.name)]:
+            return None
+        return _made(name, *PAGES[str(self.name)][name])
+
+
+def _made(name: str, where: str, example: str) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command(alone, name, example=example)(_drawn(where))
+    return typer.main.get_command(alone)
+
+
+def _drawn(where: str) -> Callable[..., None]:
+    """Make a command of a function that gives a page: marked parameters become flags and arguments."""
+    module, _, name = where.partition(":")
+    function = getattr(import_module(module), name)
+    parameters = inspect.signature(function, eval_str=True).parameters
     fill = {
         "store": _store,
-        "workspace": lambda: _workspace(type(None) not in get_args(signature.parameters["workspace"].annotation)),
+        "workspace": lambda: _workspace(needed=type(None) not in get_args(parameters["workspace"].annotation)),
         "say": lambda: _say,
         "quiet": lambda: STATE["quiet"],
         "extract": lambda: _extract,
@@ -465,63 +487,34 @@ def _made(name: str, where: str, example: str) -> click.Command:
         "annotations": lambda: _annotation_files,
     }
 
-    def run(*, quiet: bool, debug: bool, json: bool = False, **given: Any) -> None:
-        STATE.update(quiet=quiet, debug=debug, json=json)
-        try:
-            filled = {name: make() for name, make in fill.items() if name in signature.parameters}
-            if (page := function(**filled, **given)) is not None:  # of several processes that train, the first speaks
-                _show(page, json)
-        except KeyboardInterrupt as stopped:
-            usual = "interrupted; what is committed is safe, the same command goes on"
-            print(f"emo: {stopped or usual}", file=sys.stderr)
-            raise click.exceptions.Exit(130) from None
+    def run(*, json: bool, **given: Any) -> None:
+        STATE.update(json=json)
+        filled = {name: make() for name, make in fill.items() if name in parameters}
+        if (page := function(**filled, **given)) is not None:  # of several processes that train, the first speaks
+            _show(page, json)
 
-    parameters = [_parameter(each) for each in signature.parameters.values() if each.name not in fill]
-    silent = signature.return_annotation is None
-    parameters += [_switch(each, words) for each, words in COMMON.items() if not (silent and each == "json")]
-    words = inspect.cleandoc(function.__doc__).split("\n\n")[0]
-    return click.Command(name, callback=run, params=parameters, help=words, epilog=f"Example: {example}")
-
-
-COMMON = {
-    "json": "Print one JSON object and nothing else.",
-    "quiet": "Print results only.",
-    "debug": "Show the traceback of an error.",
-}
+    flags = [
+        parameter.replace(annotation=_option(parameter.annotation), kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters.values()
+        if parameter.name not in fill
+    ]
+    json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    run.__signature__ = inspect.Signature([*flags, json])  # type: ignore[attr-defined]
+    run.__doc__ = inspect.cleandoc(function.__doc__).split("\n\n")[0]
+    return run
 
 
-def _parameter(given: inspect.Parameter) -> click.Parameter:
-    """Turn a marked parameter into a flag or an argument; `T | None` may be left out, `list[T]` be given many times."""
-    kind, mark = get_args(given.annotation)
-    kinds = [each for each in get_args(kind) if each is not NoneType] if NoneType in get_args(kind) else [kind]
-    many = get_origin(kinds[0]) is list
-    one = get_args(kinds[0])[0] if many else kinds[0]
-    how: dict[str, Any] = {"help": mark.help, "type": _type_of(one, mark)}
-    if many:  # click gives an empty tuple where nothing is said
-        how["callback"] = lambda ctx, parameter, value: list(value) or None
-    if given.default is not given.empty and given.default is not None:
-        how["default"] = given.default
+def _option(annotation: Any) -> Any:
+    from emo.featstore.page import Arg
+
+    kind, mark = get_args(annotation)
     if isinstance(mark, Arg):
-        return click.Argument([given.name], nargs=-1 if many else 1, required=given.default is given.empty, **how)
-    if one is bool:
-        return _switch(given.name, mark.help, mark.name)
-    flag = mark.name or f"--{given.name.replace('_', '-')}"
-    required, variable = given.default is given.empty, mark.variable or None
-    return click.Option([flag, given.name], multiple=many, required=required, envvar=variable, show_default=True, **how)
+        return Annotated[kind, typer.Argument(help=mark.help)]
+    return Annotated[kind, typer.Option(*([mark.name] if mark.name else []), help=mark.help, min=mark.least)]
 
 
-def _type_of(kind: Any, mark: Any) -> Any:
-    if kind is Path:
-        return click.Path(path_type=Path)
-    least, most = getattr(mark, "least", None), getattr(mark, "most", None)
-    if least is None and most is None:
-        return kind
-    return {int: click.IntRange, float: click.FloatRange}[kind](least, most)
-
-
-def _switch(name: str, words: str, flag: str = "") -> click.Option:
-    return click.Option([flag or f"--{name.replace('_', '-')}", name], is_flag=True, default=False, help=words)
-
+for _name, _help in GROUPS.items():
+    app.add_typer(typer.Typer(cls=Pages, no_args_is_help=True, rich_markup_mode=None, help=_help), name=_name)
 
 if __name__ == "__main__":
     main()

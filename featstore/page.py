@@ -66,21 +66,11 @@ class Arg:
 
 @dataclass(frozen=True)
 class Flag:
-    """Marks a parameter as a flag.
-
-    Attributes:
-        help: One sentence.
-        name: Where it is not the parameter's own, as in `--list`.
-        least: Least number that is taken.
-        most: Largest number that is taken.
-        variable: Variable of the environment that is read where the flag is left out.
-    """
+    """Marks a parameter as a flag; `name` where it is not the parameter's own, as in `--list`; the least number."""
 
     help: str
     name: str = ""
     least: int | None = None
-    most: int | None = None
-    variable: str = ""
 
 
 # A pass over clips, for pages of `train`, which does not know `extract`: the command line fills in that parameter. It

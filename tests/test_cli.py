@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from emo import __version__
 from emo.cli import PAGES, TOP, app
@@ -20,7 +20,8 @@ from emo.featstore.storage.store import open_store
 
 Demo = tuple[Path, subprocess.CompletedProcess[str]]
 Emo = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = [[name] for name in TOP]
+COMMANDS = [[each.name or each.callback.__name__] for each in app.registered_commands]
+COMMANDS += [[name] for name in TOP]
 COMMANDS += [[group, name] for group, pages in PAGES.items() for name in pages]
 
 

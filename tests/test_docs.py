@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from following import ROOT, blocks
+from typer.testing import CliRunner
 
 import emo
 from emo.cli import app

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from following import ROOT, follow, lines
+from typer.testing import CliRunner
 
 from emo.cli import app
 from emo.extract.annotate.actions import INTENSITIES, PRESENCES, rules

@@ -18,5 +18,5 @@ def test_store_compares_ways_that_give_the_same_bytes_and_grows(measure: Callabl
 
 def test_start_names_what_is_imported(measure: Callable[..., str]) -> None:
     found = measure("start.py", "--clips=10", "--asked=12", "--rounds=1")
-    for part in ("P8 Start-up", "| emo --help |", "| emo store info, 10 clips |", "goal 0.2 s", "click"):
+    for part in ("P8 Start-up", "| emo --help |", "| emo store info, 10 clips |", "goal 0.2 s", "typer"):
         assert part in found

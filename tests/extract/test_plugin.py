@@ -72,7 +72,7 @@ PROGRAM = """
 import contextlib, io, json, sys
 import numpy as np
 import torch
-import click
+import typer
 from emo.cli import app
 
 def run(*words):
@@ -80,7 +80,7 @@ def run(*words):
     with contextlib.redirect_stdout(out):
         try:
             code = app([*words, "--json"], standalone_mode=False) or 0
-        except (click.exceptions.Exit, SystemExit) as stop:
+        except (typer.Exit, SystemExit) as stop:
             code = getattr(stop, "exit_code", getattr(stop, "code", 1))
     return code, json.loads(out.getvalue())
 
