@@ -7,16 +7,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from io import BufferedReader, RawIOBase
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from emo.featstore.errors import EmoError, WriteError
-
-AHEAD_BYTES = 4 * 2**20  # read at once by `read_ahead`
 
 
 @contextmanager
@@ -99,41 +96,6 @@ def digest(data: bytes) -> str:
 def file_digest(file: BufferedReader) -> str:
     """Return 32 hex digits of BLAKE2b over the rest of an open file."""
     return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def read_ahead(paths: Sequence[Path]) -> Thread:
-    """Bring files into the system's memory in a thread of its own, while something else is done.
-
-    What lies there already is passed over, and files that would fill more than half of it are left alone. Of one that
-    cannot be read nothing is said: whoever needs it does.
-    """
-    thread = Thread(target=_read_ahead, args=(paths,), name="read-ahead", daemon=True)
-    thread.start()
-    return thread
-
-
-def _read_ahead(paths: Sequence[Path]) -> None:
-    into = bytearray(AHEAD_BYTES)
-    with suppress(OSError, ValueError):  # no file, or a system that does not say how much memory it has
-        sizes = [path.stat().st_size for path in paths]
-        if 2 * sum(sizes) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-            return
-        for path, size in zip(paths, sizes, strict=True):
-            with open(path, "rb", buffering=0) as file:
-                for start in range(0, size, AHEAD_BYTES):
-                    if not all(_in_memory(file, at) for at in (start, min(start + AHEAD_BYTES, size) - 1)):
-                        file.seek(start)
-                        file.readinto(into)
-
-
-def _in_memory(file: RawIOBase, at: int) -> bool:
-    """Say whether a byte can be read without the disk; not where the system cannot tell."""
-    if not hasattr(os, "RWF_NOWAIT"):
-        return False
-    try:
-        return os.preadv(file.fileno(), [bytearray(1)], at, os.RWF_NOWAIT) == 1
-    except OSError:  # it would have to wait, or the file system takes no such question
-        return False
 
 
 def mirror_folder(url: str) -> Path:

@@ -14,10 +14,8 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import EmoError, UsageError
-from emo.featstore.files import read_ahead
 from emo.featstore.names import differences, named
 from emo.featstore.page import Arg, Flag, Page, throttle
-from emo.featstore.sources.hub import weight_files
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
@@ -274,8 +272,6 @@ def _gone_if_not_begun(folder: Path) -> Iterator[None]:
 def _tune(job: Job) -> Trained | None:
     if job.search:
         raise UsageError("--search is for heads, not for language models.", "Give --head attention.")
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        read_ahead(_llm_files(job))  # while torch and others are imported
     from emo.train.llm.distributed import World
     from emo.train.llm.tune import tune  # takes seconds, and no run folder should wait half made for it
 
@@ -392,18 +388,6 @@ def exported_page(
     found = load_run(workspace.root / "runs" / run)
     store = open_store(workspace.store_path) if found.info.get("features") else None
     return export_run(store, found, dest, form)
-
-
-def _llm_files(job: Job) -> tuple[Path, ...]:
-    """Return the weight files of the recipe's language model, where it is a folder or file of this machine."""
-    name = job.recipe.llm
-    path = Path(_weights(job.workspace).get(name, name)).expanduser()
-    if path.is_file():
-        return (path,)
-    try:
-        return weight_files(path) if path.is_dir() else ()
-    except EmoError:  # told by whoever loads it
-        return ()
 
 
 def _weights(workspace: Workspace) -> dict[str, str]:

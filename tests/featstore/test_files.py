@@ -8,14 +8,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from emo.featstore import files
 from emo.featstore.clip import hash_media
 from emo.featstore.errors import EmoError, WriteError
-from emo.featstore.files import digest, read_ahead, replacing, write_atomic, write_json
+from emo.featstore.files import digest, replacing, write_atomic, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,35 +96,3 @@ def test_half_a_character_becomes_its_escape_which_json_reads_back(tmp_path: Pat
     value = {"path": "caf\udce9.mp4", "name": "\ud800"}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == value
-
-
-def test_reading_ahead_passes_over_what_is_in_memory_and_what_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(bytes(10))
-    asked, read = [], []
-
-    def in_memory(file: Any, at: int) -> bool:
-        asked.append(at)
-        if at < 4:
-            return True
-        read.append(file.tell())
-        return False
-
-    monkeypatch.setattr(files, "AHEAD_BYTES", 4)
-    monkeypatch.setattr(files, "_in_memory", in_memory)
-    read_ahead([path]).join()
-    assert asked == [0, 3, 4, 8]
-    assert read == [0, 8], "bytes 4 to 7 were read, and nothing before them"
-    read_ahead([path, tmp_path / "none"]).join()
-    monkeypatch.setattr(os, "sysconf", lambda name: 2)  # four bytes of memory
-    read_ahead([path]).join()
-    assert asked == [0, 3, 4, 8]
-
-
-def test_a_byte_behind_the_end_is_not_in_memory(tmp_path: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(bytes(10))
-    with open(path, "rb", buffering=0) as file:
-        assert not files._in_memory(file, 10)
