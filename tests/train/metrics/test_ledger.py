@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +113,9 @@ def test_a_folder_of_reports_fills_its_rows_and_says_how(tmp_path: Path) -> None
 
 def test_what_was_published_is_what_the_scorers_find(shared: Path, tmp_path: Path) -> None:
     """The reports of the repository, made anew: a value that no command gives does not stay in the page."""
-    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-    try:
-        made = importlib.import_module("ledger")
-    finally:
-        sys.path.pop(0)
-    found = {row: made.kept(row, value, how) for row, value, how in (*made.matrices(tmp_path), *made.wheels(shared))}
+    script = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "ledger.py"))
+    made = (*script["matrices"](tmp_path), *script["wheels"](shared))
+    found = {row: script["kept"](row, value, how) for row, value, how in made}
     assert len(found) == 6
     for row, value in found.items():
         kept = json.loads((ROOT / "docs" / "reports" / f"{row}.json").read_text())
