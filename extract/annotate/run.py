@@ -139,6 +139,29 @@ class _Kept:
         return self.run.decoding.decode(self.clip, self.clip.media, names)
 
 
+class _Order:
+    """Says of which clips the content was seen before, in the order of the clips, whichever is read first."""
+
+    def __init__(self) -> None:
+        self._drawn = self._passed = 0
+        self._seen: set[str | None] = {None}
+        self._moved = threading.Condition()
+
+    def draw(self) -> int:
+        self._drawn += 1  # by who holds the lock of the clips
+        return self._drawn
+
+    def first(self, number: int, media: str | None) -> bool:
+        """Wait until all clips before this one are known; must be called once for each number that was drawn."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._passed == number - 1)
+            self._passed = number
+            first = media not in self._seen
+            self._seen.add(media)
+            self._moved.notify_all()
+        return first
+
+
 class Run:
     """A run over clips.
 
@@ -177,7 +200,7 @@ class Run:
         self._kinds = {spec.fingerprint: kind for kind, spec in plan.answers.items()}
         self._queue: queue.Queue[Any] = queue.Queue(WAITING * self._threads)
         self._lock = threading.Lock()
-        self._seen: set[str] = set()
+        self._order = _Order()
         self._error: BaseException | None = None
 
     def run(self, clips: Iterable[Clip]) -> Progress:
@@ -281,9 +304,10 @@ class Run:
             while not self.budget.stopped:
                 with self._lock:
                     clip = next(clips, None)
+                    number = self._order.draw() if clip is not None else 0
                 if clip is None:
                     break
-                self._annotate(clip)
+                self._annotate(clip, number)
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that called
@@ -292,26 +316,32 @@ class Run:
         finally:
             self._queue.put(None)
 
-    def _annotate(self, clip: Clip) -> None:
-        assert clip.media is not None
+    def _annotate(self, clip: Clip, number: int) -> None:
+        file = None
         try:
-            with at_hand(clip.media) as media:
-                file: FileId = self.store.files_of([(clip.id, clip.media)])[0] or media.file_id()
-        except (OSError, MediaError) as error:
-            self.count(failed="unreadable")
-            self.send(("failure", self.plan.goal, clip.id, as_failure(error, clip.media)))
+            file = self._file(clip)
+        finally:
+            first = self._order.first(number, file.media if file is not None else None)
+        if file is None:
             return
         self.send(("clip", clip.id, file, clip.media))
-        with self._lock:
-            copy = file.media in self._seen
-            self._seen.add(file.media)
-        if copy:
+        if not first:
             self.count(copies=1)
             return
         outcome: dict[str, bool] = {}
         values = self.store.values_of(self._specs, file.media)
         self._one(self.plan, clip, file, _Kept(self, clip, file.media, values, outcome)).run()
         self.count(made=outcome.get("made", False), there=not outcome.get("made") and not outcome.get("failed"))
+
+    def _file(self, clip: Clip) -> FileId | None:
+        assert clip.media is not None
+        try:
+            with at_hand(clip.media) as media:
+                return self.store.files_of([(clip.id, clip.media)])[0] or media.file_id()
+        except (OSError, MediaError) as error:
+            self.count(failed="unreadable")
+            self.send(("failure", self.plan.goal, clip.id, as_failure(error, clip.media)))
+            return None
 
     def count(self, failed: str = "", made: bool = False, there: bool = False, copies: int = 0) -> None:
         """Count what became of a clip."""

@@ -22,9 +22,10 @@ from PIL import Image
 
 from emo.extract.annotate.check import check_page
 from emo.extract.annotate.pages import export_page, peek_page, run_page, status_page
+from emo.extract.annotate.run import Run
 from emo.extract.annotate.spool import Spool
 from emo.featstore.annotations import annotations_of
-from emo.featstore.clip import FileId
+from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import UsageError
 from emo.featstore.sources import chat
 from emo.featstore.storage.store import open_store
@@ -89,6 +90,29 @@ def test_the_same_media_under_two_names_is_described_once(study: Study) -> None:
     shutil.copy(folder / "data/clips/c0.mp4", folder / "data/clips/c1.mp4")
     found = run(folder)
     assert (found["made"], found["copies"], found["answers"]["scene"]) == (1, 1, 1)
+
+
+def test_of_two_of_one_content_the_earlier_is_described_however_slowly_it_is_read(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study(4)
+    shutil.copy(folder / "data/clips/c0.mp4", folder / "data/clips/c2.mp4")
+    shutil.copy(folder / "openface/c0.csv", folder / "openface/c2.csv")
+    read = Run._file
+
+    def slowly(self: Run, clip: Clip) -> FileId | None:
+        time.sleep({"c0": 0.5, "c1": 0.2}.get(clip.id, 0))
+        if clip.id == "c1":
+            raise UsageError("an error in the midst of it")
+        return read(self, clip)
+
+    monkeypatch.setattr(Run, "_file", slowly)
+    with pytest.raises(UsageError, match="in the midst"):  # nobody waits for the one that was lost
+        run(folder, concurrency=4)
+    monkeypatch.setattr(Run, "_file", lambda self, clip: time.sleep(0.5 * (clip.id == "c0")) or read(self, clip))
+    found = run(folder, concurrency=4)
+    assert (found["failed"], found["copies"]) == ({}, 1)
+    assert annotations_of(open_store(folder / "s.emo"))["c0"]["text"] == "I said number 0."
 
 
 def test_what_has_changed_is_made_again_and_nothing_else(study: Study) -> None:
