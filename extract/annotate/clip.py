@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from emo.extract.annotate.answers import check_answer, check_label, check_verdict
@@ -18,6 +18,7 @@ from emo.extract.annotate.work import Failing, Keep, OneClip, made_of
 from emo.extract.texts import text_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError
+from emo.featstore.spec import EncoderSpec
 
 FACTS = ("no-audio", "silent")  # failures of the voice that are facts of the clip: the clue is then empty
 FINE, COARSE = "smp_reason_caption", "caption"
@@ -60,33 +61,39 @@ class ClipAnnotator(OneClip):
     def make(self) -> None:
         """Make what is not there yet. A step that fails is kept as a failure, and the annotation names it."""
         plan = self.plan
-        units, of_units = self._units()
+        of_units, frames, units = self._units()
         peak, label = self._peak(units, of_units)
         named = named_units(peak.active, label, plan.matching.table)
         words = phrases(named, self.file.media, plan.matching)
         clues = {"expression": COMMA[plan.language].join(words), "text": self.text, "label": label}
         self._ask_all(clues, peak)
-        value = self._annotation(clues, (named, words), int(units.rows[-1, 0]) + 1, peak)
+        value = self._annotation(clues, (named, words), frames, peak)
         of = made_of(value)
         if self.keep.kept(plan.annotation, of) is None:
             self.keep.put(plan.annotation, {**value, "of": of})
 
     # ---- action units, frame, label --------------------------------------------------------------------------------
 
-    def _units(self) -> tuple[UnitTable, str]:
+    def _units(self) -> tuple[str, int, Callable[[], UnitTable]]:
+        """Return what the table of action units is made of, how many frames it counts, and what gives it."""
         plan = self.plan
         with Failing(self.keep, plan.table):
             of = plan.source.digest(self.clip)
             value = self.keep.kept(plan.table, of)
             if value is not None:
                 spec = plan.units(value["columns"])
-                return stored_table(spec, self.keep.units(spec)), of
+                stored = partial(self._stored, spec)
+                return of, value.get("frames") or stored().frames, stored  # records of emo 0.1 do not count them
             table = plan.source.read(self.clip)
             self.keep.put_units(plan.units(table.columns), table)
-            self.keep.put(plan.table, {"of": of, "columns": list(table.columns), "notes": list(table.notes)})
-            return table, of
+            about = {"columns": list(table.columns), "notes": list(table.notes), "frames": table.frames}
+            self.keep.put(plan.table, {"of": of, **about})
+            return of, table.frames, lambda: table
 
-    def _peak(self, units: UnitTable, of_units: str) -> tuple[Peak, str]:
+    def _stored(self, spec: EncoderSpec) -> UnitTable:
+        return stored_table(spec, self.keep.units(spec))
+
+    def _peak(self, units: Callable[[], UnitTable], of_units: str) -> tuple[Peak, str]:
         plan = self.plan
         own = self.clip.label.emotion if self.clip.label and plan.labels == "dataset" else None
         by_label = plan.peak.rule == "label-au"
@@ -97,9 +104,9 @@ class ClipAnnotator(OneClip):
             value = self.keep.kept(plan.peaks, of)
             if value is None:
                 if by_label and own is None:
-                    first = find_peak(units, plan.peak.as_all_au())
+                    first = find_peak(units(), plan.peak.as_all_au())
                     own = pseudo_label(first.active, first.units, plan.matching)
-                peak = find_peak(units, plan.peak, own)
+                peak = find_peak(units(), plan.peak, own)
                 self.keep.put(plan.peaks, {**vars(peak), "active": list(peak.active), "label": own, "of": of})
             else:
                 own = value["label"]

@@ -206,7 +206,7 @@ def _frames(path: Path) -> int | None:
     if not table.is_file():
         return None
     try:
-        return int(read_table(table_bytes(table), table).rows[-1, 0]) + 1
+        return read_table(table_bytes(table), table).frames
     except EmoError:
         return None
 

@@ -40,6 +40,11 @@ class UnitTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_places", {name: i for i, name in enumerate(self.columns)})
 
+    @property
+    def frames(self) -> int:
+        """Frames that it counts: the number of the last one, and one."""
+        return int(self.rows[-1, self._places["frame"]]) + 1
+
     def column(self, name: str) -> NDArray[np.float32] | None:
         """Return one column (T,), or `None` where it is absent."""
         place = self._places.get(name)

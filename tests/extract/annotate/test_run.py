@@ -28,7 +28,7 @@ from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import UsageError
 from emo.featstore.sources import chat
-from emo.featstore.storage.store import open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
 Study = Callable[..., Path]
@@ -126,6 +126,30 @@ def test_what_has_changed_is_made_again_and_nothing_else(study: Study) -> None:
     shutil.copy(folder / "openface/c1.csv", folder / "openface/c0.csv")  # happy becomes angry
     assert run(folder)["made"] == 1
     assert annotations_of(open_store(folder / "s.emo"))["c0"]["pseu_emotion"] == "angry"
+
+
+def test_a_stored_table_is_read_again_only_where_its_record_does_not_count_frames(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study(2)
+    run(folder)
+    store = open_store(folder / "s.emo")
+    table = next(each.spec for each in store.features(records=True) if each.spec.name == "aus.table")
+    value = dict(store.records(table)["c1"])
+    assert value.pop("frames") == 8
+    row = store.clip_row("c1")
+    assert row is not None
+    media = row[0]
+    with store.writer() as writer:
+        writer.add_record(table, media, value)
+    words = (folder / "data/transcription.csv").read_text().replace("number", "NUMBER")
+    (folder / "data/transcription.csv").write_text(words)
+    read, array_of = list[str](), Store.array_of
+    monkeypatch.setattr(Store, "array_of", lambda self, spec, media: read.append(media) or array_of(self, spec, media))
+    found = run(folder)
+    assert (found["made"], found["failed"]) == (2, {})
+    assert read == [media]
+    assert {each["frames"] for each in annotations_of(open_store(folder / "s.emo")).values()} == {8}
 
 
 def test_a_clip_that_cannot_be_annotated_is_a_typed_failure_and_no_zeros(study: Study) -> None:
