@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start keep compiled modules, as a user's do
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # test processes share the processors: read by torch, once
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // int(workers))))
 

@@ -19,6 +19,8 @@ from summary import PAGE, summarised
 
 from emo.featstore import install
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # whole processes find their modules compiled, as a user's do
+
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
     """Time several ways in turn, A B A B, so that what the machine does besides falls on all of them.

@@ -97,8 +97,9 @@ def main() -> None:
         rows.append((way, f"{middle:.1f}", f"{least:.1f} to {most:.1f}", said))
     header = ("whole process", f"ratio to {NUMPY}", "range of the ratio", "median against the goal")
     words = [
-        f"{given.rounds} processes each, in turn, files in the page cache. The store has four features of every clip, "
-        "committed every 200 clips and not compacted; what is predicted is in the store, and the run has answered it.",
+        f"{given.rounds} processes each, in turn, files in the page cache and modules compiled. The store has four "
+        "features of every clip, committed every 200 clips and not compacted; what is predicted is in the store, and "
+        "the run has answered it.",
         f"What limits it now: `emo --help`, imports ({imports['emo --help']}); `emo store info`, the replay of the "
         f"journal, a commit of 200 clips at a time, then imports ({imports[info]}); `emo predict`, imports "
         f"({imports[predict]}), then the list of all clips.",
