@@ -75,7 +75,7 @@ def test_a_budget_holds_over_all_workers_and_a_lost_node_costs_what_was_under_wa
     assert (rest["made"] + found["made"], rest["left"], rest["failed"], rest["exit_code"]) == (16, 0, {}, 0)
     assert annotations_of(open_store(folder / "s.emo")).keys() == {f"c{i}" for i in range(16)}
     assert 48 <= len(server.asked) <= 48 + 6, "the lost node had two clips in hand"
-    assert rest["requests"] == len(server.asked) - 10
+    assert 0 <= rest["requests"] - (len(server.asked) - 10) <= 2, "what the lost node had counted and not sent"
     assert not list(folder.glob("*.answers-*"))
 
 
