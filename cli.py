@@ -67,6 +67,12 @@ class Group(typer.core.TyperGroup):
             raise _no_command(ctx, args, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands with a whole sentence each, wrapped, where click would cut it at the end of the line."""
+        shown = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=400)) for name, each in shown])
+
 
 def _no_command(ctx: Any, args: list[str], known: list[str]) -> Exception:
     from emo.featstore.errors import UsageError

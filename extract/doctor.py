@@ -19,8 +19,9 @@ from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import tflite
-from emo.extract.weights_page import NO_OTHERS, Others, check_weights, wanted
+from emo.extract.weights_page import NO_OTHERS, Others, check_weights, is_published, wanted
 from emo.featstore.address import Url, is_url
+from emo.featstore.annotations import where_from
 from emo.featstore.cards import shared_content
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError, UsageError
@@ -29,6 +30,7 @@ from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Arg, Page, Table, span_text
 from emo.featstore.processors import processors
 from emo.featstore.sources.headers import gb
+from emo.featstore.text import counted
 from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, find_workspace, is_peak, load_workspace
 
 Annotations = Callable[[str], Sequence[str]]  # name of a recipe -> files that it learns from
@@ -310,13 +312,14 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("data", "problem", f"{name}: {error.message}", error.hint)
             continue
         what = (
-            f"{name}: {check.listed:,} clips listed, {check.present:,} present ({gb(check.size_bytes)}), "
+            f"{name}: {counted(check.listed, 'clip')} listed, {check.present:,} present ({gb(check.size_bytes)}), "
             f"{check.labelled:,} of them with a label, {check.transcripts:,} with a transcript"
         )
         if not check.present:
             yield Finding("data", "problem", what, f"Put the clips under {table.clips or table.root}, or set `clips`.")
         elif check.absent:
-            do = f"{check.absent:,} listed clips are not there; emo runs on those that are."
+            are = counted(check.absent, "listed clip is", "listed clips are")
+            do = f"{are} not there; emo runs on those that are."
             yield Finding("data", "warn", what, do)
         else:
             yield Finding("data", "ok", what)
@@ -337,7 +340,12 @@ def _annotations(workspace: Workspace, annotations: Annotations | None) -> Itera
             continue
         roots = ", ".join(str(each.root) for each in workspace.data.values())
         what = f"{file}, which recipe {workspace.recipe} learns from, is neither in {workspace.root} nor in {roots}."
-        yield Finding("annotations", "warn", what, "Put it there, or name another recipe under [train].")
+        yield Finding(
+            "annotations",
+            "warn",
+            what,
+            f"{where_from(file)} Put it there, or name another recipe under [train].".strip(),
+        )
 
 
 def _store(workspace: Workspace) -> Iterator[Finding]:
@@ -346,7 +354,7 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
     path = workspace.store_path
     if isinstance(path, Url):
         store = open_store(path) if has_store(path) else None
-        what = f"{len(store.clips()):,} clips" if store else "not there yet; the first `emo extract` creates it"
+        what = counted(len(store.clips()), "clip") if store else "not there yet; the first `emo extract` creates it"
         yield Finding("store", "ok", f"{path}: {what}.", f"`emo doctor {path}` tries whether commits are safe there.")
         return
     if not has_store(path):
@@ -359,7 +367,7 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
         return
     store = open_store(path)
     features = store.features()
-    what = f"{path}: {len(features)} features, {len(store.clips()):,} clips"
+    what = f"{path}: {counted(len(features), 'feature')}, {counted(len(store.clips()), 'clip')}"
     what += "".join(f"; {each}" for each in shared_content(store))
     if not os.access(path, os.W_OK):
         yield Finding("store", "warn", f"{what}; it can be read, not written", "Check the permissions of the folder.")
@@ -369,11 +377,12 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
 
 def _weights(workspace: Workspace, others: Others) -> Iterator[Finding]:
     tiny, needed = workspace.extract.profile == "tiny", wanted(workspace)
-    if tiny and not any(name in workspace.weights for name in needed):
+    small = {name for name in needed if name in workspace.weights and not is_published(workspace, name)}
+    if tiny and not small:
         yield Finding("weights", "ok", "The tiny profile needs none")
         return
     for name, look in check_weights(workspace, others):
-        if tiny and (name not in needed or look.status == "not configured"):
+        if tiny and (name not in small or look.status == "not configured"):
             continue  # drawn at random
         if look.status in ("ok", "unchecked"):
             yield Finding("weights", "ok", f"{name}: {look.what}")
@@ -390,7 +399,7 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     clips = _present(workspace)
     need = clips * clip_bytes(workspace)
-    what = f"{gb(free)} free at {folder}; {clips:,} clips x {clip_bytes(workspace):,} bytes take {gb(need)}"
+    what = f"{gb(free)} free at {folder}; {counted(clips, 'clip')} x {clip_bytes(workspace):,} bytes take {gb(need)}"
     unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
     if unknown:
         what += f", not counting {', '.join(unknown)}"
@@ -406,7 +415,7 @@ def _time(workspace: Workspace) -> Iterator[Finding]:
     made = {each: encoder for each in catalog().spread(extract.encoders) if (encoder := _made(workspace, each))}
     names = [encoder.spec(encoder.level_of(each)).name for each, encoder in made.items()]
     found = pace.last(extract.profile, names) if names else None
-    every = f"a full extraction of profile {extract.profile} ({clips:,} clips)"
+    every = f"a full extraction of profile {extract.profile} ({counted(clips, 'clip')})"
     how = f"a pass of these features over {pace.LEAST} clips or more measures it, such as `emo extract --limit 32`"
     if found is None:
         yield Finding("time", "ok", f"{every}: not measured on this machine; {how}")

@@ -24,7 +24,7 @@ from emo.extract.run.rays import Ray, Shift
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import processes_work
 from emo.extract.texts import LANGUAGES, Heard
-from emo.extract.weights_page import local_path
+from emo.extract.weights_page import is_published, local_path
 from emo.featstore.clip import Clip
 from emo.featstore.cluster import Place
 from emo.featstore.datasets import open_dataset
@@ -37,6 +37,7 @@ from emo.featstore.processors import processors
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.text import counted
 from emo.featstore.workspace import FIXED_FRAMES, Workspace, is_peak
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes
@@ -170,18 +171,18 @@ class Session:
         """Say what is going to happen, one sentence each."""
         todo = self.plan
         lines = [
-            f"{self.source}: {todo.total:,} clips listed, {todo.absent:,} without a media file",
+            f"{self.source}: {counted(todo.total, 'clip')} listed, {todo.absent:,} without a media file",
             "features: " + ", ".join(f"{spec.key} ({spec.profile})" for spec in self.specs),
-            f"{todo.done:,} clips are complete, {todo.hopeless:,} failed for good (--retry-failed tries again), "
-            f"{len(todo.jobs):,} to do",
+            f"{counted(todo.done, 'clip is', 'clips are')} complete, {todo.hopeless:,} failed for good "
+            f"(--retry-failed tries again), {len(todo.jobs):,} to do",
         ]
         if self.shard:
             lines.insert(1, f"shard {self.shard}: {len(todo.clips):,} of {len(todo.clips) + todo.elsewhere:,} clips")
         if todo.other_text:
             who = ", ".join(todo.other_text[:3]) + (", ..." if len(todo.other_text) > 3 else "")
             lines.append(
-                f"{len(todo.other_text):,} clips are the same file as another clip but have another transcript, which "
-                f"is not used: {who}"
+                f"{counted(len(todo.other_text), 'clip is', 'clips are')} the same file as another clip with another "
+                f"transcript, which alone is used: {who}"
             )
         lines += self.notes
         if any(spec.weights.startswith("seed:") for spec in self.specs):
@@ -396,8 +397,8 @@ def _encoders(
         kind = find_encoder(name)
         weights = workspace.weights_at(kind.name) if profile in _profiles_of_weights(workspace) else None
         try:
-            if profile == "tiny" and str(weights) == kind.source.hub:
-                weights = None  # the published model is no small one; `_of_weights` says that it is not used
+            if profile == "tiny" and is_published(workspace, kind.name):
+                weights = None  # no small network; `_of_weights` says that it is not used
             if args.dry_run and isinstance(weights, str) and local_path(workspace, kind.name) is None:
                 raise WeightsMissing(f"{kind.name}: {weights} is not on this machine; `emo extract` would fetch it.")
             source = None if weights is None else str(weights)

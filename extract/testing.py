@@ -318,5 +318,5 @@ def check_executor(make: Callable[[], Executor], store: Store, jobs: Sequence[Jo
     _must(done.done == len(jobs) == done.total, f"{done.done} of {len(jobs)} clips are counted, of {done.total}")
     _must(sorted(store.clips()) == sorted(job.clip.id for job in jobs), "it names every clip in the store")
     kept = sum(info.ok for info in store.features() if info.spec.name != "faces")
-    _must(done.stored == kept, f"{done.stored} features are counted, and {kept} are in the store")
+    _must(done.stored == kept, f"stored features: {done.stored} by the count, {kept} in the store")
     _must(not any(executor.notes.values()), "nothing is to be noticed in plain clips")

@@ -18,6 +18,7 @@ from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import Store
+from emo.featstore.text import counted
 
 LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
 ASR = "asr"  # kind of the records that hold transcripts
@@ -94,7 +95,8 @@ class Heard:
         """Return what must be said of a pass that reads them."""
         if not (self.used and self.spec):
             return ()
-        return (f"{self.used:,} clips have no transcript of their dataset; what {self.spec.key} heard is read.",)
+        lack = counted(self.used, "clip has", "clips have")
+        return (f"{lack} no transcript in the dataset; what {self.spec.key} heard is read.",)
 
 
 def _hash_spec_1(spec: EncoderSpec) -> EncoderSpec:

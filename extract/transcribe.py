@@ -30,6 +30,7 @@ from emo.featstore.page import Flag, Page, Table, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.storage.writer import Writer
+from emo.featstore.text import counted
 from emo.featstore.workspace import Workspace
 
 
@@ -147,7 +148,8 @@ def transcribe_page(
     path = workspace.store_path
     store = open_store(path) if has_store(path) else None
     todo = plan(store, wanted, [spec], retry_failed=retry_failed, limit=limit)
-    say(f"{table.name}: {len(clips):,} clips; the dataset has transcripts of {len(told):,}, which stay the ones read")
+    own = f"the dataset has transcripts of {len(told):,}, which stay the ones read"
+    say(f"{table.name}: {counted(len(clips), 'clip')}; {own}")
     say(f"{spec.key}: {todo.done:,} are done, {todo.hopeless:,} failed for good, {len(todo.jobs):,} to do")
     store = open_store(path, create=True)
     work: Executor = Writing(spec, transcriber, workspace)

@@ -271,6 +271,20 @@ def local_path(workspace: Workspace, name: str) -> Path | None:
     return Path(installed) if installed else None
 
 
+def is_published(workspace: Workspace, name: str) -> bool:
+    """Say whether `[weights]` names an encoder's published model, which no small network of profile tiny can have.
+
+    That is its Hugging Face id, or a file of its published name that is not there: a file that is there may hold
+    anything.
+    """
+    where, encoder = workspace.weights_at(name), _encoder(name)
+    if where is None or encoder is None:
+        return False
+    if isinstance(where, Path):
+        return where.name == encoder.source.file and not where.exists()
+    return where == encoder.source.hub
+
+
 def _encoder(name: str) -> type[Encoder] | None:
     """The encoder of that name; `None` for other weights, and where a package that should bring it is broken."""
     try:

@@ -49,7 +49,7 @@ def store_card(store: Store) -> Page:
         if kept:
             share = float(np.mean([each.share for each in kept]))
             found["faces"][spec.key] = {"clips": len(kept), "kept_share": share}
-            whose = f"of the frames with a face show the person that was taken (mean of {len(kept):,} clips)"
+            whose = f"of the frames with a face show the person that was taken (mean of {counted(len(kept), 'clip')})"
             lines.append(f"{spec.key}: {share:.1%} {whose}; worst first: emo store ls --faces")
     return Page(found, [*tables, *lines])
 
@@ -64,7 +64,7 @@ def shared_content(store: Store) -> list[str]:
         different = min(len(have), 1 + int(np.count_nonzero(np.diff(have))))  # np.unique would load numpy.ma
         if copies := len(have) - different:
             who = "clip has" if copies == 1 else "clips have"
-            whole = f"{different:,} features of {len(have):,} clips"
+            whole = f"{counted(different, 'feature')} of {counted(len(have), 'clip')}"
             said[f"{whole}: {copies:,} {who} the same content as another"] = None
     return list(said)
 
@@ -236,5 +236,6 @@ def data_check(
         parts.append(Table(check.name, ("clips", "number"), rows, ("number",)))
         splits = [[s.name, s.listed, s.present, "" if s.published is None else s.published] for s in check.splits]
         columns = ("split", "listed", "present", "published")
-        parts += [Table("Splits", columns, splits, columns[1:]), *(f"problem: {text}" for text in check.problems)]
+        parts += [Table("Splits", columns, splits, columns[1:])] if splits else []
+        parts += [f"problem: {text}" for text in check.problems]
     return Page(checks, parts)

@@ -102,8 +102,8 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     lines = "".join(f"\n  {describe(spec)}" for spec in found)
     apart = "".join(f"\n  {line}" for line in differences(found))
     raise StoreError(
-        f"{name} means {len(found)} features of this store:{lines}\nThey differ in:{apart}",
-        f"\nSay which, for instance {found[0].name}@{found[0].fingerprint[:4]}.",
+        f"{name} means {len(found)} features of this store:{lines}\nThey differ, in this order, in:{apart}",
+        f"Say which, for instance {found[0].name}@{found[0].fingerprint[:4]}.",
     )
 
 

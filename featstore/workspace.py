@@ -382,7 +382,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 
 [weights]                     # a local path or a Hugging Face id; `emo weights list` says where each comes from
 # A model of the catalog may be named alone: "clip-vit-base-patch32" serves its -UTT, -modern-UTT and -frame-UTT.
-# Under profile tiny these must be files of small networks; what is left out is drawn at random.
+# Under profile tiny these lines are not used: small networks are drawn at random, where no file of one is named.
 "HL-UTT" = "TencentGameMate/chinese-hubert-large"          # HuBERT large, Chinese speech
 "mae_340_UTT" = "checkpoints/mae_checkpoint-340.pth"       # MAE ViT-L on face crops of MER2023
 "maeV_399_UTT" = "checkpoints/maeVideo_ckp199.pth"         # VideoMAE ViT-L on face crops of MER2023

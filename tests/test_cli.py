@@ -179,11 +179,25 @@ def test_cached_training_opens_no_video_and_loads_no_encoder(demo: Demo) -> None
     assert result.returncode == 0, result.stderr
 
 
-def test_several_features_of_one_name_are_settled_by_profile_or_asked_for(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+def test_a_list_of_commands_holds_whole_sentences(emo: Emo, tmp_path: Path) -> None:
+    lists = [emo(*words, cwd=tmp_path).stdout.partition("Commands:")[2] for words in (["-h"], ["store", "-h"])]
+    said = " ".join(" ".join(lists).split())
+    assert "..." not in said
+    assert "Run all encoders over a dataset once and keep their features in the store." in said
+
+
+def test_several_features_of_one_name_are_settled_by_emo_toml_or_asked_for(
+    emo: Emo, demo: Demo, tmp_path: Path
+) -> None:
     folder = tmp_path / "w"
     shutil.copytree(demo[0], folder)
     assert emo("extract", "--encoders", "mae_340_UTT", "--face", "largest", cwd=folder).returncode == 0
     words = ("train", "--head", "attention", "--cached", "--set", "epochs=2")
+    settled = emo(*words, "--run", "settled", cwd=folder)
+    assert settled.returncode == 0, settled.stderr
+    assert "of 2 in the store, the one that [extract] in emo.toml describes" in settled.stderr
+    with open(folder / "emo.toml", "a") as file:  # which now describes neither
+        file.write('face = "longest"\n')
     result = emo(*words, cwd=folder)
     assert result.returncode == 2
     choice = result.stderr.split("--set '")[1].split("'")[0]

@@ -18,7 +18,7 @@ from emo.featstore.files import write_atomic
 from emo.featstore.page import Page
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
@@ -217,7 +217,8 @@ class Predictor:
         """Return what must stand beside a score of answers about these clips, but for what the run has seen by name."""
         notes = [*self.run.info["notes"], *self._twins(clips)]
         if names := self._answerer.zeroed(policy, [clip.id for clip in clips], task):
-            notes.append(f"{len(names)} clips lack features, and were answered with zeros: {some_of(names)}.")
+            lack = counted(len(names), "clip lacks features, and was", "clips lack features, and were")
+            notes.append(f"{lack} answered with zeros: {some_of(names)}.")
         return notes
 
     def _twins(self, clips: Sequence[Clip]) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from emo.featstore.errors import UsageError
 from emo.featstore.registry import Registry
-from emo.featstore.text import nearest
+from emo.featstore.text import did_you_mean, nearest
 from emo.train.keys import Keys, Recipe
 
 if TYPE_CHECKING:
@@ -213,7 +213,8 @@ def recipe_source(name: str) -> str:
         if name in head_names():
             return f"head: {name}\n"  # an installed package's: all its keys have defaults
         known = ", ".join(shipped_recipes())
-        raise UsageError(f"There is no recipe {name!r}.", f"Recipes: {known}; or give a .yaml file.")
+        hint = f"{did_you_mean(name, shipped_recipes())} Recipes: {known}; or give a .yaml file.".strip()
+        raise UsageError(f"There is no recipe {name!r}.", hint)
     return (resources.files("emo.train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -180,9 +180,9 @@ def latest_run(root: Path) -> Run:
     runs = all_runs(root)
     finished = [run for run in runs if run.finished]
     if not finished:
-        raise UsageError(
-            f"{root / 'runs'} holds no finished run ({len(runs)} unfinished).", "Train one: emo train --head attention."
-        )
+        unfinished = f" ({len(runs)} unfinished)" if runs else ""
+        what = f"{root / 'runs'} holds no finished run{unfinished}."
+        raise UsageError(what, "Train one: emo train --head attention.")
     return load_run(max(finished, key=lambda run: (run.info.get("finished_at", ""), run.name)).path)
 
 

@@ -14,13 +14,14 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.meant import as_set
 from emo.featstore.names import differences, named
 from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import counted, some_of
-from emo.featstore.workspace import Workspace
+from emo.featstore.workspace import ExtractTable, Workspace
 from emo.train.device import device_words, resolve_device
 from emo.train.heads.search import average_parts, check_search, search_parts
 from emo.train.metrics.labels import Score
@@ -116,10 +117,10 @@ class Job:
     search: int | None
 
 
-def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
+def settle(store: Store, recipe: Any, table: ExtractTable, say: Say) -> Any:
     """The recipe with every feature name made definite, where the store holds several features of that name.
 
-    Of several, the one of the workspace's profile is meant, if there is just one; and it is said.
+    Of several, the one that `[extract]` of emo.toml describes is meant, if there is just one; and it is said.
 
     Raises:
         UsageError: There are several; the message holds the `--set` that chooses.
@@ -128,12 +129,14 @@ def settle(store: Store, recipe: Any, profile: str, say: Say) -> Any:
     open_: dict[str, list[EncoderSpec]] = {}
     for name in recipe.feature_names():
         same = named(name, (each.spec for each in store.features()))
-        usual = [spec for spec in same if spec.profile == profile]
-        if len(same) > 1 and len(usual) == 1:
-            chosen[name] = usual[0].key
-            say(f"{name} is {usual[0].key}: the one of profile {profile}")
+        usual = [spec for spec in same if spec.profile == table.profile]
+        described = as_set(table, usual)
+        if len(same) > 1 and 1 in (len(described), len(usual)):
+            chosen[name] = (described if len(described) == 1 else usual)[0].key
+            why = "that [extract] in emo.toml describes" if len(described) == 1 else f"of profile {table.profile}"
+            say(f"{name} is {chosen[name]}: of {len(same)} in the store, the one {why}")
         elif len(same) > 1:
-            open_[name] = usual or same
+            open_[name] = described or usual or same
     if open_:
         what = "; ".join(_apart(name, specs) for name, specs in open_.items())
         keys = [open_[name][-1].key if name in open_ else chosen.get(name, name) for name in recipe.feature_names()]
@@ -218,7 +221,7 @@ def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Datase
     source = open_dataset(table.name, table)
     store = open_store(workspace.store_path) if recipe.feature_names() else None
     if store is not None:
-        recipe = settle(store, recipe, workspace.extract.profile, say)
+        recipe = settle(store, recipe, workspace.extract, say)
     return store, recipe, usable_clips(source, store, say), source
 
 
@@ -361,7 +364,7 @@ def imported_page(
     chosen = load_recipe(recipe, [f"layout={family_named(chosen.family).official_layout}", *(set_ or [])])
     store = open_store(workspace.store_path) if chosen.feature_names() else None
     if store is not None:
-        chosen = settle(store, chosen, workspace.extract.profile, say)
+        chosen = settle(store, chosen, workspace.extract, say)
     roots = [*(table.root for table in workspace.data.values()), workspace.root]
     folder = new_run(workspace.root, run, checkpoint.stem)
     try:

@@ -34,6 +34,7 @@ from emo.featstore.errors import EmoError, MediaError, ModelError, UsageError, W
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
+from emo.featstore.text import counted
 from emo.featstore.workspace import Workspace
 
 
@@ -90,7 +91,7 @@ def experiment(
     moved: dict[str, list[list[float]]] = {}
     candidates = variants_of(encoder)
     for number, variant in enumerate(candidates, start=1):
-        say(f"re-running {len(clips)} clips, {number} of {len(candidates)}: {variant.change}")
+        say(f"re-running {counted(len(clips), 'clip')}, {number} of {len(candidates)}: {variant.change}")
         made = [variant.run(each.decoded, own.spec.level) for each in clips]
         after = [error_of(x, each.theirs) for x, each in zip(made, clips, strict=True)]
         tested.append(hypothesis(variant.cause, f"{there}: {variant.change}", "re-run", before, after, tolerance))

@@ -33,6 +33,7 @@ from emo.extract.compare.sides import (
 from emo.extract.compare.variants import CAUSES
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
+from emo.featstore.text import counted
 from emo.featstore.workspace import Workspace
 
 TOLERANCE = 1e-3  # above what storing in half precision does (3e-4), below what other recipes do
@@ -252,7 +253,7 @@ def _judge(found: Comparison, hints: Sequence[str]) -> Comparison:
     """Name the cause: one that explains every clip tested, else one that explains most of it, else none."""
     n, differ = len(found.rows), found.differing
     apart = [(len(found.only_a), "A"), (len(found.only_b), "B")]
-    sides = "".join(f" {count:,} clips are in {letter} only." for count, letter in apart if count)
+    sides = "".join(f" {counted(count, 'clip is', 'clips are')} in {letter} only." for count, letter in apart if count)
     full = [each for each in found.hypotheses if each.explains]
     if found.equal:
         half = next((each for each in full if each.cause == "half-precision"), None)

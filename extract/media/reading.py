@@ -8,6 +8,7 @@ from typing import Any
 
 from emo.featstore.address import Address
 from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.meant import TAILS
 
 AUDIO_RATE = 16_000
 
@@ -16,7 +17,6 @@ FRAMES = "ffmpeg rgb24, upright, display shape"
 display matrix says; non-square pixels made square."""
 
 SOUND = "ffmpeg s16 mono 16000 Hz, without encoder delay"
-TAILS = {"keep": "last packet whole", "trim": "cut at the edit list"}
 GAPS = "silence"
 
 LIMIT_MIN = 5.0

@@ -86,6 +86,8 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
         UsageError: It is nowhere, or several datasets have such a file.
     """
     path, mark, split = name.partition("#")
+    if not path:
+        raise UsageError(f"{name!r} names no file of labels.", "Write FILE#SPLIT, for instance labels.csv#test.")
     if dataset is None and (os.path.exists(path) or os.path.exists(name)):
         return Path(name)
     try:

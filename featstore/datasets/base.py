@@ -17,7 +17,7 @@ from emo.featstore.datasets.likely import likely_pairs, told_pairs
 from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean, quoted
+from emo.featstore.text import counted, did_you_mean, quoted
 from emo.featstore.workspace import DataTable
 
 __all__ = ["Card", "Dataset", "DatasetCheck", "LabelledFolder", "ListFolder", "SplitCheck", "escapes", "transcript_csv"]
@@ -316,7 +316,7 @@ class LabelledFolder(ABC):
         yield from self._tables[2]
         yield from self._media.problems
         if not here and rows:
-            have = f"the {len(rows):,} listed clips are labels and texts only"
+            have = f"{counted(len(rows), 'listed clip is a label and text', 'listed clips are labels and texts')} only"
             yield f"{self.media_folder()} holds no media file: {have}, enough to count them and to train on text."
         elif not here:
             yield f"{self.media_folder()} holds no media file."
@@ -336,7 +336,8 @@ class LabelledFolder(ABC):
                 if held_out(other) != held_out(row.split):
                     twice.setdefault((row.split, other), []).append(id_)
         for (split, other), ids in twice.items():
-            yield f"{len(ids):,} clips are listed in {split} and in {other}; they count as {split}: {quoted(ids)}."
+            are, count = ("clip is", "it counts") if len(ids) == 1 else ("clips are", "they count")
+            yield f"{len(ids):,} {are} listed in {split} and in {other}; {count} as {split}: {quoted(ids)}."
         words = {clip.label.emotion for clip in clips if clip.label is not None and clip.label.emotion is not None}
         yield from self._words_as_written()
         strange = sorted(words - set(self.labels))
@@ -344,7 +345,7 @@ class LabelledFolder(ABC):
             yield f"{quoted(strange)} in the label files is not one of {', '.join(self.labels)}."
         for each in splits:
             if each.published is not None and each.name != self.pool and each.listed != each.published:
-                yield f"{each.name} lists {each.listed:,} clips; the published set has {each.published:,}."
+                yield f"{each.name} lists {counted(each.listed, 'clip')}; the published set has {each.published:,}."
         if self.table.faces is not None and here and not any(clip.faces for clip in clips):
             yield f"{self.table.faces} holds no <clip>_aligned/, <clip>/ or <clip>.npy for any clip."
 
@@ -361,9 +362,10 @@ class LabelledFolder(ABC):
         for what, pairs in likely_pairs(
             (name for name in texts if name not in rows and name not in here), silent
         ).items():
+            belong = counted(len(pairs), "transcript belongs", "transcripts belong")
             yield (
-                f"{len(pairs):,} transcripts belong to no clip and probably to clips without one, but for {what}: "
-                f"{told_pairs(pairs)}. They are not joined; correct the names."
+                f"{belong} to no clip and probably to one without words, but for {what}: {told_pairs(pairs)}. Nothing "
+                "is joined; correct the names."
             )
 
     def _words_as_written(self) -> Iterator[str]:
@@ -378,7 +380,7 @@ class LabelledFolder(ABC):
         if nothing:
             each = ", ".join(f"{word!a} ({count:,})" for word, count in nothing.most_common(WORDS_SHOWN))
             more = "" if self.table.classes else " If one of them is a class, name all classes in emo.toml (`classes`)."
-            yield f"{nothing.total():,} clips are not annotated, as their label is {each}.{more}"
+            yield f"{counted(nothing.total(), 'clip is', 'clips are')} not annotated, as their label is {each}.{more}"
         for emotion, written in forms.items():
             ways = ", ".join(f"{word!a} ({count:,})" for word, count in written.most_common(WORDS_SHOWN))
             yield f"{emotion!r} is also written {ways}: one class."

@@ -12,7 +12,7 @@ from emo.featstore.datasets.lists import NAME, Listed, add_rows
 from emo.featstore.datasets.media import MediaTree
 from emo.featstore.datasets.tables import read_table, rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.text import quoted
+from emo.featstore.text import counted, quoted
 from emo.featstore.workspace import DataTable
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")  # labels 1..7
@@ -66,10 +66,14 @@ class Dfew(LabelledFolder):
             tested = _read_set(path, f"{prefix}{k}")
             twice = [name for name in tested if name in rows]
             if twice:
-                problems.append(f"{len(twice):,} clips of {path} are in an earlier test list too: {quoted(twice)}.")
+                also = "is" if len(twice) == 1 else "are"
+                problems.append(
+                    f"{counted(len(twice), 'clip')} of {path} {also} in an earlier test list too: {quoted(twice)}."
+                )
             differ += add_rows(rows, tested)
             if k in trains and (both := [name for name in _read_set(trains[k], "") if name in tested]):
-                problems.append(f"{len(both):,} clips are in test list {k} and in train list {k}: {quoted(both)}.")
+                are = counted(len(both), "clip is", "clips are")
+                problems.append(f"{are} in test list {k} and in train list {k}: {quoted(both)}.")
         for path in trains.values():
             for name, row in _read_set(path, "train").items():
                 if rows.setdefault(name, row).label != row.label:

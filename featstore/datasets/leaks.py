@@ -22,7 +22,7 @@ from emo.featstore.page import Flag, Page, Table
 from emo.featstore.search import nearest_rows
 from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -162,9 +162,10 @@ def _lying_about(groups: Sequence[Group], found: Found) -> list[str]:
     for each in found.overlaps:
         if each.held_out in tested and each.other in bare:
             clips.setdefault(each.other, set()).update((each.held_out, pair[0]) for pair in each.pairs)
+    one, many = "clip that is tested on is", "clips that are tested on are"
     return [
-        f"{len(those):,} clips that are tested on are also in {name}: no leak as they are, but one as soon as "
-        "these are trained on, by pseudo-labels for instance"
+        f"{counted(len(those), one, many)} also in {name}: no leak as things are, but one as soon as that is trained "
+        "on, by pseudo-labels for instance"
         for name, those in clips.items()
     ]
 
@@ -220,9 +221,8 @@ def by_name(groups: Sequence[Group], found: Found) -> None:
             pairs = tuple((name, name, 1.0) for name in both)
             found.overlaps.append(Overlap("name", one.name, other.name, _across(one, other), pairs))
     clips = len(set().union(*names.values()))
-    found.checked.append(
-        f"names: {clips:,} in {len(groups)} splits and files; one name in two datasets is taken for one clip"
-    )
+    where = counted(len(groups), "split or file", "splits and files")
+    found.checked.append(f"names: {clips:,} in {where}; one name in two datasets is taken for one clip")
 
 
 def by_content(
@@ -273,7 +273,9 @@ def by_content(
     if owners:
         found.checked.append(f"content: {len(owners):,} media, {read:,} of them read for it")
     if absent:
-        found.not_checked.append(f"content: {len(absent):,} clips have no media, here or in the store")
+        found.not_checked.append(
+            f"content: {counted(len(absent), 'clip has', 'clips have')} no media, here or in the store"
+        )
     if unreadable:
         found.not_checked.append(f"content: {len(unreadable):,} files cannot be read, such as {unreadable[0]}")
 
@@ -329,9 +331,13 @@ def by_feature(
     else:
         found.not_checked.append(f"near-duplicates: no held-out clip and no other has {spec.key}")
     if best and lacking:
-        found.not_checked.append(f"near-duplicates: {len(lacking):,} clips do not have {spec.key}")
+        found.not_checked.append(
+            f"near-duplicates: {counted(len(lacking), 'clip does', 'clips do')} not have {spec.key}"
+        )
     if flat:
-        found.not_checked.append(f"near-duplicates: {len(flat):,} clips are zero or not finite in {spec.key}")
+        found.not_checked.append(
+            f"near-duplicates: {counted(len(flat), 'clip is', 'clips are')} zero or not finite in {spec.key}"
+        )
 
 
 def _rounds(groups: Sequence[Group]) -> Iterator[tuple[Group, list[Group]]]:
@@ -369,7 +375,11 @@ def _page(workspace: Workspace, found: Found, bare: Sequence[str]) -> Page:
     parts += [f"not checked: {text}." for text in found.not_checked]
     parts += [f"without label: {text}." for text in bare]
     parts += [f"known: {text}" for text in known]
-    verdict = f"{len(leaked):,} clips are tested on and trained on" if leaked else "no leak in what was checked"
+    verdict = (
+        f"{counted(len(leaked), 'clip is', 'clips are')} tested on and trained on"
+        if leaked
+        else "no leak in what was checked"
+    )
     value = {
         "leaks": len(leaked),
         "overlaps": order,

@@ -13,6 +13,7 @@ from emo.featstore.datasets.base import Card, Dataset, ListFolder
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.lists import Listed, listed_file
 from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.text import counted
 from emo.featstore.workspace import DataTable
 
 CARDS = {
@@ -59,7 +60,8 @@ class Mer2024(ListFolder):
         if path.suffix.lower() != ".npz":
             return super().read_list(path, split)
         rows, differ = listed_file(path, split, LABELS, split_name)
-        problems = [f"{len(differ):,} clips have two different labels in {path}."] if differ else []
+        have = counted(len(differ), "clip has", "clips have")
+        problems = [f"{have} two different labels in {path}."] if differ else []
         test = {name: row for name, row in rows.items() if row.split == "test1"}
         if test and {row.label.emotion for row in test.values() if row.label} == {"neutral"}:
             # MERTools writes "neutral" where the challenge gives no truth

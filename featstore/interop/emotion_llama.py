@@ -25,6 +25,7 @@ from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.interop.base import Export, FirstFrame, Found, Layout, Outgoing, Rejected, Source
 from emo.featstore.interop.npy import list_npy, read_npy, write_npy
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.text import counted
 
 WIDTH = 1024  # columns that its projections take
 MODALITY = {"mae_340_UTT": "face", "maeV_399_UTT": "face", "HL-UTT": "audio"}
@@ -148,7 +149,7 @@ def _write_frames(folder: Path, clips: Sequence[Clip], first_frame: FirstFrame |
             failed[clip.id] = error.message
     yield f"{FRAMES} has the first frames of {len(here) - len(failed):,} of {len(clips):,} listed clips."
     if failed:
-        yield f"{len(failed):,} clips gave no first frame, for instance: {next(iter(failed.values()))}"
+        yield f"{counted(len(failed), 'clip')} gave no first frame, for instance: {next(iter(failed.values()))}"
 
 
 def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip], listed: list[Clip]) -> Iterable[str]:
@@ -171,19 +172,22 @@ def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]
             listed.append(clip)
     for split, lines in lists.items():
         (path / f"{split}{LIST_END}.txt").write_text("".join(lines.values()), encoding="utf-8")
-        yield f"{split}{LIST_END}.txt lists {len(lines):,} clips, with 0 as the number of frames, which nothing reads."
+        many = counted(len(lines), "clip")
+        yield f"{split}{LIST_END}.txt lists {many}, with 0 as the number of frames, which nothing reads."
     if not labelled:
         yield "No list and no transcript is written: --dataset NAME says whose labels these clips have."
     if sentences:
         with open(path / TRANSCRIPTS, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("name", "sentence"), *sentences.items()])
     if silent := sum(not sentence for sentence in sentences.values()):
-        yield f"{silent:,} clips have no English transcript: Emotion-LLaMA reads their empty field as the word nan."
+        have = counted(silent, "clip has", "clips have")
+        yield f"{have} no English transcript: Emotion-LLaMA reads an empty field as the word nan."
     if unreadable:
         why = f"a space in the id, or an emotion that is none of {', '.join(EMOTIONS)}"
-        yield f"{unreadable:,} clips are not listed: {why}."
+        yield f"{counted(unreadable, 'clip is', 'clips are')} not listed: {why}."
     if lacking:
-        yield f"{lacking:,} labelled clips are not listed: they lack one of the three features."
+        are = counted(lacking, "labelled clip is", "labelled clips are")
+        yield f"{are} not listed, for lack of one of the three features."
 
 
 LAYOUT = Layout(

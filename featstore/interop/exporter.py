@@ -124,7 +124,7 @@ def _chosen(
             continue
         have = [ids[i] for i in np.flatnonzero(store.has(spec, ids)).tolist()]
         if not have:
-            left_out[spec.key] = f"None of the {len(ids):,} clips has {spec.key}."
+            left_out[spec.key] = f"None of the clips ({len(ids):,}) has {spec.key}."
             continue
         other = next((each for each in going if each.name == there), None)
         worse = _imported_of(other, spec) if other is not None and not given else None

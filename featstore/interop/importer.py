@@ -21,6 +21,7 @@ from emo.featstore.storage.index import NO_MEDIA, Array
 from emo.featstore.storage.records import encode
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer, storable
+from emo.featstore.text import counted
 
 SAMPLE = 32  # records that are looked at to learn the width of a feature
 COMMIT_CLIPS = 20_000
@@ -272,7 +273,8 @@ class _Take:
         self._hold_against(source, spec, [each for each, there in zip(places.items(), has, strict=True) if there])
         if shared:
             pairs = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
-            text = f"{source.name}: {len(shared):,} clips are the same media as another, whose record serves both"
+            are = counted(len(shared), "clip is", "clips are")
+            text = f"{source.name}: {are} the same media as another, whose record serves both"
             self.notes.append(f"{text}: {pairs}.")
 
     def _hold_against(self, source: Source, spec: EncoderSpec, present: list[tuple[str, Any]]) -> None:

@@ -38,6 +38,7 @@ from emo.featstore.pickles import Damaged, Refused, read_pickle
 from emo.featstore.reading import read_bytes
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
+from emo.featstore.text import counted
 
 SUFFIXES = (".pkl", ".pickle")
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
@@ -156,7 +157,8 @@ def write(path: Path, export: Export) -> Sequence[str]:
         raise UsageError(text, "Export the clips of a dataset.")
     notes = [f"Split {name} has no clip; MMSA's loader wants some." for name, clips in splits.items() if not clips]
     if left:
-        notes.append(f"{left:,} clips are left out: they lack a feature, a valence, or a split that MMSA knows.")
+        are = counted(left, "clip is", "clips are")
+        notes.append(f"{are} left out, for lack of a feature, a valence, or a split that MMSA knows.")
     table: dict[str, Any] = {name: _split(clips, export.features) for name, clips in splits.items()}
     table[NOTES] = {each.name: to_note(each.spec) for each in export.features}
     with open(path, "xb") as file:

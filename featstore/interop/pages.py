@@ -15,7 +15,7 @@ from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Arg, Flag, Page, Table
 from emo.featstore.storage.store import open_store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
 SHOWN = 5  # examples named; the JSON has all
@@ -38,7 +38,8 @@ def import_page(report: ImportReport) -> Page:
         parts += [f"not taken, {kind} ({len(sentences):,}):", *(f"  {text}" for text in _some(sentences))]
     parts += report.notes
     new, bad = sum(each.new for each in report.features), len(report.rejected)
-    verdict = f"{new:,} records imported into {report.store}; {report.clips:,} clips have features of {report.origin}"
+    have = counted(report.clips, "clip has", "clips have")
+    verdict = f"{counted(new, 'record')} imported into {report.store}; {have} features of {report.origin}"
     return Page(report, parts, f"{verdict}; {bad:,} not taken" if bad else verdict, exit_code=3 if bad else 0)
 
 
@@ -48,7 +49,9 @@ def _remarks(part: ImportedFeature) -> Iterable[str]:
     for what, found in (("all zero", part.zeros), ("constant", part.constant)):
         if found:
             clips = some_of(found, SHOWN)
-            yield f"{part.name}: {sum(found.values()):,} rows of {len(found):,} clips are {what}: {clips}."
+            rows = counted(sum(found.values()), "row")
+            are = "are" if sum(found.values()) > 1 else "is"
+            yield f"{part.name}: {rows} of {counted(len(found), 'clip')} {are} {what}: {clips}."
     if part.duplicates:
         groups = some_of([" = ".join(each) for each in part.duplicates], SHOWN)
         yield f"{part.name}: {sum(map(len, part.duplicates)):,} clips share their record with another: {groups}."
@@ -75,7 +78,9 @@ def export_page(report: ExportReport) -> Page:
         *(f"not exported: {why}" for why in report.left_out.values()),
         *report.notes,
     ]
-    return Page(report, parts, f"{len(rows)} features of {report.clips:,} clips exported to {report.path}")
+    return Page(
+        report, parts, f"{counted(len(rows), 'feature')} of {counted(report.clips, 'clip')} exported to {report.path}"
+    )
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------

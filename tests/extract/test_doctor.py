@@ -163,7 +163,7 @@ def test_listed_clips_that_are_absent_are_a_warning(tmp_path: Path) -> None:
     finding = only(diagnose(workspace(tmp_path, text)), "data")
     assert finding.status == "warn"
     assert "2 clips listed, 2 present" in finding.what
-    assert finding.do.startswith("1 listed clips are not there")
+    assert finding.do.startswith("1 listed clip is not there")
 
 
 def test_a_root_without_media_is_a_problem(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from emo.extract.doctor import diagnose
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Session, open_session
 from emo.extract.weights import find_weights
 from emo.featstore.errors import WeightsMissing
-from emo.featstore.workspace import load_workspace
+from emo.featstore.meant import as_set
+from emo.featstore.workspace import load_workspace, write_starter
 
 TOML = '[data.mine]\nroot = "data"\nkind = "folder"\n[extract]\nprofile = "tiny"\n'
 
@@ -78,6 +80,39 @@ def test_the_published_model_is_none_for_profile_tiny(tmp_path: Path) -> None:
     made = session(folder, encoders=("HL-UTT",), dry_run=True)
     assert made.specs[0].weights == "seed:0"
     assert any("not used under profile tiny: [weights] of HL-UTT" in sentence for sentence in made.says())
+
+
+def test_a_workspace_as_init_writes_it_runs_under_profile_tiny_without_any_weights(tmp_path: Path) -> None:
+    write_starter(tmp_path, "mine", "data", kind="folder")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.mp4").write_bytes(b"never opened")
+    text = (tmp_path / "emo.toml").read_text()
+    (tmp_path / "emo.toml").write_text(text.replace('profile = "paper"', 'profile = "tiny"'))
+    made = session(tmp_path, dry_run=True)
+    assert {spec.weights for spec in made.specs} == {"seed:0"}
+    assert any("not used under profile tiny: [weights] of HL-UTT, mae_340_UTT" in sentence for sentence in made.says())
+    findings = {each.area: each for each in diagnose(load_workspace(tmp_path))}
+    assert (findings["weights"].status, findings["weights"].what) == ("ok", "The tiny profile needs none")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("audio_track = 2", "HL-UTT"),
+        ('sound_tail = "trim"', "HL-UTT"),
+        ('face = "largest"', "mae_340_UTT"),
+        ("faces_every = 3", "mae_340_UTT"),
+        ('frame = "middle"', "eva_g_448"),
+    ],
+)
+def test_of_two_recipes_of_one_name_emo_toml_means_the_one_that_it_makes(line: str, name: str, tmp_path: Path) -> None:
+    folder = workspace(tmp_path)
+    usual, plain = session(folder, encoders=(name,), dry_run=True).specs[0], load_workspace(folder).extract
+    (folder / "emo.toml").write_text(TOML + line + "\n")
+    other, changed = session(folder, encoders=(name,), dry_run=True).specs[0], load_workspace(folder).extract
+    assert usual.key != other.key
+    assert as_set(plain, [usual, other]) == [usual]
+    assert as_set(changed, [usual, other]) == [other]
 
 
 def test_a_dry_run_says_what_a_thousand_clips_take(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_feature_of_text_knows_which_transcript_it_read(work: Workspace) -> No
     key = open_store(work.store_path).features(records=True)[-1].key
     session, read = text_feature(work)
     assert read == {"b": key, "c": "dataset"}  # nothing was said in a
-    assert any(f"1 clips have no transcript of their dataset; what {key} heard" in note for note in session.notes)
+    assert any(f"1 clip has no transcript in the dataset; what {key} heard" in note for note in session.notes)
     before = open_store(work.store_path).get(NAME, "b").array
     say(Path(work.root), {"c": "I am glad.", "b": "I was there."})  # the dataset has one now
     session, read = text_feature(work)

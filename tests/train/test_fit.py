@@ -200,10 +200,10 @@ def test_missing_features_follow_the_policy_and_are_recorded(fill: Fill, tmp_pat
     assert load_run(tmp_path / "error").info["status"] == "failed"
     skipped = fit(filled, tmp_path / "skip", quick(missing="skip"))
     assert skipped.run.info["skipped"] == ["clip_004"]
-    assert "1 clips lack features and were left out: clip_004." in skipped.notes
+    assert "1 clip lacks features and was left out: clip_004." in skipped.notes
     zeroed = fit(filled, tmp_path / "zeros", quick(missing="zeros"))
     assert (zeroed.run.info["zeroed"], zeroed.validation.n) == (["clip_004"], 40)
-    assert "1 clips lack features and were filled with zeros: clip_004." in zeroed.notes
+    assert "1 clip lacks features and was filled with zeros: clip_004." in zeroed.notes
 
 
 def test_progress_counts_every_epoch_of_every_fold_and_seed(fill: Fill, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_an_answer_is_explained(workspace: Workspace) -> None:
     assert set(found["probabilities"]) == set(LABELS)
     assert [(each["name"], each["there"]) for each in found["features"]] == [("HL-UTT", True), ("mae_340_UTT", True)]
     assert found["seen"] == "clip_001"
-    assert any("1 of these 1 clips" in note for note in found["notes"])
+    assert any("has seen this clip in training" in note for note in found["notes"])
     assert predictor.explain(Clip(NEW))["seen"] is None
     absent = predictor.explain(Clip("nobody"))
     assert absent["answer"] is None
@@ -264,7 +264,7 @@ def test_clips_without_an_answer_are_in_no_mixture(workspace: Workspace) -> None
     assert "mixed" not in notes
     clips = [Clip("clip_001"), Clip(NEW)]
     notes = " ".join(predictor.page(clips, predictor.predict(clips)).value["notes"])
-    assert "1 out-of-fold answers of training clips, and 1 answers of all folds" in notes
+    assert "1 out-of-fold answer of training clips, and 1 answer of all folds" in notes
 
 
 def test_what_cannot_be_asked_is_refused(workspace: Workspace) -> None:

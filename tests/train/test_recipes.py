@@ -96,6 +96,15 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
         load_recipe(path)
 
 
+def test_a_recipe_that_is_none_is_told_the_nearest() -> None:
+    with pytest.raises(
+        UsageError, match=r"There is no recipe 'emotion-lama-stage1'. Did you mean emotion-llama-stage1\?"
+    ):
+        load_recipe("emotion-lama-stage1")
+    with pytest.raises(UsageError, match=r"Did you mean attention\?"):
+        load_recipe("atention")
+
+
 def test_a_head_takes_the_features_that_are_there() -> None:
     held = [
         EncoderSpec("a-UTT", "a", "audio", "utt", 4, 1, "tiny", "seed:0"),

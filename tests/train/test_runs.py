@@ -40,7 +40,7 @@ def test_the_newest_finished_run_is_found(tmp_path: Path) -> None:
 
 
 def test_without_a_finished_run_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no finished run \(0 unfinished\).*emo train"):
+    with pytest.raises(UsageError, match=r"no finished run\. .*emo train"):
         latest_run(tmp_path)
     write_json(new_run(tmp_path, "c") / "run.json", {"status": "running"})
     with pytest.raises(UsageError, match="1 unfinished"):

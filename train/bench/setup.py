@@ -91,7 +91,7 @@ def open_bench(workspace: Workspace, bench: Bench, name: str, say: Say) -> Setup
     left_out: list[tuple[Cell, str]] = []
     for cell in cells:
         try:
-            recipe = settle(store, cell.recipe, workspace.extract.profile, once)
+            recipe = settle(store, cell.recipe, workspace.extract, once)
             why = _why_not(store, recipe)
         except FeatureMissing as error:
             if bench.absent == "error":

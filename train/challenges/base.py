@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from emo.featstore.errors import UsageError
-from emo.featstore.text import did_you_mean
+from emo.featstore.text import counted, did_you_mean
 from emo.train.answers import Answers, Prediction, read_answers
 from emo.train.metrics.labels import TO_NEUTRAL, parse_answers, parse_official
 from emo.train.metrics.words import read_set_answers, split_words
@@ -150,7 +150,8 @@ class Words(Column):
     def remark(self, texts: Sequence[str]) -> str:
         sizes = [len(split_words(text)) for text in texts]
         told = f"{self.name}: {sum(sizes) / max(len(sizes), 1):.2f} words per clip"
-        return told + (f"; {sizes.count(0):,} clips have none, which scores 0." if 0 in sizes else ".")
+        have = counted(sizes.count(0), "clip has", "clips have")
+        return told + (f"; {have} none, which scores 0." if 0 in sizes else ".")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from emo.featstore.datasets.tables import normal_name, read_table, without_suffi
 from emo.featstore.errors import UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Flag, Page, Table
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace, find_workspace, load_workspace
 from emo.train.answers import ANSWER_COLUMNS, NAMES, Prediction
 from emo.train.challenges.base import Challenge, Form, Key, Said, Track
@@ -282,7 +282,8 @@ def _of_file(path: Path, column: str | None, track: Track, clips: Clips) -> Give
             "Name the files with their endings in the predictions.",
         )
     beside = len(answers.said) - len(said)
-    more = [f"{beside:,} predictions are for clips that are not in the list, and were left out."] if beside > 0 else []
+    are = counted(beside, "prediction is for a clip", "predictions are for clips")
+    more = [f"{are} outside of the list, and left out."] if beside > 0 else []
     return Given(said, [*answers.told, *more])
 
 

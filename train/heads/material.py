@@ -11,7 +11,7 @@ import numpy as np
 from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.features import FeatureSource, Inputs, Stream, StreamShape, load_inputs, profile_note, trained_splits
 from emo.train.heads.base import HeadRecipe, Measure, Outputs, Targets
 from emo.train.heads.folds import Groups, group_clips, make_folds
@@ -140,7 +140,8 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
         notes.append(f"{count} {what} allow {folds} folds instead of {recipe.folds}.")
     for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
         if names:
-            notes.append(f"{len(names)} clips lack features and were {done}: {some_of(names)}.")
+            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
+            notes.append(f"{lack} {done}: {some_of(names)}.")
     parts = tuple(
         (seed, fold, np.delete(train, part), train[part])
         for seed in recipe.seeds

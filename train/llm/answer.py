@@ -17,7 +17,7 @@ from emo.featstore.files import jsonl_text
 from emo.featstore.reading import read_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
@@ -173,7 +173,8 @@ class TunedAnswerer(Answerer):
         files = [self.run.info["files"].get(source.file) for source in self.recipe.data.preference]
         found = {name: note.pair for file in files if file for name, note in read_preferences(Path(file)).items()}
         if lacking := [name for name in names if found.get(name) is None]:
-            told = f"{len(lacking)} clips have no two descriptions to choose from: {some_of(lacking, 3)}."
+            have = counted(len(lacking), "clip has", "clips have")
+            told = f"{have} no two descriptions to choose from: {some_of(lacking, 3)}."
             raise UsageError(told, "They stand in the file that data.preference of the run's recipe names.")
         return {name: pair for name, pair in found.items() if pair is not None}
 

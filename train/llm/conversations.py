@@ -50,7 +50,7 @@ def conversations_page(
     table, family = workspace.table(dataset), family_named(chosen.family)
     clips = list(open_dataset(table.name, table).clips())
     store = open_store(workspace.store_path) if has_store(workspace.store_path) else None
-    find = file_finder((table.root, workspace.root), {})
+    find = file_finder((table.root, workspace.root), {}, chosen)
     examples = load_examples(clips, chosen, find, family.clean_answer, records_of(store))
     media = {clip.id: str(clip.media) for clip in clips if clip.media is not None}
     samples = samples_of(chosen, family, examples, part)

@@ -312,8 +312,9 @@ def _refuse(
             f"Tasks: {', '.join(recipe.active)}; the dataset has {clips} clips.",
         )
     if silent and recipe.missing_transcript == "error":
+        lack = counted(len(silent), "clip has", "clips have")
         raise UsageError(
-            f"{len(silent)} clips have no {recipe.data.language} transcript: {some_of(silent)}.",
+            f"{lack} no {recipe.data.language} transcript: {some_of(silent)}.",
             "Train them with an empty sentence (missing_transcript: empty), or leave them out (skip).",
         )
 
@@ -324,7 +325,7 @@ def _notes(silent: Sequence[str], left_out: Mapping[str, Sequence[str]], recipe:
         clips = f"{counted(len(silent), 'clip')} of the recipe"
         notes.append(f"{clips} without transcript; nothing is said in their prompts.")
     for reason, lost in left_out.items():
-        notes.append(f"{len(lost)} annotated clips are not trained on ({reason}).")
+        notes.append(f"{counted(len(lost), 'annotated clip is', 'annotated clips are')} not trained on ({reason}).")
     split = recipe.validation.split
     if split is not None and split_name(split).startswith("test"):
         notes.append(

@@ -72,7 +72,7 @@ def import_run(
     model = start_model(source, features, recipe, device)
     report = family.import_official(path, model)
     files: dict[str, str] = {}
-    notes = _notes(path, report, recipe, family) + _absent(recipe, file_finder(roots, files))
+    notes = _notes(path, report, recipe, family) + _absent(recipe, file_finder(roots, files, recipe))
     kept = f"{FOLDER}/step-{0:08d}"
     checkpoint.save_adapter(model, run_dir / kept)
     write_atomic(run_dir / "recipe.yaml", recipe.to_yaml())

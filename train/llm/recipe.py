@@ -91,6 +91,13 @@ class DataKeys(Keys):
     language: str = "english"
     """Which transcript. Type: text."""
 
+    def key_of(self, name: str) -> str:
+        """Return the key that names a file, such as `data.emotion`; the first one where several do."""
+        for task in TASKS:
+            if any(name.partition("#")[0] == each.file.partition("#")[0] for each in getattr(self, task)):
+                return f"data.{task}"
+        return "data.transcripts"
+
     def files(self) -> tuple[str, ...]:
         """Return the files among the sources, each once, without the parts that are meant of them."""
         sources = [each for task in TASKS for each in getattr(self, task) if not each.record]

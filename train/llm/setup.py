@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from emo.featstore.annotations import annotations_of
+from emo.featstore.annotations import annotations_of, where_from
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
 from emo.featstore.sources import packages
 from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import HUB_ID
 from emo.train.features import profile_note
 from emo.train.llm import checkpoint
@@ -54,7 +54,7 @@ MFU_DEFINITION = (
 )
 
 
-def file_finder(roots: Sequence[Path], found: dict[str, str]) -> Callable[[str], Path]:
+def file_finder(roots: Sequence[Path], found: dict[str, str], recipe: TuneRecipe) -> Callable[[str], Path]:
     """Looks a file of the recipe up as it is written, then in the roots; notes what it found."""
 
     def find(name: str) -> Path:
@@ -65,8 +65,12 @@ def file_finder(roots: Sequence[Path], found: dict[str, str]) -> Callable[[str],
             if each.exists() or each.with_name(each.name.partition("#")[0]).is_file():
                 found[name] = str(each.absolute())
                 return each
+        places = dict.fromkeys(str(each.absolute()) for each in tried)
+        hints = [f"Looked at: {', '.join(places)}.", where_from(name)]
+        hints.append(f"Put it there, or name another: --set '{recipe.data.key_of(name)}=[FILE]'; or another --recipe.")
+        key = f"{recipe.data.key_of(name)} of recipe {recipe.title}"
         raise UsageError(
-            f"The annotation file {name} does not exist.", f"Looked at: {', '.join(str(each) for each in tried)}."
+            f"The annotation file {name}, which {key} names, does not exist.", "\n     ".join(filter(None, hints))
         )
 
     return find
@@ -174,7 +178,8 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
     notes += examples.notes
     for what, names in (("left out", features.skipped), ("filled with zeros", features.zeroed)):
         if names:
-            notes.append(f"{len(names)} clips lack features and were {what}: {some_of(names)}.")
+            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
+            notes.append(f"{lack} {what}: {some_of(names)}.")
     if examples.train and not examples.validation:
         notes.append("There is no validation: the last checkpoint is kept.")
     notes.append(f"Prompt layout: {recipe.layout}.")
@@ -306,7 +311,7 @@ def prepare(
         summary_writer()  # where it is missing, that is said now
     family = family_named(recipe.family)
     files: dict[str, str] = {}
-    examples = load_examples(clips, recipe, file_finder(roots, files), family.clean_answer, records_of(store))
+    examples = load_examples(clips, recipe, file_finder(roots, files, recipe), family.clean_answer, records_of(store))
     names = [example.name for example in (*examples.train, *examples.validation)]
     features = Features(store, family.wanted(recipe), names, recipe.missing)
     examples = readable(examples, features)

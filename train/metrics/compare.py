@@ -11,6 +11,7 @@ import numpy as np
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
+from emo.featstore.text import counted
 from emo.train.answers import Prediction
 from emo.train.metrics.labels import Score, label_set, parse_answers, score, too_few
 
@@ -137,7 +138,11 @@ def comparison_page(found: Comparison, names: Sequence[str], notes: Sequence[str
         "2.5 % and 97.5 %: of the differences over resampled clips, which are the same ones for both.",
     ]
     if found.left_out:
-        lines.append(f"{found.left_out} labelled clips lack a prediction on one side and are in no number here.")
+        lack = (
+            "labelled clip lacks a prediction on one side and is",
+            "labelled clips lack a prediction on one side and are",
+        )
+        lines.append(f"{counted(found.left_out, *lack)} in no number here.")
     if few := too_few(found.n):
         lines.append(few)
     better = b if found.f1_difference.value > 0 else a

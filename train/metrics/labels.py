@@ -14,7 +14,7 @@ import numpy as np
 from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_labels
 from emo.featstore.errors import UsageError
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.answers import Prediction, read_predictions
 from emo.train.metrics.nearest import parse_nearest
 
@@ -124,7 +124,8 @@ def too_few(n: int) -> str | None:
     """The sentence that must stand beside a score over few clips, or `None`."""
     if n >= FEW_CLIPS:
         return None
-    return f"{n} clips are too few for a score: it shows that the path works and means nothing else."
+    are = counted(n, "clip is", "clips are")
+    return f"{are} too few for a score: it shows that the path works and means nothing else."
 
 
 def score(

@@ -11,7 +11,7 @@ import numpy as np
 from emo.featstore.clip import Label
 from emo.featstore.document import Link, Part, Picture, cell, write_parts
 from emo.featstore.page import Page, Table
-from emo.featstore.text import whole_text
+from emo.featstore.text import counted, whole_text
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import Intervals, intervals
 from emo.train.metrics.labels import TO_NEUTRAL, Score, label_set, parse_answers, too_few
@@ -39,9 +39,11 @@ def remarks(score: Score) -> list[str]:
         some = list(score.unparsed_examples.items())[:3]
         lines[0] += " For example: " + "; ".join(f"{name} answered {answer!r}" for name, answer in some) + "."
     if score.missing:
-        lines.append(f"{score.missing} labelled clips have no prediction and are in no number here.")
+        have = ("labelled clip has no prediction and is", "labelled clips have no prediction and are")
+        lines.append(f"{counted(score.missing, *have)} in no number here.")
     if score.extra:
-        lines.append(f"{score.extra} predictions are for clips without a label here and were ignored.")
+        are = ("prediction is for a clip", "predictions are for clips")
+        lines.append(f"{counted(score.extra, *are)} without a label here, and ignored.")
     if sum(row["support"] > 0 for row in score.per_class.values()) < 2:
         lines.append("All clips carry one label, so this is no measure of telling emotions apart.")
     if few := too_few(score.n):

@@ -12,7 +12,7 @@ from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import TrainError
 from emo.featstore.reading import parse_json
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.runs import Run, check_listed, load_run
 
@@ -66,7 +66,10 @@ class Trained:
         seen = self.seen(names)
         if not seen:
             return f"{self.run} has seen none of these clips in training."
-        how = ", each answered by folds that did not train on it" if self.by_folds else ""
+        how = "answered by folds that did not train on it"
+        if len(names) == 1:
+            return f"{self.run} has seen this clip in training{f', and it is {how}' if self.by_folds else ''}."
+        how = f", each {how}" if self.by_folds else ""
         return f"{self.run} has seen {len(seen)} of these {len(names)} clips in training{how}."
 
     def notes(self, names: Collection[str]) -> list[str]:
@@ -74,14 +77,20 @@ class Trained:
         seen, chose = self.seen(names), sum(name in self.chose for name in names)
         lines = [self.unknown] if self.unknown else []
         if seen and self.by_folds and len(seen) < len(names):
+            answers, others = counted(len(seen), "out-of-fold answer"), counted(len(names) - len(seen), "answer")
             lines.append(
-                f"Two kinds of answers are mixed: {len(seen)} out-of-fold answers of training clips, and "
-                f"{len(names) - len(seen)} answers of all folds about other clips. Score each kind by itself."
+                f"Two kinds of answers are mixed: {answers} of training clips, and {others} of all folds about other "
+                "clips. Score each kind by itself."
             )
         elif seen and self.by_folds:
-            lines.append("All are out-of-fold answers of training clips, which also chose the epochs.")
+            one = "The answer is an out-of-fold answer of a training clip, which also chose the epochs."
+            many = "All are out-of-fold answers of training clips, which also chose the epochs."
+            lines.append(one if len(names) == 1 else many)
         elif seen:
-            lines.append(f"The {len(seen)} clips that {self.run} was trained on say nothing about new clips.")
+            say = "says" if len(seen) == 1 else "say"
+            lines.append(
+                f"The {counted(len(seen), 'clip')} that {self.run} was trained on {say} nothing about new clips."
+            )
         if chose:
             lines.append(f"{chose} of these clips chose the checkpoint of {self.run}.")
         if others := [name for name in names if name in self.others]:

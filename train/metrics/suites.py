@@ -15,7 +15,7 @@ import numpy as np
 from emo.featstore.datasets import find_labels
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
-from emo.featstore.text import did_you_mean
+from emo.featstore.text import counted, did_you_mean
 from emo.featstore.workspace import DataTable, Workspace
 
 MARK = "@"
@@ -209,7 +209,10 @@ def suite_page(suite: Suite, found: Sequence[Scored]) -> Page:
         if each.row.clips not in (None, value["n"] + value["missing"]):
             total = value["n"] + value["missing"]
             notes.append(f"{each.row.name} has {total:,} labelled clips here; the paper counts {each.row.clips:,}.")
-    notes += [f"{name}: {count:,} clips have no answer and are in no number." for name, count in silent.items()]
+    notes += [
+        f"{name}: {counted(count, 'clip has no answer and is', 'clips have no answer and are')} in no number."
+        for name, count in silent.items()
+    ]
     notes += list(dict.fromkeys(note for each in found if each.page for note in each.page.value["notes"]))
     columns = ("set", "truth", "metric", "score", "beside it", "clips", "without an answer")
     parts: list[Table | str] = [Table(suite.title, columns, rows, ("score", "clips", "without an answer"))]

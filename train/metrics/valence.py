@@ -10,7 +10,7 @@ from pathlib import Path
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.answers import Answers, Prediction
 from emo.train.metrics.base import Sample, Say
 from emo.train.metrics.classification import Classified, OneLabel
@@ -46,7 +46,7 @@ def by_sign(
     said = {name: _valence(each) for name, each in predictions.items() if name not in valences or name in signs}
     if silent := [name for name, value in said.items() if value is None and name in signs]:
         raise UsageError(
-            f"{len(silent)} predictions hold no valence: {some_of(silent)}.",
+            f"{counted(len(silent), 'prediction holds', 'predictions hold')} no valence: {some_of(silent)}.",
             "Give a column valence, or numbers as answers.",
         )
     answers = {

@@ -12,6 +12,7 @@ import numpy as np
 from emo.featstore.datasets.tables import DAMAGE, EMOTION_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_bytes
+from emo.featstore.text import counted
 from emo.train.answers import ANSWER_COLUMNS, Answers, Prediction, read_answers
 from emo.train.metrics.base import Metric, Sample
 from emo.train.metrics.labels import too_few
@@ -67,13 +68,14 @@ def mean_length(sets: Iterable[Words]) -> float:
 
 def set_remarks(n: int, empty_truth: int, empty_answers: int, missing: int, extra: int) -> list[str]:
     """Return what must be said beside a score of sets, one sentence each."""
-    told = [
-        (empty_truth, "clips have no word in the truth and are in no number here."),
-        (empty_answers, "clips have no word in their answer, which counts as 0."),
-        (missing, "labelled clips have no prediction and are in no number here."),
-        (extra, "predictions are for clips without a label here and were ignored."),
+    said = [
+        ("clip has no word in the truth and is", "clips have no word in the truth and are", " in no number here."),
+        ("clip has no word in its answer", "clips have no word in their answer", ", which counts as 0."),
+        ("labelled clip has no prediction and is", "labelled clips have no prediction and are", " in no number here."),
+        ("prediction is for a clip", "predictions are for clips", " without a label here, and ignored."),
     ]
-    lines = [f"{count} {what}" for count, what in told if count]
+    counts = (empty_truth, empty_answers, missing, extra)
+    lines = [f"{counted(n, one, many)}{end}" for n, (one, many, end) in zip(counts, said, strict=True) if n]
     return [*lines, few] if (few := too_few(n)) else lines
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
+from emo.featstore.text import counted
 from emo.train.answers import Prediction
 from emo.train.metrics.labels import class_scores, too_few
 from emo.train.serve.catalogue import NONE, Answers, Catalogue
@@ -159,7 +160,7 @@ def _map(desk: Desk, feature: str, method: str, run: str | None, dataset: str | 
     ids = [each for each in catalogue.ids if dataset is None or catalogue.clips[each].dataset == dataset]
     ids = [each for each, has in zip(ids, store.has(spec, ids), strict=True) if has][:MOST_POINTS]
     if len(ids) < 3:
-        raise UsageError(f"Only {len(ids)} clips have {spec.key}.", "A map takes three.")
+        raise UsageError(f"{spec.key} of only {counted(len(ids), 'clip')} is here.", "A map takes three.")
     key = (spec.fingerprint, store.index.number, method, dataset)
     if key not in desk.cache:
         desk.remember(desk.cache, key, spread(store.utterances(spec, ids), method), 8)

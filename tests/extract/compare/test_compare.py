@@ -439,7 +439,7 @@ def test_what_is_on_one_side_only_does_not_count_and_is_said(faces: World, tmp_p
     )
     found = compare(faces.store, theirs, "mae_340_UTT")
     assert (found.equal, found.only_a, found.only_b) == (True, ("short",), ("x",))
-    assert "1 clips are in A only. 1 clips are in B only." in found.verdict
+    assert "1 clip is in A only. 1 clip is in B only." in found.verdict
 
 
 def test_frames_in_the_order_of_the_folder(faces: World, tmp_path: Path) -> None:

@@ -630,7 +630,7 @@ def test_a_clip_of_a_training_and_a_test_list_counts_as_test(tmp_path: Path) -> 
     assert (both.split, both.label) == ("test1", Label("happy", 1.0))
     assert dataset.members() == {"train_corpus": ["a", "both"], "test1": ["both"]}
     problems = dataset.check().problems
-    assert "1 clips are listed in test1 and in train_corpus; they count as test1: 'both'." in problems
+    assert "1 clip is listed in test1 and in train_corpus; it counts as test1: 'both'." in problems
     assert any("'both' has two different labels" in problem for problem in problems)
 
 
@@ -675,8 +675,8 @@ def test_mer2025_lists_without_truth_are_clips_without_label(tmp_path: Path) -> 
         "o": ("ovmerd", {"openset": "shocked, care", "reason": "Because he cares."}),
     }
     problems = dataset.check().problems
-    assert any("1 clips are listed in test-candidates and in mercaptionplus" in problem for problem in problems)
-    assert "mercaptionplus lists 1 clips; the published set has 31,327." in problems
+    assert any("1 clip is listed in test-candidates and in mercaptionplus" in problem for problem in problems)
+    assert "mercaptionplus lists 1 clip; the published set has 31,327." in problems
 
 
 def test_mer2026_preferences_are_annotations(tmp_path: Path) -> None:
@@ -708,8 +708,8 @@ def test_dfew_folds_are_splits_where_all_five_are_there(tmp_path: Path) -> None:
 
 def test_dfew_lists_that_share_clips_are_reported(tmp_path: Path) -> None:
     problems = dfew(tmp_path, {1: "1,1\n2,2\n", 2: "2,2\n"}, {1: "1,1\n3,3\n"}).check().problems
-    assert any("1 clips of" in text and "are in an earlier test list too: '00002'" in text for text in problems)
-    assert any("1 clips are in test list 1 and in train list 1: '00001'" in text for text in problems)
+    assert any("1 clip of" in text and "is in an earlier test list too: '00002'" in text for text in problems)
+    assert any("1 clip is in test list 1 and in train list 1: '00001'" in text for text in problems)
     assert any("Of the five test lists 1, 2 are there" in text for text in problems)
 
 
@@ -982,7 +982,7 @@ def test_none_is_a_class_where_the_table_declares_it(tmp_path: Path) -> None:
     dataset = open_dataset("mine", DataTable("mine", tmp_path, classes=("happy", "none")))
     assert dataset.labels == ("happy", "none")
     assert [clip.label and clip.label.emotion for clip in dataset.clips()] == ["none", "happy", None]
-    assert said(dataset, "not annotated") == ["1 clips are not annotated, as their label is 'unknown' (1)."]
+    assert said(dataset, "not annotated") == ["1 clip is not annotated, as their label is 'unknown' (1)."]
 
 
 def test_words_that_look_alike_are_one_class_and_listed(tmp_path: Path) -> None:
@@ -1003,7 +1003,7 @@ def test_registered_sets_too_take_nothing_for_no_label(kind: str, tmp_path: Path
     write(tmp_path / file.get(kind, "track1_train.csv"), "name,discrete,valence\na,nan,NA\nb,happy,1\n")
     dataset = reopen(kind, tmp_path)
     assert {clip.id: clip.label for clip in dataset.clips()} == {"a": None, "b": Label("happy", 1.0)}
-    assert said(dataset, "1 clips are not annotated")
+    assert said(dataset, "1 clip is not annotated")
 
 
 @pytest.mark.parametrize(
@@ -1040,7 +1040,7 @@ def test_transcripts_of_nearly_a_clip_are_told(tmp_path: Path) -> None:
     touch(tmp_path / "0001.mp4", tmp_path / "0002.mp4")
     write(tmp_path / "labels.csv", "name,label\n0001,sad\n0002,sad\n")
     write(tmp_path / "transcripts.csv", "name,text\n1,Hello\n0002,Hi\n")
-    assert "1 transcripts belong to no clip" in said(folder(tmp_path), "'1' for '0001'")[0]
+    assert "1 transcript belongs to no clip" in said(folder(tmp_path), "'1' for '0001'")[0]
 
 
 def test_names_that_two_files_could_mean_are_no_pair(tmp_path: Path) -> None:
@@ -1099,3 +1099,8 @@ def test_names_that_no_file_can_have_are_clips_without_a_file(name: str, tmp_pat
     assert folder(tmp_path).find_file(name) is None
     with pytest.raises(UsageError):
         find_labels(name, tmp_path)
+
+
+def test_a_split_without_a_file_is_told_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'#test' names no file of labels. Write FILE#SPLIT"):
+        find_labels("#test", tmp_path)

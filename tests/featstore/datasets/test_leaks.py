@@ -65,7 +65,7 @@ def test_clean_splits_have_no_leak(workspace: Callable[..., Workspace], tmp_path
 def test_a_test_clip_of_another_datasets_training_split_is_a_leak(workspace: Callable[..., Workspace]) -> None:
     page = leaks_page(workspace(own="a,sad,train\nb,sad,test\n", more="b,sad,train\nc,sad,train\n"))
     assert found(page, "name") == [("own test", "more train", True, [("b", "b")])]
-    assert (page.exit_code, page.verdict) == (1, "1 clips are tested on and trained on")
+    assert (page.exit_code, page.verdict) == (1, "1 clip is tested on and trained on")
 
 
 @pytest.mark.parametrize("split", ["val", "dev", "valid", "validation", "eval", "held_out", "Val_corpus", "1"])
@@ -133,7 +133,7 @@ def test_an_unlabelled_copy_is_no_leak_but_said(tmp_path: Path) -> None:
         ("own test", "copy, no labels", False, [("b", "x2"), ("c", "x3")]),
     ]
     (said,) = page.value["without_label"]
-    assert said.startswith("2 clips that are tested on are also in copy, no labels: no leak as they are, but one as")
+    assert said.startswith("2 clips that are tested on are also in copy, no labels: no leak as things are, but one as")
     pseudo = write(tmp_path / "pseudo.txt", "x2 0 sad -10\n")  # under whatever name: by the list it is trained on
     page = leaks_page(load_workspace(tmp_path), [pseudo])
     assert page.exit_code == 1
@@ -241,8 +241,8 @@ def test_vectors_without_direction_and_clips_without_the_feature_are_said(stored
     page = leaks_page(stored(ROWS, a=[1, 0, 0], x=[0, 0, 0], y=[0, 1, 0]), feature="HL-UTT")
     assert page.exit_code == 0
     said = "\n".join(page.value["not_checked"])
-    assert "near-duplicates: 1 clips do not have HL-UTT" in said
-    assert "near-duplicates: 1 clips are zero or not finite in HL-UTT" in said
+    assert "near-duplicates: 1 clip does not have HL-UTT" in said
+    assert "near-duplicates: 1 clip is zero or not finite in HL-UTT" in said
 
 
 def test_another_search_can_be_plugged_in(stored: Callable[..., Workspace]) -> None:

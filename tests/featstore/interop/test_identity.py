@@ -83,7 +83,7 @@ def test_one_media_under_two_ids_takes_one_record_and_says_so(lab: Any, store: S
         writer.clip("a", lab.media(1))
         writer.clip("b", lab.media(1))
     report = import_features(store, put("x-UTT", a=A, b=B))
-    assert report.notes == ["x-UTT: 1 clips are the same media as another, whose record serves both: b = a."]
+    assert report.notes == ["x-UTT: 1 clip is the same media as another, whose record serves both: b = a."]
     assert (store.utterances("x-UTT", ["a", "b"]) == A).all()
 
 

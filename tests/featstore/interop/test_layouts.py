@@ -62,9 +62,9 @@ def test_an_emotion_llama_tree_is_what_its_loader_reads_and_comes_back_to_the_bi
     for sentence in (
         "has no place in Emotion-LLaMA's layout: it computes EVA tokens from the first frame in every step.",
         "has 16 columns where Emotion-LLaMA's projections take 1024.",
-        "1 clips are not listed: a space in the id",
-        "1 labelled clips are not listed: they lack one of the three features.",
-        "1 clips have no English transcript: Emotion-LLaMA reads their empty field as the word nan.",
+        "1 clip is not listed: a space in the id",
+        "1 labelled clip is not listed, for lack of one of the three features.",
+        "1 clip has no English transcript: Emotion-LLaMA reads an empty field as the word nan.",
     ):
         assert sentence in said
 
@@ -244,7 +244,7 @@ def mmsa_split(path: Path, mode: str) -> dict[str, Any]:
 def test_an_mmsa_pickle_is_what_its_loader_reads(source: Any, tmp_path: Path) -> None:
     names = {"HL-FRA": None, "mae_340_UTT": None, "BERT-UTT": None}
     report = export_features(source.store, tmp_path / "f.pkl", "mmsa", names, source.clips)
-    assert report.notes == ["1 clips are left out: they lack a feature, a valence, or a split that MMSA knows."]
+    assert report.notes == ["1 clip is left out, for lack of a feature, a valence, or a split that MMSA knows."]
     test = mmsa_split(tmp_path / "f.pkl", "test")
     assert test["ids"] == ["sample_00003", "sample_00004", "clip ü6"]
     assert test["labels"].tolist() == [0.5, 1.5, 3.5]
@@ -374,7 +374,7 @@ def test_an_export_says_which_clips_lack_what(source: Any, tmp_path: Path) -> No
         source.store, tmp_path / "out", "mertools", ["mae"], ["sample_00004", "sample_00005", "zz"]
     )
     assert [(each.clips, each.lacking) for each in report.features] == [(1, 2)]
-    with pytest.raises(UsageError, match=r"None of the 1 clips has mae_340_UTT"):
+    with pytest.raises(UsageError, match=r"None of the clips \(1\) has mae_340_UTT"):
         export_features(source.store, tmp_path / "other", "mertools", ["mae"], [Clip("zz", label=Label("sad"))])
 
 

@@ -48,7 +48,7 @@ def test_whatever_is_remarkable_is_said_with_examples(store: Store, put: Any) ->
     for sentence in (
         "x-UTT: float64 is kept as float32.",
         "x-UTT: 7 rows of 7 clips are all zero: z0, z1, z2, z3, z4 and 2 more.",
-        "x-UTT: 1 rows of 1 clips are constant: d.",
+        "x-UTT: 1 row of 1 clip is constant: d.",
         "x-UTT: 2 clips share their record with another: a = b.",
         "not taken, empty (1):\n  x-UTT/c: The file is empty.",
         "1 x (T, 2); T up to 4",

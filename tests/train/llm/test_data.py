@@ -97,7 +97,7 @@ def test_labels_of_the_clips_become_answers_and_test_clips_stay_out(tmp_path: Pa
 
 
 def test_a_missing_transcript_is_never_the_word_nan(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1 clips have no english transcript: b"):
+    with pytest.raises(UsageError, match="1 clip has no english transcript: b"):
         examples(tmp_path, "missing_transcript=error")
     found = examples(tmp_path, "missing_transcript=skip")
     assert [e.name for e in found.train] == ["a"]

@@ -471,10 +471,10 @@ def test_clips_without_features_follow_the_policy_and_are_recorded(corpus: Make,
     assert load_run(tmp_path / "error").info["status"] == "failed"
     skip = train(made, recipe(*sets, "missing=skip"), tmp_path / "skip").run.info
     assert (skip["skipped"], skip["n_train"]) == (["clip_002"], 23)
-    assert "1 clips lack features and were left out: clip_002." in skip["notes"]
+    assert "1 clip lacks features and was left out: clip_002." in skip["notes"]
     zeros = train(made, recipe(*sets, "missing=zeros"), tmp_path / "zeros").run.info
     assert (zeros["zeroed"], zeros["n_train"]) == (["clip_002"], 24)
-    assert "1 clips lack features and were filled with zeros: clip_002." in zeros["notes"]
+    assert "1 clip lacks features and was filled with zeros: clip_002." in zeros["notes"]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -529,8 +529,14 @@ def test_reasoning_captions_of_merr_are_learned(corpus: Make, recipe: Make, shar
     result = train(made, recipe(*sets, "max_txt_len=200"), tmp_path / "run", roots=[tmp_path])
     assert result.run.info["tasks"] == {"emotion": 24, "reason_v2": 24}
     assert result.run.info["files"] == {"fine.json": str(tmp_path / "fine.json")}
-    with pytest.raises(UsageError, match=r"The annotation file fine.json does not exist. Looked at: fine.json"):
+    with pytest.raises(UsageError, match=r"The annotation file fine.json, which data.emotion of") as caught:
         train(made, recipe(*sets), tmp_path / "lost")
+    assert "Looked at: " in caught.value.hint
+    assert "--set 'data.emotion=[FILE]'" in caught.value.hint
+    sets[2] = "data={emotion: [clips], reason_v2: [MERR_mine.json]}"
+    with pytest.raises(UsageError, match=r"MERR_mine.json, which data.reason_v2 of") as caught:
+        train(made, recipe(*sets), tmp_path / "lost too")
+    assert "the repository ZebangCheng/Emotion-LLaMA" in caught.value.hint
 
 
 def test_a_second_stage_starts_from_the_first(corpus: Make, recipe: Make, tmp_path: Path) -> None:

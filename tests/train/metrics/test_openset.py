@@ -105,8 +105,8 @@ def test_what_was_left_out_is_told() -> None:
     text = " ".join(str(part) for part in sets_page(found, "OV").parts)
     for sentence in (
         "No synonyms were given",
-        "1 clips have no word in the truth",
-        "1 labelled clips have no prediction",
+        "1 clip has no word in the truth",
+        "1 labelled clip has no prediction and is in no number",
     ):
         assert sentence in text
     with pytest.raises(UsageError, match="have no prediction: c"):

@@ -36,8 +36,8 @@ def example(policy: str = "strict") -> Score:
 def test_every_awkward_fact_is_said() -> None:
     text = " ".join(remarks(example()))
     assert "1 of 3 answers could not be parsed, counted as wrong. For example: c answered 'sad.'." in text
-    assert "1 labelled clips have no prediction" in text
-    assert "1 predictions are for clips without a label" in text
+    assert "1 labelled clip has no prediction" in text
+    assert "1 prediction is for a clip without a label" in text
     assert "3 clips are too few for a score" in text
     assert "counted as neutral" in " ".join(remarks(example("official")))
 

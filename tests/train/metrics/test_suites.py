@@ -109,7 +109,7 @@ def test_clips_without_an_answer_are_said_beside_the_mean(bench: Any) -> None:
     (folder / "MELD.json").write_text('{"c_0": "happy", "c_1": "sad"}')
     page = score(folder, options)
     assert page.verdict == "MER-UniBench 1.0000, the mean over its 9 sets, of which MELD lack answers."
-    assert "MELD: 1 clips have no answer and are in no number." in page.value["notes"]
+    assert "MELD: 1 clip has no answer and is in no number." in page.value["notes"]
 
 
 def test_what_does_not_go_with_a_suite_is_refused(bench: Any) -> None:

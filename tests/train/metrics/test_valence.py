@@ -45,7 +45,7 @@ def test_a_number_may_be_the_answer_and_what_is_none_is_named() -> None:
     _, answers, _ = by_sign(truth, {"a": Prediction("-0.5"), "b": Prediction("1e-3")})
     assert [each.answer for each in answers.values()] == ["negative", "positive"]
     for nothing in ("nice", "nan"):
-        with pytest.raises(UsageError, match="1 predictions hold no valence: b"):
+        with pytest.raises(UsageError, match="1 prediction holds no valence: b"):
             by_sign(truth, {"a": Prediction("-0.5"), "b": Prediction(nothing)})
     with pytest.raises(UsageError, match="no valence other than 0"):
         by_sign({"a": Label("sad", 0.0)}, {"a": Prediction("1")})

@@ -115,7 +115,7 @@ def test_valence_sentiment_and_preference_are_learned_and_asked(made: Any, recip
     for task in ("valence", "sentiment", "preference"):
         answerer.check("official", task)
         assert answerer.answer(store, valued[:2], task=task).keys() == {"c0", "c1"}
-    with pytest.raises(UsageError, match="1 clips have no two descriptions to choose from: c2"):
+    with pytest.raises(UsageError, match="1 clip has no two descriptions to choose from: c2"):
         answerer.answer(store, valued[:3], task="preference")
 
 
