@@ -533,7 +533,7 @@ def test_reasoning_captions_of_merr_are_learned(corpus: Make, recipe: Make, shar
         train(made, recipe(*sets), tmp_path / "lost")
     assert "Looked at: " in caught.value.hint
     assert "--set 'data.emotion=[FILE]'" in caught.value.hint
-    sets[2] = "data={emotion: [clips], reason_v2: [MERR_mine.json]}"
+    sets[3] = "data={emotion: [clips], reason_v2: [MERR_mine.json]}"
     with pytest.raises(UsageError, match=r"MERR_mine.json, which data.reason_v2 of") as caught:
         train(made, recipe(*sets), tmp_path / "lost too")
     assert "the repository ZebangCheng/Emotion-LLaMA" in caught.value.hint
