@@ -186,7 +186,7 @@ def _speak_any_language() -> None:
     In a locale that is not UTF-8, names of files would be read as other letters than the label files have: the command
     starts again in Python's UTF-8 mode. A terminal or file that cannot hold a letter gets its number instead.
     """
-    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and "PYTHONUTF8" not in os.environ:
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):

@@ -59,6 +59,12 @@ class Finding:
     what: str
     do: str = ""
 
+    @property
+    def sentences(self) -> str:
+        """What there is and what to do, with a stop between."""
+        stop = "" if not self.do or self.what.endswith((".", ":", "?")) else "."
+        return f"{self.what}{stop} {self.do}".strip()
+
 
 def doctor_command(
     others: Others,
@@ -77,7 +83,7 @@ def doctor_command(
 
 def doctor_page(findings: Sequence[Finding]) -> Page:
     """Page of `emo doctor`; exit code 1 where something will not run."""
-    rows = [[each.status, each.area, f"{each.what} {each.do}".strip()] for each in findings]
+    rows = [[each.status, each.area, each.sentences] for each in findings]
     ill = any(each.status == "problem" for each in findings)
     table = Table("emo doctor", ("", "area", "what, and what to do"), rows)
     return Page({"findings": findings}, [table], exit_code=int(ill))
@@ -315,6 +321,9 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             f"{name}: {counted(check.listed, 'clip')} listed, {check.present:,} present ({gb(check.size_bytes)}), "
             f"{check.labelled:,} of them with a label, {check.transcripts:,} with a transcript"
         )
+        if not check.present and check.listed and _reads_text_only(workspace):
+            yield Finding("data", "ok", f"{what}: enough, as {', '.join(workspace.extract.encoders)} reads text alone")
+            continue
         if not check.present:
             yield Finding("data", "problem", what, f"Put the clips under {table.clips or table.root}, or set `clips`.")
         elif check.absent:
@@ -325,6 +334,12 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("data", "ok", what)
         for problem in check.problems:
             yield Finding("data", "warn", f"{name}: {problem}", f"See `emo data check`; correct [data.{name}].")
+
+
+def _reads_text_only(workspace: Workspace) -> bool:
+    """Say whether no encoder of the workspace looks at media."""
+    made = [_made(workspace, name) for name in catalog().spread(workspace.extract.encoders)]
+    return bool(made) and all(each is not None and each.needs == "text" for each in made)
 
 
 def _annotations(workspace: Workspace, annotations: Annotations | None) -> Iterator[Finding]:

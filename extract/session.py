@@ -236,6 +236,8 @@ def open_session(workspace: Workspace, args: ExtractArgs) -> Session:
     specs = tuple(job.specs.values())
     heard = Heard(store if any(LANGUAGES in spec.recipe for spec in specs) else None, workspace.extract.asr)
     todo = plan(store, heard.fill(clips), specs, retry_failed=args.retry_failed, limit=args.limit, shard=args.shard)
+    if not todo.total:
+        raise UsageError(f"{name} holds no clip.", "Put clips under its root in emo.toml, or correct that: emo doctor")
     if todo.jobs and not args.dry_run:
         job.trace = Trace(args.trace)
     executor: Executor = Local(job)

@@ -31,7 +31,8 @@ def store_card(store: Store) -> Page:
         [each["feature"], each["profile"], each["ok"], each["failed"], each["rows"], size_text(each["size_bytes"])]
         for each in found["features"]
     ]
-    title = f"{found['path']}: {counted(found['clips'], 'clip')}; failures: {found['failures'] or 'none'}"
+    failures = ", ".join(f"{number:,} {kind}" for kind, number in found["failures"].items()) or "none"
+    title = f"{found['path']}: {counted(found['clips'], 'clip')}; failures: {failures}"
     columns_beside = ("record", "kind", "ok", "failed", "size")
     beside = [
         [each["record"], each["kind"], each["ok"], each["failed"], size_text(each["size_bytes"])]
@@ -234,7 +235,10 @@ def data_check(
     for check in checks:
         rows = [*check.counts().items(), ("size on disk", size_text(check.size_bytes))]
         parts.append(Table(check.name, ("clips", "number"), rows, ("number",)))
-        splits = [[s.name, s.listed, s.present, "" if s.published is None else s.published] for s in check.splits]
+        splits = [
+            [s.name or "(no split)", s.listed, s.present, "" if s.published is None else s.published]
+            for s in check.splits
+        ]
         columns = ("split", "listed", "present", "published")
         parts += [Table("Splits", columns, splits, columns[1:])] if splits else []
         parts += [f"problem: {text}" for text in check.problems]

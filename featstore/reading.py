@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     if not text.strip():
-        raise UsageError(f"{path} is empty.")
+        raise UsageError(f"{path} is empty.", "Write into it what it should hold, or remove it.")
     return text
 
 

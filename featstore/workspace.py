@@ -387,11 +387,11 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 "mae_340_UTT" = "checkpoints/mae_checkpoint-340.pth"       # MAE ViT-L on face crops of MER2023
 "maeV_399_UTT" = "checkpoints/maeVideo_ckp199.pth"         # VideoMAE ViT-L on face crops of MER2023
 "eva_g_448" = "checkpoints/eva_vit_g.pth"                  # EVA ViT-g of BLIP-2
-llama = "checkpoints/Llama-2-7b-chat-hf"                   # the language model that `emo train` tunes
-minigpt_v2 = "checkpoints/minigptv2_checkpoint.pth"        # MiniGPT-v2: its vision-language projection and LoRA
+{of_llama}llama = "checkpoints/Llama-2-7b-chat-hf"                   # the language model that `emo train` tunes
+{of_llama}minigpt_v2 = "checkpoints/minigptv2_checkpoint.pth"        # MiniGPT-v2: its projection and LoRA
 
 [train]
-recipe = "emotion-llama-stage1"    # recipe of `emo train` when none is named
+{recipe}    # recipe of `emo train` when none is named
 """
 
 
@@ -399,6 +399,8 @@ def starter_toml(
     dataset: str = "MER2023-SEMI", root: str = "../data/MER2023", detector: str = "", kind: str = ""
 ) -> str:
     """Text of a first `emo.toml` for one dataset, every key explained by a comment.
+
+    Of a folder of one's own clips it names a head's recipe, of any other dataset Emotion-LLaMA's.
 
     Args:
         dataset: Name of its table.
@@ -410,8 +412,16 @@ def starter_toml(
     finds = f'faces_detector = "{detector}"' if detector else '# faces_detector = "centerface"'
     store = re.split(r"[-\s]", dataset.strip().lower())[0] or "features"
     store = re.sub(r"[^\w.]", "_", store) + ".emo"
+    own = kind == "folder"  # whose clips have no annotations of MERR, which Emotion-LLaMA's recipe learns from
+    recipe = _text("attention" if own else "emotion-llama-stage1")
+    words = {"recipe": f"recipe = {recipe}", "of_llama": "# " if own else ""}
     return _STARTER.format(
-        store=_text(store), dataset=_key(dataset), root=_text(root.replace("\\", "/")), detector=finds, kind=reader
+        store=_text(store),
+        dataset=_key(dataset),
+        root=_text(root.replace("\\", "/")),
+        detector=finds,
+        kind=reader,
+        **words,
     )
 
 
@@ -429,12 +439,16 @@ def write_workspace(folder: Path, text: str) -> Path:
         UsageError: There is one already, or it cannot be written.
     """
     path = folder / FILE_NAME
+    try:
+        written = text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("The path of the clips is not UTF-8, and emo.toml cannot hold it.", "Rename it.") from None
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file.", "Name a folder for the workspace.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "xb") as file:
+            file.write(written)
     except FileExistsError:
         raise UsageError(f"{path} exists already.", "Edit it, or choose another folder.") from None
     except OSError as error:

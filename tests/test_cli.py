@@ -525,3 +525,15 @@ def test_a_locale_of_other_letters_finds_clips_by_their_names(emo: Emo, tmp_path
     assert found.returncode == 0, found.stderr
     (counts,) = json.loads(found.stdout)
     assert (counts["splits"][0]["present"], counts["splits"][0]["labels"]) == (1, {"高兴": 1})
+
+
+def test_in_a_locale_of_ascii_a_folder_of_chinese_names_is_begun_and_read(emo: Emo, tmp_path: Path) -> None:
+    (tmp_path / "片段").mkdir()
+    (tmp_path / "片段" / "空.mp4").write_bytes(b"")
+    (tmp_path / "片段" / "labels.csv").write_text("name,label\n空,高兴\n", encoding="utf-8")
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    begun = emo("init", "study", "--clips", "片段", cwd=tmp_path, env=env)
+    assert begun.returncode == 0, begun.stderr
+    found = emo("data", "counts", "--json", cwd=tmp_path / "study", env=env)
+    (counts,) = json.loads(found.stdout)
+    assert (counts["splits"][0]["present"], counts["splits"][0]["labels"]) == (1, {"高兴": 1})

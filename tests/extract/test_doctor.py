@@ -166,6 +166,17 @@ def test_listed_clips_that_are_absent_are_a_warning(tmp_path: Path) -> None:
     assert finding.do.startswith("1 listed clip is not there")
 
 
+def test_a_list_of_texts_is_enough_for_encoders_that_read(tmp_path: Path) -> None:
+    text = data(tmp_path, clips=0)
+    (tmp_path / "data" / "labels.csv").write_text("name,label\nc0,sad\n")
+    finding = of(diagnose(workspace(tmp_path, text)), "data")[0]
+    assert finding.status == "problem"
+    assert "with a transcript. Put the clips under" in finding.sentences
+    finding = only(diagnose(workspace(tmp_path, f'{text}[extract]\nencoders = ["minilm"]\n')), "data")
+    assert finding.status == "ok"
+    assert "minilm reads text alone" in finding.what
+
+
 def test_a_root_without_media_is_a_problem(tmp_path: Path) -> None:
     findings = of(diagnose(workspace(tmp_path, data(tmp_path, clips=0))), "data")
     assert findings[0].status == "problem"

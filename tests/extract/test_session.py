@@ -14,7 +14,7 @@ from emo.extract.doctor import diagnose
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Session, open_session
 from emo.extract.weights import find_weights
-from emo.featstore.errors import WeightsMissing
+from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.meant import as_set
 from emo.featstore.workspace import load_workspace, write_starter
 
@@ -113,6 +113,12 @@ def test_of_two_recipes_of_one_name_emo_toml_means_the_one_that_it_makes(line: s
     assert usual.key != other.key
     assert as_set(plain, [usual, other]) == [usual]
     assert as_set(changed, [usual, other]) == [other]
+
+
+def test_a_folder_without_clips_is_no_pass_that_is_done(tmp_path: Path) -> None:
+    (workspace(tmp_path) / "data/a.mp4").unlink()
+    with pytest.raises(UsageError, match="mine holds no clip"):
+        session(tmp_path, encoders=("HL-UTT",))
 
 
 def test_a_dry_run_says_what_a_thousand_clips_take(tmp_path: Path) -> None:

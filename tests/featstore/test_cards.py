@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from emo.featstore.cards import store_card, store_list
-from emo.featstore.errors import UsageError
+from emo.featstore.cards import data_check, store_card, store_list
+from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.page import Table
 from emo.featstore.storage.store import Store
+from emo.featstore.workspace import load_workspace
 
 COLUMNS = ["frame", "time_s", "track", "chosen"]
 
@@ -67,3 +69,25 @@ def test_without_faces_the_pages_say_so(lab: Any, tmp_path: Any) -> None:
 def test_faces_and_a_feature_do_not_go_together(store: Store) -> None:
     with pytest.raises(UsageError, match="takes no feature"):
         store_list(store, "HL-UTT", faces=True)
+
+
+def test_failures_are_told_in_words(lab: Any, tmp_path: Any) -> None:
+    store = lab.fill(Store.create(tmp_path / "s.emo"), range(2))
+    with store.writer() as writer:
+        writer.clip("mute", lab.media(7))
+        writer.fail(lab.utt, lab.media(7), MediaError("no-audio", "It has no sound."))
+    (table, *_) = store_card(store).parts
+    assert isinstance(table, Table)
+    assert table.title.endswith("3 clips; failures: 1 no-audio")
+
+
+def test_clips_without_a_list_have_no_table_of_splits(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.wav").write_bytes(b"never opened")
+    (tmp_path / "emo.toml").write_text('[data.mine]\nroot = "clips"\nkind = "folder"\n')
+    titles = [part.title for part in data_check(load_workspace(tmp_path)).parts if isinstance(part, Table)]
+    assert titles == ["mine"]
+    (tmp_path / "clips/labels.csv").write_text("name,label\na,sad\n")
+    splits = data_check(load_workspace(tmp_path)).parts[1]
+    assert isinstance(splits, Table)
+    assert splits.rows[0][0] == "(no split)"

@@ -197,6 +197,18 @@ def test_starter_loads_and_explains_every_key(tmp_path: Path) -> None:
             assert "#" in line or lines[number - 1].startswith("#"), line
 
 
+def test_a_starter_for_clips_of_ones_own_names_a_recipe_that_needs_labels_alone(tmp_path: Path) -> None:
+    workspace = load_workspace(write_starter(tmp_path, "clips", "data", kind="folder"))
+    assert workspace.recipe == "attention"
+    assert not {"llama", "minigpt_v2"} & set(workspace.weights)
+
+
+def test_a_workspace_that_cannot_be_written_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        write_starter(tmp_path, "clips", "a\udcff", kind="folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_commented_key_of_the_starter_is_a_known_one(tmp_path: Path) -> None:
     opened = "\n".join(
         line[2:] if line.startswith("# ") and line[2:].split("=")[0].strip().isidentifier() else line

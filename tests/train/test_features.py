@@ -57,6 +57,14 @@ def test_missing_features_are_an_error_that_lists_the_clips_and_why(fill: Fill) 
         load_inputs(store, [("HL-UTT", "none"), ("mae_340_UTT", "none")], ids)
 
 
+def test_a_feature_that_is_not_there_is_told_with_both_ways_out(fill: Fill) -> None:
+    store, clips = fill()
+    with pytest.raises(FeatureMissing, match=r"The store has no gone-UTT; it holds .*HL-UTT") as caught:
+        load_inputs(store, [("HL-UTT", "none"), ("gone-UTT", "none")], [clip.id for clip in clips])
+    assert "emo extract --encoders gone-UTT" in caught.value.hint
+    assert "--set 'features=[...]'" in caught.value.hint
+
+
 def test_missing_features_are_skipped_or_zeroed_only_by_name(fill: Fill) -> None:
     store, clips = fill()
     ids = [clip.id for clip in clips]
