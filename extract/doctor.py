@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def sentences(self) -> str:
-        """What there is and what to do, with a stop between."""
+        """Return what there is and what to do, with a stop between."""
         stop = "" if not self.do or self.what.endswith((".", ":", "?")) else "."
         return f"{self.what}{stop} {self.do}".strip()
 
