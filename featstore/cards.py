@@ -170,7 +170,8 @@ def store_cleaned(
 ) -> Page:
     """Remove what no commit names: remains of killed runs, replaced segments."""
     report = store.gc(force)
-    what = f"{report.segments} segments, {report.journals} journal files, {report.leftovers} left-overs"
+    gone = (report.segments, "segment"), (report.journals, "journal file"), (report.leftovers, "left-over")
+    what = ", ".join(counted(*each) for each in gone)
     return Page(report, [f"removed {what}: {size_text(report.size_bytes)}"])
 
 
@@ -203,7 +204,8 @@ def store_copied(
 ) -> Page:
     """Copy a store to another disk or bucket, checked; run again, it goes on."""
     report = open_store(source).copy_to(target, throttle(say))
-    what = f"{report.commits:,} commits, {report.segments:,} segments, {size_text(report.size_bytes)}"
+    new = f"{counted(report.commits, 'commit')}, {counted(report.segments, 'segment')}"
+    what = f"{new}, {size_text(report.size_bytes)}"
     return Page(report, [f"{report.target} is as {report.source} is; copied: {what}"])
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from emo.featstore.errors import FeatureMissing, StoreError
-from emo.featstore.text import some_of
+from emo.featstore.text import did_you_mean, some_of
 
 if TYPE_CHECKING:
     from emo.featstore.spec import EncoderSpec  # `import emo` should cost nothing
@@ -115,6 +115,12 @@ def _missing(name: str, meant: str, specs: list[EncoderSpec]) -> FeatureMissing:
         text = f"There is no {name} in the store, but other recipes of {meant} are: "
         return FeatureMissing(text + "; ".join(map(describe, same)) + ".", "Ask for one of them, or extract this one.")
     text = f"There is no {name} in the store; it holds {some_of(spec.key for spec in specs)}."
+    known = known_names()
+    if known and meant not in known:  # which no pass could make
+        near = did_you_mean(meant, [*(spec.name for spec in specs), *known])
+        return FeatureMissing(
+            text, f"{near} Ask for one of them; `emo weights list` names what can be extracted.".strip()
+        )
     return FeatureMissing(text, f"Ask for one of them, or run `emo extract --encoders {meant}`.")
 
 

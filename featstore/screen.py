@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GAP = 2  # blanks between two columns
 WORD = 24  # a longer word may be cut, so that a path does not push everything else off the screen
+NAME = 48  # the same for the first column, which says what the row is about
 USUAL = 80  # columns of a terminal that does not tell
 
 
@@ -131,9 +132,9 @@ def _least(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 def _least_of(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     found = []
-    for needs, cells in zip(_needs(columns, rows), zip(columns, *rows, strict=True), strict=True):
+    for place, (needs, cells) in enumerate(zip(_needs(columns, rows), zip(columns, *rows, strict=True), strict=True)):
         longest = max((_cells(word) for cell in cells for word in cell.split()), default=0)
-        found.append(min(needs, max(min(longest, WORD), 6) + GAP))
+        found.append(min(needs, max(min(longest, WORD if place else NAME), 6) + GAP))
     return found
 
 

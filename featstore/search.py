@@ -21,6 +21,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import Array
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
+from emo.featstore.text import did_you_mean
 from emo.featstore.words import FOLDER, grams, words_of
 from emo.featstore.workspace import Workspace
 
@@ -70,7 +71,8 @@ class Neighbourhood:
             raise UsageError(f"{k} neighbours cannot be found.", "Ask for one or more: -k 10.")
         if (row := self._row.get(clip_id)) is None:
             why = f"The store has no {self.spec.key} of {clip_id}."
-            raise FeatureMissing(why, "Run emo extract, or ask for another clip.")
+            hint = f"{did_you_mean(clip_id, self._clips, 0.8)} Run emo extract, or ask for another clip."
+            raise FeatureMissing(why, hint.strip())
         query = self._index.reconstruct(row)[None]  # type: ignore[union-attr]  # (1, D)
         return [each for each in _ask(self._index, query, self._clips, k + 1) if each.clip != clip_id][:k]
 

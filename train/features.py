@@ -236,7 +236,11 @@ def profile_note(specs: Iterable[EncoderSpec]) -> str | None:
     if drawn:
         which = "Features" if len(drawn) == len(specs) else f"Features {', '.join(drawn)}"
         profiles = " and ".join(sorted({spec.profile for spec in specs if spec.profile in ("tiny", "random")}))
-        return f"{which} come from the {profiles} profile (random weights): no number here is an accuracy on people."
+        come = "come"
+        if len(specs) > len(drawn) == 1:
+            which, come = f"Feature {drawn[0]}", "comes"
+        return f"{which} {come} from the {profiles} profile (random weights): no number here is an accuracy on people."
     if other := [spec.name for spec in specs if spec.profile != "paper"]:
-        return f"Features {', '.join(other)} were imported: emo cannot say how they were made."
+        which = f"Feature {other[0]} was" if len(other) == 1 else f"Features {', '.join(other)} were"
+        return f"{which} imported: how it was done emo cannot say."
     return None

@@ -20,6 +20,7 @@ from emo.featstore.storage.mediums import open_medium
 from emo.featstore.storage.reader import META, Reader
 from emo.featstore.storage.segment import DATA, ROOT, SegmentGone, SegmentReader, group_document
 from emo.featstore.storage.writer import Commit
+from emo.featstore.text import counted
 
 PIECE_BYTES = 1 << 24
 TRIES = 3
@@ -106,7 +107,7 @@ class _Copy:
             mine = [parts[line["segment"]] for line in body if "segment" in line]
             self._publish(number, mine)
             self.commits += 1
-            self.say(f"commit {number:,} of {index.number:,}; {self.segments:,} segments copied")
+            self.say(f"commit {number:,} of {index.number:,}; {counted(self.segments, 'segment')} copied")
 
     def _check_history(self) -> None:
         """Refuse a copy that has commits which the source does not have."""

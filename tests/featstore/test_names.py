@@ -49,6 +49,17 @@ def test_two_recipes_under_one_name_are_told_apart_never_guessed(lab: Any) -> No
     assert choose(paper.key, [lab.utt, paper]) == paper
 
 
+def test_a_name_that_no_pass_makes_is_no_advice_to_extract_it(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emo.featstore.names._lines", lambda: ["HL-UTT hubert", "eva_g_448"])
+    with pytest.raises(FeatureMissing) as caught:
+        choose("HL-UT", [lab.utt])
+    assert "Did you mean HL-UTT?" in caught.value.hint
+    assert "--encoders" not in caught.value.hint
+    with pytest.raises(FeatureMissing) as caught:
+        choose("eva_g_448", [lab.utt])
+    assert "--encoders eva_g_448" in caught.value.hint
+
+
 def test_a_name_the_literature_uses_twice_is_refused(lab: Any) -> None:
     with pytest.raises(StoreError, match="HL-UTT or HL-MERBench-UTT"):
         choose("chinese-hubert-large-UTT", lab.specs)

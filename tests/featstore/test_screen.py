@@ -86,3 +86,11 @@ def test_what_would_command_a_terminal_is_shown_as_a_sign(capsys: pytest.Capture
     said = capsys.readouterr().out
     assert not any(each in said for each in "\x1b\x07\x9b")
     assert "happy\N{REPLACEMENT CHARACTER}[2J" in said
+
+
+def test_the_name_of_a_row_is_not_cut_where_other_columns_can_go() -> None:
+    name = "chinese-hubert-large-affectgpt"
+    rows = [[name, "absent", "a licence of many words, which wraps", "x" * 20, "y" * 20]]
+    lines = table_lines(Table("t", ("name", "here", "licence", "one", "two"), rows), 80)
+    assert any(line.startswith(name) for line in lines)
+    assert all(len(line) <= 80 for line in lines)

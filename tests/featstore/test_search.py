@@ -107,6 +107,11 @@ CLIPS = [
 ]
 
 
+def test_a_clip_that_is_none_is_told_the_nearest(store: Store) -> None:
+    with pytest.raises(FeatureMissing, match=r"of c_39\. Did you mean c39\?"):
+        nearest(store, "c_39", "HL-UTT")
+
+
 def test_words_are_found_in_any_language() -> None:
     assert [each.clip for each in nearest_words(CLIPS, "leave the mother", 2)] == ["a", "c"]
     assert nearest_words(CLIPS, "美好的早晨", 3)[0].clip == "b"

@@ -100,8 +100,8 @@ def test_no_clip_left_is_an_error(fill: Fill) -> None:
             ("tiny", "tiny"),
             "Features come from the tiny profile (random weights): no number here is an accuracy on people.",
         ),
-        (("paper", "tiny"), "Features F1 come from the tiny profile"),
-        (("imported", "paper"), "Features F0 were imported"),
+        (("paper", "tiny"), "Feature F1 comes from the tiny profile"),
+        (("imported", "paper"), "Feature F0 was imported"),
     ],
 )
 def test_a_profile_other_than_paper_is_said_in_words(profiles: tuple[str, ...], says: str | None) -> None:
