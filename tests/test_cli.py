@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -242,6 +243,23 @@ def test_a_folder_is_answered_into_a_table(emo: Emo, demo: Demo, tmp_path: Path)
     empty = emo("predict", str(tmp_path), cwd=demo[0])
     assert empty.returncode == 2
     assert "holds no video or sound file" in empty.stderr
+
+
+def test_a_head_takes_those_of_its_features_that_are_there_and_says_so(emo: Emo, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(demo[0], folder)
+    for name in ("mae_340_UTT", "maeV_399_UTT"):
+        assert emo("store", "drop", name, cwd=folder).returncode == 0
+    words = ("train", "--head", "attention", "--cached", "--set", "epochs=2")
+    refused = emo(*words, cwd=folder)  # what emo.toml extracts is only not there yet
+    assert (refused.returncode, "emo extract --encoders mae_340_UTT,maeV_399_UTT" in refused.stderr) == (4, True)
+    text = (folder / "emo.toml").read_text()
+    (folder / "emo.toml").write_text(
+        re.sub(r"(?m)^\[extract\]\n(encoders.*\n)?", '[extract]\nencoders = ["HL-UTT"]\n', text)
+    )
+    taken = emo(*words, cwd=folder)
+    assert taken.returncode == 0, taken.stderr
+    assert "no mae_340_UTT, maeV_399_UTT, which attention names; it takes what is there: HL-UTT." in taken.stderr
 
 
 def test_a_training_that_cannot_begin_leaves_no_run(emo: Emo, demo: Demo) -> None:

@@ -47,7 +47,7 @@ def train_page(
 
     workspace = load_workspace(find_workspace())
     args = TrainArgs(recipe, head, tuple(set_ or ()), run, resume, tuple(force or ()))
-    chosen = args.fitting(args.chosen(workspace), workspace, say)
+    chosen = args.fitting(args.chosen(workspace), workspace, say, cached)
     if not cached and not resume and (features := features_to_extract(chosen)):
         extract(show=True, dataset=dataset, encoders=features)
     how = {"resume": bool(resume), "force": args.force, "search": search}

@@ -77,10 +77,11 @@ class TrainArgs:
         head = [f"head={self.head}"] if self.recipe and self.head else []
         return load_recipe(self.recipe or self.head or usual, [*head, *self.set_])
 
-    def fitting(self, recipe: Any, workspace: Workspace, say: Say) -> Any:
+    def fitting(self, recipe: Any, workspace: Workspace, say: Say, cached: bool = False) -> Any:
         """The recipe with what the store holds, where it takes any features and none of those it names is at hand.
 
-        A recipe from a file, features named by --set, and features that emo.toml has extracted stay as they are.
+        Where nothing may be extracted (`cached`), those of its features that are at hand do too. A recipe from a file,
+        features named by --set, and features that emo.toml has extracted stay as they are.
         """
         named_here = any(each.partition("=")[0].strip().startswith("features") for each in self.set_)
         if named_here or self.resume or (self.recipe or "").endswith(FILES) or not has_store(workspace.store_path):
@@ -88,16 +89,20 @@ class TrainArgs:
         features = open_store(workspace.store_path).features()
         held = [each.spec for each in features if each.ok and each.spec.encoder not in BESIDE]
         wanted = recipe.feature_names()
-        if any(named(name.partition("@")[0], held) or name in workspace.extract.encoders for name in wanted):
+        lacking = [name for name in wanted if not named(name.partition("@")[0], held)]
+        some = len(lacking) < len(wanted)
+        if not lacking or set(lacking) & set(workspace.extract.encoders) or (some and not cached):
             return recipe
+        if some:
+            held = [spec for name in wanted for spec in named(name.partition("@")[0], held)]
         usual = [spec for spec in held if spec.profile == workspace.extract.profile] or held
         fitted = recipe.on_what_is_there(usual)
         if fitted is None:
             return recipe
         names = fitted.feature_names()
         say(
-            f"The store has none of {', '.join(wanted)}, which {recipe.title} names; it takes what is there: "
-            f"{', '.join(names)}. Others: {recipe.features_flag(names[:2])}"
+            f"The store has {'no' if some else 'none of'} {', '.join(lacking)}, which {recipe.title} names; it takes "
+            f"what is there: {', '.join(names)}. Others: {recipe.features_flag(names[:2])}"
         )
         return fitted
 
