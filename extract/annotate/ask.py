@@ -26,7 +26,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import open_store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
 WORKERS, ASKING_WORKERS = 2, 8  # clips at once: of a model in this process, of one behind an endpoint
@@ -211,12 +211,11 @@ def _notes(run: Run, plan: AskPlan, budget: Budget, found: Mapping[str, dict[str
         notes.append(f"{budget.asked:,} requests to {plan.describer.id}{cost}.")
     inquiry = plan.inquiry
     answers = {name: value for name, value in found.items() if isinstance(value, dict)}
-    lacking = (("sound", inquiry.sound, "by their frames"), ("frames", bool(inquiry.frames), "by their sound"))
+    lacking = (("sound", inquiry.sound, "by frames"), ("frames", bool(inquiry.frames), "by sound"))
     for lacks, wanted, how in lacking:
         if wanted and (without := [name for name, value in answers.items() if not value[lacks]]):
-            notes.append(
-                f"{len(without):,} clips have no {lacks} and were answered {how} alone: {some_of(without, 3)}."
-            )
+            who = f"{counted(len(without), 'clip has', 'clips have')} no {lacks}"
+            notes.append(f"{who}; answered {how} alone: {some_of(without, 3)}.")
     return tuple(notes)
 
 

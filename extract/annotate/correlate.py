@@ -12,6 +12,7 @@ from emo.extract.annotate.units import UnitTable, stored_table
 from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.page import Flag, Page, Table
 from emo.featstore.storage.store import Store
+from emo.featstore.text import counted
 
 LEAST_FRAMES = 10  # that two tables share, for a correlation to say anything
 
@@ -78,5 +79,5 @@ def units_page(
     return Page(
         value,
         [Table("Correlation of action units", columns, rows, columns[1:]), note],
-        f"{len(clips):,} clips have both.",
+        f"{counted(len(clips), 'clip has', 'clips have')} both.",
     )

@@ -28,7 +28,7 @@ from emo.featstore.processors import processors
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, open_store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
 LEAST_WORKERS, ASKING_WORKERS = 2, 8
@@ -128,7 +128,9 @@ def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
     if budget.asked:
         parts.append(f"{budget.asked:,} requests" + (f", cost {budget.spent:.4g}" if budget.prices else ""))
     if budget.stopped:
-        parts.append(f"stopped: {budget.stopped}; {left:,} clips are left, the same command goes on")
+        parts.append(
+            f"stopped: {budget.stopped}; {counted(left, 'clip is', 'clips are')} left, the same command goes on"
+        )
     verdict = f"{progress.made:,} annotations made, {progress.there:,} were there, {progress.failed.total():,} failed."
     code = 130 if progress.stopping else 3 if left else 0
     return Page(value, parts, verdict, code)

@@ -158,8 +158,8 @@ def test_a_clip_is_asked_about_by_what_it_has(study: Study, server: Server) -> N
     kinds = {tuple(part["type"] for part in each["messages"][0]["content"]) for each in server.asked}
     assert kinds == {("image_url",) * 8 + ("text",), ("input_audio", "text")}
     notes = " ".join(page.value["notes"])
-    assert "1 clips have no sound and were answered by their frames alone: c0" in notes
-    assert "1 clips have no frames and were answered by their sound alone: voice@" in notes
+    assert "1 clip has no sound; answered by frames alone: c0" in notes
+    assert "1 clip has no frames; answered by sound alone: voice@" in notes
     assert "zero shot" in notes
     assert page.value["answers"][-1] == {"name": "gone", "answer": None, "why": "it has no media file here"}
     assert page.exit_code == 3
