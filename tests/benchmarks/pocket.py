@@ -35,6 +35,7 @@ WHISPER = "whisper-base-stats-UTT"
 ACTORS = 24
 LAYER_C = 0.01  # penalty while layers are compared
 RESAMPLES = 200
+WITHIN = 0.05  # of the head's weighted F1 the language model is to come
 STAGES = ("heads", "layers", "llm", "attention")
 HEADER = ("data", "features", "model", "clips", "weighted F1", "95 % interval")
 NONE = ("-", "not measured", "-")
@@ -242,9 +243,20 @@ def words(given: argparse.Namespace, done: dict[str, Any]) -> Sequence[str]:
             f"{done['n_validation']} clips of training actors held out: {curve}. The best of them, step "
             f"{done['best']['step']}, was asked about the held-out actors once in each way."
         )
+        found += below(done)
     else:
         found.append("The language model has not been measured yet: run the command, it goes on where it was stopped.")
     return found
+
+
+def below(done: dict[str, Any]) -> list[str]:
+    """How far the language model is from the head on the same clips, against the goal."""
+    head = [row for row in done.get("whisper-logistic", ()) if row["fold"] == 0]
+    if not head:
+        return []
+    gap = f1(head) - f1(done["llm-likelihood"])
+    told = f"Goal: within {WITHIN} of the logistic head over the same clips: {gap:.3f} below it, "
+    return [told + ("met." if gap <= WITHIN else "missed.")]
 
 
 if __name__ == "__main__":
