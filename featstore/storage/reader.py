@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal, Self, TypeVar
@@ -309,9 +308,10 @@ class Reader:
         """`file_of` of many files, each given with the id of a clip that it probably is."""
         found = list[FileId | None]()
         for path, where, file in self._remembered(files):  # looked at without the lock: others read meanwhile
-            same = False
-            with suppress(OSError):
+            try:
                 same = file is not None and seen(path, where) == file[1:]
+            except OSError:
+                same = False
             found.append(file if same else None)
         return found
 
