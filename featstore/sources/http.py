@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from emo.featstore.errors import UsageError
@@ -47,6 +48,30 @@ def joined(address: str, location: str) -> str:
         return urljoin(address, location)
     except ValueError:
         return location
+
+
+class _Whole(http.client.HTTPConnection):
+    """Sends head and body of a request in one piece: one system call, and the other side wakes up once."""
+
+    _parts: list[Any] | None = None
+
+    def request(self, *given: Any, **named: Any) -> None:
+        parts = self._parts = []
+        try:
+            super().request(*given, **named)
+        finally:
+            self._parts = None
+        self.send(b"".join(parts))
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)
+        else:
+            self._parts.append(data)
+
+
+class _WholeSecure(_Whole, http.client.HTTPSConnection):
+    """The same, encrypted."""
 
 
 @dataclass
@@ -216,7 +241,7 @@ def _path(parts: SplitResult) -> str:
 
 def _connection(parts: SplitResult) -> _Line:
     """Return a connection, through the proxy that the environment names if it names one."""
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    kind = _WholeSecure if parts.scheme == "https" else _Whole
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(str(parts.hostname)):
         return _Line(kind(str(parts.hostname), parts.port), "")

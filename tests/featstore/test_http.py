@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import shutil
 import socket
 import ssl
@@ -132,6 +133,22 @@ def test_a_request_names_its_host_and_holds_one_line_per_header(connections: Con
     assert {f"Host: 127.0.0.1:{server.port}", "X-Own: yes", "Content-Length: 0"} <= set(lines)
     with pytest.raises(Trouble, match="Invalid header value"):
         connections.post(f"http://127.0.0.1:{server.port}/", b"", {"X": "a\r\nY: b"}, 1.0)
+    server.socket.close()
+
+
+def test_a_request_is_sent_in_one_piece(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def counted(self: http.client.HTTPConnection, data: bytes) -> None:
+        sent.append(data)
+        send(self, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", counted)
+    server = Server(says(OK))
+    assert connections.post(f"http://127.0.0.1:{server.port}/", b"body", {}, 5.0)[0] == 200
+    assert len(sent) == 1
+    assert sent[0].endswith(b"\r\n\r\nbody")
     server.socket.close()
 
 
