@@ -18,6 +18,7 @@ from pathlib import Path
 from summary import PAGE, summarised
 
 from emo.featstore import install
+from emo.featstore.text import counted
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # whole processes find their modules compiled, as a user's do
 
@@ -103,8 +104,8 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores} CPU cores, {memory:.0f} GiB"
-    return f"{cores} cores of {_processor()}, {memory:.0f} GiB, no GPU"
+        return f"{torch.cuda.get_device_name()}, {counted(cores or 1, 'CPU core')}, {memory:.0f} GiB"
+    return f"{counted(cores or 1, 'core')} of {_processor()}, {memory:.0f} GiB, no GPU"
 
 
 def versions(*more: str) -> str:
