@@ -100,7 +100,7 @@ def test_a_head_trains_on_the_labelled_clips_and_is_scored(workspace: Path) -> N
     assert scored.returncode == 0, scored.stderr
     assert "13 clips are too few for a score" in scored.stdout
     assert "tiny profile (random weights): no number here is an accuracy on people" in scored.stdout
-    assert "3360 labelled clips have no prediction" in scored.stdout
+    assert "3,360 labelled clips have no prediction" in scored.stdout
     nothing = emo("score", "relative_test3_NCEV.txt", cwd=workspace)
     assert nothing.returncode == 2
     assert "None of the 834 labelled clips has a prediction" in nothing.stderr

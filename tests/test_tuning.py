@@ -216,7 +216,7 @@ def test_a_run_that_failed_before_its_first_step_leaves_nothing(emo: Emo, space:
     keys = sets(*SHORT, "data.emotion=[later.txt]")
     lost = emo(*TRAIN, "--run", "lost", *keys, cwd=space)
     assert lost.returncode == 2
-    assert "later.txt does not exist" in lost.stderr
+    assert "later.txt, which data.emotion of recipe tiny names, does not exist" in lost.stderr
     assert not (space / "runs" / "lost").exists()
     (space / "later.txt").write_text("demo_0001 10 sad\ndemo_0002 10 happy\n")
     found = emo(*TRAIN, "--run", "lost", *keys, "--json", cwd=space)

@@ -24,13 +24,25 @@ from emo.featstore.errors import MediaError
 GOLDEN_CASES = ["case9_merbench_encoders"]
 
 
+def of(*recipes):
+    """Let a test run on the models of these recipes."""
+
+    def mark(test):
+        test.recipes = recipes
+        return test
+
+    return mark
+
+
 def pytest_generate_tests(metafunc):
-    """One test per model that the case's folder holds."""
+    """One test per model of its recipes that the case's folder holds."""
     if "model" not in metafunc.fixturenames:
         return
     cases = sorted(metafunc.config.getoption("--goldens").glob("case9_*/case.json"))
-    models = sorted({name for file in cases for name in json.loads(file.read_text())["models"]})
-    metafunc.parametrize("model", models or ["no case9"])
+    models = [each for file in cases for each in json.loads(file.read_text())["models"].items()]
+    wanted = getattr(metafunc.function, "recipes", None)
+    names = sorted({name for name, model in models if wanted is None or model["recipe"] in wanted})
+    metafunc.parametrize("model", names or ["no case9"])
 
 
 @pytest.fixture
@@ -65,11 +77,6 @@ def recipe_of(golden, model):
     return golden.info["recipes"][golden.info["models"][model]["recipe"]]
 
 
-def only(golden, model, *recipes):
-    if golden.info["models"].get(model, {}).get("recipe") not in recipes:
-        pytest.skip(f"{model} is no model of recipe {' or '.join(recipes)}")
-
-
 def sound(golden, clip):
     samples = golden.info["clips"][clip]["samples"]
     base = golden.io["audio.base_int16"]
@@ -100,8 +107,8 @@ def compare(golden, model, item, output, long=False):
         golden.close(parts[name], f"{model}.{item}.{name}", stated(golden, model, "FRA", long), want)
 
 
+@of("audio")
 def test_speech(golden, model, encoder):
-    only(golden, model, "audio")
     said = recipe_of(golden, model)
     assert (encoder.chunk, list(encoder.take)) == (said["chunk_samples"], said["layers_summed"])
     clips = [clip for clip in golden.info["clips"] if f"{model}.{clip}.UTT" in golden.io]
@@ -123,8 +130,8 @@ def summands(encoder, audio):
     return np.stack(alone)
 
 
+@of("whisper")
 def test_whisper(golden, model, encoder):
-    only(golden, model, "whisper")
     said = recipe_of(golden, model)
     clips = [clip for clip in golden.info["clips"] if f"{model}.{clip}.UTT" in golden.io]
     assert clips
@@ -140,8 +147,8 @@ def test_whisper(golden, model, encoder):
         golden.close(mel[:, count:], key, stated(golden, model, "mel"), tail.numpy())
 
 
+@of("clip", "data2vec_vision", "dinov2", "eva02")
 def test_images(golden, model, encoder):
-    only(golden, model, "clip", "data2vec_vision", "dinov2", "eva02")
     sets = golden.info["frames"]["dinov2_sets" if encoder.frames else "clip_sets"]
     items = [encoder.prepare(ClipInputs(faces=faces(golden, count), hop_s=0.04)) for count in sets.values()]
     for name, output in zip(sets, encoder.encode(items), strict=True):
@@ -157,8 +164,8 @@ def test_images(golden, model, encoder):
         golden.close(pixels, name, stated(golden, model, "pixel_values"))
 
 
+@of("dinov2")
 def test_dinov2_with_the_positions_of_today(golden, model, folder):
-    only(golden, model, "dinov2")
     encoder = find_encoder(f"{model}-modern-UTT")(profile="tiny", weights=folder)
     kind = find_encoder(f"{model}-UTT")
     today = encoder.twin(kind, **{**{n: getattr(kind, n) for n in ("frames", "normed", "pool_tokens")}})
@@ -168,9 +175,9 @@ def test_dinov2_with_the_positions_of_today(golden, model, folder):
         golden.close(rows, key, stated(golden, model, "FRA_size_interpolation"))
 
 
+@of("text")
 @pytest.mark.parametrize("language", ["chinese", "english"])
 def test_text(golden, model, folder, language):
-    only(golden, model, "text")
     kind = find_encoder(f"{model}-UTT")
 
     class Reader(kind):
@@ -200,8 +207,8 @@ def test_text(golden, model, folder, language):
         compare(golden, model, key, output)
 
 
+@of("text")
 def test_the_states_of_the_probe(golden, model, encoder):
-    only(golden, model, "text")
     told, whole = golden.info["text"][model], encoder.twin(_trim=(0, None))
     ids, _ = whole.tokenize(recipe_of(golden, model)["probe"])
     assert ids == told["probe_ids"]
