@@ -355,12 +355,8 @@ def _annotations(workspace: Workspace, annotations: Annotations | None) -> Itera
             continue
         roots = ", ".join(str(each.root) for each in workspace.data.values())
         what = f"{file}, which recipe {workspace.recipe} learns from, is neither in {workspace.root} nor in {roots}."
-        yield Finding(
-            "annotations",
-            "warn",
-            what,
-            f"{where_from(file)} Put it there, or name another recipe under [train].".strip(),
-        )
+        do = f"{where_from(file)} Put it there, or name another recipe under [train].".strip()
+        yield Finding("annotations", "warn", what, do)
 
 
 def _store(workspace: Workspace) -> Iterator[Finding]:

@@ -391,7 +391,7 @@ encoders = ["HL-UTT", "mae_340_UTT", "maeV_399_UTT", "eva_g_448"]    # features 
 {of_llama}minigpt_v2 = "checkpoints/minigptv2_checkpoint.pth"        # MiniGPT-v2: its projection and LoRA
 
 [train]
-{recipe}    # recipe of `emo train` when none is named
+recipe = {recipe}    # recipe of `emo train` when none is named
 """
 
 
@@ -413,15 +413,14 @@ def starter_toml(
     store = re.split(r"[-\s]", dataset.strip().lower())[0] or "features"
     store = re.sub(r"[^\w.]", "_", store) + ".emo"
     own = kind == "folder"  # whose clips have no annotations of MERR, which Emotion-LLaMA's recipe learns from
-    recipe = _text("attention" if own else "emotion-llama-stage1")
-    words = {"recipe": f"recipe = {recipe}", "of_llama": "# " if own else ""}
     return _STARTER.format(
         store=_text(store),
         dataset=_key(dataset),
         root=_text(root.replace("\\", "/")),
         detector=finds,
         kind=reader,
-        **words,
+        recipe=_text("attention" if own else "emotion-llama-stage1"),
+        of_llama="# " if own else "",
     )
 
 

@@ -147,17 +147,14 @@ def resolve_all(store: FeatureSource, names: Sequence[str]) -> tuple[EncoderSpec
             found.append(store.resolve(name))
         except FeatureMissing as error:
             lacking.append((name, error))
-    if lacking and all(name.partition("@")[0] not in _names(store) for name, _ in lacking):
+    names_here = {each.spec.name for each in store.features()} if lacking else set()
+    if lacking and names_here.isdisjoint(name.partition("@")[0] for name, _ in lacking):
         what = f"The store has no {', '.join(name for name, _ in lacking)}; it holds {some_of(_held(store))}."
         how = "or train on others: --set 'features=[...]'."
         raise FeatureMissing(what, f"Run `emo extract --encoders {','.join(name for name, _ in lacking)}`, {how}")
     if lacking:
         raise lacking[0][1]
     return tuple(found)
-
-
-def _names(store: FeatureSource) -> set[str]:
-    return {each.spec.name for each in store.features()}
 
 
 def _held(store: FeatureSource) -> list[str]:

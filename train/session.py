@@ -135,7 +135,7 @@ def settle(store: Store, recipe: Any, table: ExtractTable, say: Say) -> Any:
     for name in recipe.feature_names():
         same = named(name, (each.spec for each in store.features()))
         usual = [spec for spec in same if spec.profile == table.profile]
-        described = as_set(table, usual)
+        described = as_set(table, same)
         if len(same) > 1 and 1 in (len(described), len(usual)):
             chosen[name] = (described if len(described) == 1 else usual)[0].key
             why = "that [extract] in emo.toml describes" if len(described) == 1 else f"of profile {table.profile}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from emo.extract.annotate.answers import check_answer, check_label, check_verdict
@@ -18,7 +18,6 @@ from emo.extract.annotate.work import Failing, Keep, OneClip, made_of
 from emo.extract.texts import text_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError
-from emo.featstore.spec import EncoderSpec
 
 FACTS = ("no-audio", "silent")  # failures of the voice that are facts of the clip: the clue is then empty
 FINE, COARSE = "smp_reason_caption", "caption"
@@ -82,16 +81,16 @@ class ClipAnnotator(OneClip):
             value = self.keep.kept(plan.table, of)
             if value is not None:
                 spec = plan.units(value["columns"])
-                stored = partial(self._stored, spec)
+
+                def stored() -> UnitTable:
+                    return stored_table(spec, self.keep.units(spec))
+
                 return of, value.get("frames") or stored().frames, stored  # records of emo 0.1 do not count them
             table = plan.source.read(self.clip)
             self.keep.put_units(plan.units(table.columns), table)
             about = {"columns": list(table.columns), "notes": list(table.notes), "frames": table.frames}
             self.keep.put(plan.table, {"of": of, **about})
             return of, table.frames, lambda: table
-
-    def _stored(self, spec: EncoderSpec) -> UnitTable:
-        return stored_table(spec, self.keep.units(spec))
 
     def _peak(self, units: Callable[[], UnitTable], of_units: str) -> tuple[Peak, str]:
         plan = self.plan
@@ -103,10 +102,11 @@ class ClipAnnotator(OneClip):
         with Failing(self.keep, plan.peaks):
             value = self.keep.kept(plan.peaks, of)
             if value is None:
+                table = units()
                 if by_label and own is None:
-                    first = find_peak(units(), plan.peak.as_all_au())
+                    first = find_peak(table, plan.peak.as_all_au())
                     own = pseudo_label(first.active, first.units, plan.matching)
-                peak = find_peak(units(), plan.peak, own)
+                peak = find_peak(table, plan.peak, own)
                 self.keep.put(plan.peaks, {**vars(peak), "active": list(peak.active), "label": own, "of": of})
             else:
                 own = value["label"]

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from emo.extract.media.align import TEMPLATE_MM, similarity
 from emo.extract.media.detect import Detector, Network
 from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.meant import DETECTOR, EVERY, FACE
 
 VERSION = 2  # raised when the same settings give other crops, here or in `follow` and `join`
 
@@ -72,10 +73,10 @@ class FaceConfig:
         UsageError: A value is out of range or a rule unknown.
     """
 
-    detector: str = "centerface"
+    detector: str = DETECTOR
     long_side: int | None = None
-    every: int = 5
-    rule: str = "prominent"
+    every: int = EVERY
+    rule: str = FACE
     size: int = 112
     scale: float = 0.7
     mask: bool = True

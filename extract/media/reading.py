@@ -8,7 +8,7 @@ from typing import Any
 
 from emo.featstore.address import Address
 from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.meant import TAILS
+from emo.featstore.meant import SOUND_TAIL, TAILS
 
 AUDIO_RATE = 16_000
 
@@ -63,7 +63,7 @@ class Reading:
     """
 
     audio_track: int | None = None
-    sound_tail: str = "keep"
+    sound_tail: str = SOUND_TAIL
     max_minutes: float = LIMIT_MIN
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Reading:
             UsageError: Another version of emo read its clips in another way.
         """
         tails = {words: name for name, words in TAILS.items()}
-        reading = cls(recipe.get("track"), tails.get(recipe.get("tail", ""), "keep"))
+        reading = cls(recipe.get("track"), tails.get(recipe.get("tail", ""), SOUND_TAIL))
         if ("audio" in recipe and dict(recipe) != reading.audio_recipe) or recipe.get("frames", FRAMES) != FRAMES:
             raise UsageError("this version of emo decodes media in another way than that feature was made.")
         return reading

@@ -67,11 +67,10 @@ def file_finder(roots: Sequence[Path], found: dict[str, str], recipe: TuneRecipe
                 return each
         places = dict.fromkeys(str(each.absolute()) for each in tried)
         hints = [f"Looked at: {', '.join(places)}.", where_from(name)]
-        hints.append(f"Put it there, or name another: --set '{recipe.data.key_of(name)}=[FILE]'; or another --recipe.")
-        key = f"{recipe.data.key_of(name)} of recipe {recipe.title}"
-        raise UsageError(
-            f"The annotation file {name}, which {key} names, does not exist.", "\n     ".join(filter(None, hints))
-        )
+        key = recipe.data.key_of(name)
+        hints.append(f"Put it there, or name another: --set '{key}=[FILE]'; or another --recipe.")
+        what = f"The annotation file {name}, which {key} of recipe {recipe.title} names, does not exist."
+        raise UsageError(what, "\n     ".join(filter(None, hints)))
 
     return find
 

@@ -75,7 +75,8 @@ def set_remarks(n: int, empty_truth: int, empty_answers: int, missing: int, extr
         ("prediction is for a clip", "predictions are for clips", " without a label here, and ignored."),
     ]
     counts = (empty_truth, empty_answers, missing, extra)
-    lines = [f"{counted(n, one, many)}{end}" for n, (one, many, end) in zip(counts, said, strict=True) if n]
+    told = zip(counts, said, strict=True)
+    lines = [f"{counted(count, one, many)}{end}" for count, (one, many, end) in told if count]
     return [*lines, few] if (few := too_few(n)) else lines
 
 
