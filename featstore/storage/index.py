@@ -12,6 +12,7 @@ Body lines of a commit (each column is a list, or one value where all are equal;
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from emo.featstore.address import Address, Url
 from emo.featstore.errors import StoreCorrupt
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.journal import HINT, Commit
@@ -171,6 +173,7 @@ class Index:
         self.environments: list[dict[str, Any]] = []
         self.clips_version = next(_VERSIONS)  # another one whenever clips came, or mean other media
         self.replayed = 0  # rows of clips and records read from the journal, and not from a snapshot
+        self._by_path: tuple[int, dict[str, int]] = (-1, {})  # at a commit
         self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
 
     def apply(self, commit: Commit) -> None:
@@ -210,6 +213,30 @@ class Index:
         if row is not None:
             return int(self.clip_media[row])
         return self.media.get(clip_or_media, self.media.get(NO_MEDIA + clip_or_media, -1))
+
+    def rows_of_files(self, clip_ids: Sequence[str], files: Sequence[str | Address], texts: Sequence[str]) -> Array:
+        """Row of the clip that was last said to lie there, -1 where none was.
+
+        Args:
+            clip_ids: The clip that each file probably is.
+            files: The files.
+            texts: The same as texts.
+        """
+        clips, paths, rows = self.clips.get, self.paths, list[int]()
+        for clip_id, path, text in zip(clip_ids, files, texts, strict=True):
+            row = clips(clip_id)
+            rows.append(row if row is not None and paths[row] == text else self._row_at(path, text))
+        return np.array(rows, "i8")
+
+    def _row_at(self, path: str | Address, text: str) -> int:
+        if self._by_path[0] != self.number:
+            known = {path: row for row, path in enumerate(self.paths) if path is not None}
+            self._by_path = (self.number, known)
+        rows = self._by_path[1]
+        row = rows.get(text)
+        if row is None and not isinstance(path, Url):  # only absolute paths are remembered
+            row = rows.get(os.path.abspath(text))
+        return -1 if row is None else row
 
     def clip_of(self, media: str) -> str | None:
         """The first clip id that names the media."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 
 from emo.featstore import names
-from emo.featstore.address import Address, Url, address, seen
+from emo.featstore.address import Address, address
 from emo.featstore.clip import FileId, MediaId
 from emo.featstore.errors import EmoError, FeatureMissing, StoreCorrupt, StoreError, UsageError
+from emo.featstore.looking import looking
 from emo.featstore.reading import parse_own
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage import journal, snapshot
@@ -101,7 +101,6 @@ class Reader:
         self._readers = Readers(self.medium)
         self._matrices: dict[str, _Matrix] = {}  # by fingerprint
         self._named: dict[tuple[str, bool], EncoderSpec] = {}  # what names meant since the last commit
-        self._by_path: tuple[Index, int, dict[str, int]] | None = None
         self._infos: tuple[Index, int, dict[bool, list[FeatureInfo]]] | None = None
 
     def __reduce__(self) -> tuple[Callable[[Address], Reader], tuple[Address]]:
@@ -306,40 +305,19 @@ class Reader:
 
     def files_of(self, files: Iterable[tuple[str, str | Address]]) -> list[FileId | None]:
         """`file_of` of many files, each given with the id of a clip that it probably is."""
-        found = list[FileId | None]()
-        for path, where, file in self._remembered(files):  # looked at without the lock: others read meanwhile
-            try:
-                same = file is not None and seen(path, where) == file[1:]
-            except OSError:
-                same = False
-            found.append(file if same else None)
-        return found
-
-    def _remembered(self, files: Iterable[tuple[str, str | Address]]) -> list[tuple[Any, str, FileId | None]]:
-        """Path, the same as a text, and what was last said to lie there."""
-        with self._lock:
-            index, found = self.index, list[tuple[Any, str, FileId | None]]()
-            clips, paths, names = index.clips.get, index.paths, index.media_names
-            sizes, mtimes_ns, media = index.sizes.item, index.mtimes_ns.item, index.clip_media.item
-            for clip_id, path in files:
-                where = str(path)
-                row = clips(clip_id)
-                if row is None or paths[row] != where:
-                    row = self._row_of(path, where)
-                file = None if row is None else FileId(names[media(row)], sizes(row), mtimes_ns(row))
-                found.append((path, where, file))
-            return found
-
-    def _row_of(self, path: str | Address, where: str) -> int | None:
-        """Row of the clip that was last said to lie there."""
-        index = self.index
-        if self._by_path is None or self._by_path[0] is not index or self._by_path[1] != index.number:
-            by_path = {known: row for row, known in enumerate(index.paths) if known is not None}
-            self._by_path = (index, index.number, by_path)
-        row = self._by_path[2].get(where)
-        if row is None and not isinstance(path, Url):  # only absolute paths are remembered
-            row = self._by_path[2].get(os.path.abspath(where))
-        return row
+        clip_ids, paths = tuple(zip(*files, strict=True)) or ((), ())
+        texts = list(map(str, paths))
+        with looking(paths, texts) as looked:  # without the lock: others read meanwhile
+            with self._lock:
+                index, names = self.index, self.index.media_names
+                rows = index.rows_of_files(clip_ids, paths, texts)
+                if not index.clips:
+                    return [None] * len(texts)
+                media, sizes, mtimes_ns = (each[rows] for each in (index.clip_media, index.sizes, index.mtimes_ns))
+            now = looked()
+        same = (rows >= 0) & (now[:, 0] == sizes) & (now[:, 1] == mtimes_ns)
+        known = zip(same.tolist(), media.tolist(), sizes.tolist(), mtimes_ns.tolist(), strict=True)
+        return [FileId(names[number], size, mtime_ns) if yes else None for yes, number, size, mtime_ns in known]
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
         """Return what is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
