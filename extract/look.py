@@ -79,14 +79,16 @@ def look_page(
     said = _failed(store) if failures else {}
     asked = _of_names(workspace, said) if failures else find_clips(workspace, clips or [], None, store, dataset)
     if not asked:
-        raise UsageError("No clip has failed." if failures else "No clip is named.", "Name clips: emo look CLIP")
+        what = "No clip has failed." if store is not None else "There is no store yet, so no clip has failed."
+        raise UsageError(what if failures else "No clip is named.", "Name clips: emo look CLIP")
     config = face_config(workspace)
     detector = config.open_detector() if any(_faces_of(workspace, clip) is None for clip in asked[:limit]) else None
     pictures, value = [], []
     for number, clip in enumerate(asked[:limit], 1):
         say(f"{number} of {min(len(asked), limit)}: {clip.id}")
         seen = see(workspace, clip, detector)
-        seen.problems += [text for text in said.get(clip.id, []) if text not in seen.problems]
+        told = said.get(clip.id, [])
+        seen.problems = [*told, *(text for text in seen.problems if not any(each.endswith(text) for each in told))]
         picture = Picture(_file_name(clip.id), clip.id, _png(sheet(seen)), _facts(seen))
         pictures.append(picture)
         value.append({"clip": clip.id, "file": str(out / picture.name), **seen.facts, "problems": seen.problems})
@@ -103,10 +105,11 @@ def look_page(
 
 def _failed(store: Store | None) -> dict[str, list[str]]:
     """Sentences on what failed, by clip."""
-    found: dict[str, list[str]] = {}
+    why: dict[str, dict[str, list[str]]] = {}  # features by what was said of them, by clip
     for each in store.failures() if store is not None else ():
-        found.setdefault(each.clip, []).append(f"{each.feature.partition('@')[0]}: {each.kind}: {each.message}")
-    return found
+        said = why.setdefault(each.clip, {}).setdefault(f"{each.kind}: {each.message}", [])
+        said.append(each.feature.partition("@")[0])
+    return {clip: [f"{', '.join(of)}: {what}" for what, of in each.items()] for clip, each in why.items()}
 
 
 def _of_names(workspace: Workspace, names: Sequence[str] | dict[str, Any]) -> list[Clip]:

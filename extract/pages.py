@@ -79,7 +79,9 @@ def run_pass(workspace: Workspace, request: ExtractArgs, say: Say, quiet: bool =
     if done.stopping:
         say(f"stopped; {counted(done.done, 'clip')} committed, run the same command to go on")
     elif session.plan.jobs:
-        say(f"done: {counted(done.stored, 'feature')} of {counted(done.done, 'clip')} stored in {session.store_path}")
+        failed = f"; {done.failed.total():,} failed" if done.failed else ""
+        what = f"{counted(done.stored, 'feature')} of {counted(done.done, 'clip')}"
+        say(f"done: {what} stored in {session.store_path}{failed}")
     else:
         say("nothing to do" + (f", and so {request.trace} was not written" if request.trace else ""))
     if words := session.job.trace.says():

@@ -32,12 +32,12 @@ from emo.featstore.datasets.tables import read_frames
 from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.files import digest
 from emo.featstore.install import versions
-from emo.featstore.page import Page, Table, size_text
+from emo.featstore.page import Page, Table
 from emo.featstore.processors import processors
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import counted
+from emo.featstore.text import counted, size_text
 from emo.featstore.workspace import FIXED_FRAMES, Workspace, is_peak
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes

@@ -14,9 +14,10 @@ from emo.extract.encoders.registry import encoder_names, find_encoder
 from emo.extract.pocket import LANGUAGE_MODEL
 from emo.extract.pocket import SET as POCKET
 from emo.featstore.errors import UsageError, WeightsMissing
-from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
+from emo.featstore.page import Arg, Flag, Page, Table, throttle
 from emo.featstore.sources.headers import Inspection, inspect
 from emo.featstore.sources.hub import Source, cached, fetch
+from emo.featstore.text import size_text
 from emo.featstore.workspace import HUB_ID, WEIGHT_SUFFIXES, Workspace
 
 Others = Mapping[str, Source]  # weights that are no encoder's, by their key under `[weights]`: a language model's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from emo.featstore.errors import FeatureMissing, UsageError
@@ -17,15 +16,6 @@ EDITED = "human-annotation"  # kind of the records that people wrote, each `{rec
 NAME = re.compile(r"[\w.-]{1,40}")  # of a person
 TOGETHER = ("AU_list", "visual_prior_list")  # fields of which each entry of one belongs to that of the other
 BY_HAND = {"caption": "", "scene": "", "frames": None, "label_from": "person"}  # what such a record says no more of
-
-MERR = "ZebangCheng/Emotion-LLaMA"  # repository on GitHub
-
-
-def where_from(file: str) -> str:
-    """Return a sentence that says where a published file of annotations comes from; empty where that is not known."""
-    if Path(file).name.startswith("MERR_"):
-        return f"It is part of the repository {MERR}; `emo annotate` makes such files from clips."
-    return ""
 
 
 def annotations_of(store: Store, record: str = ANNOTATION) -> dict[str, dict[str, Any]]:

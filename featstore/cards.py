@@ -12,10 +12,10 @@ from typing import Annotated
 import numpy as np
 
 from emo.featstore.errors import UsageError
-from emo.featstore.page import Arg, Flag, Page, Table, size_text, throttle
+from emo.featstore.page import Arg, Flag, Page, Table, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
-from emo.featstore.text import counted
+from emo.featstore.text import counted, size_text
 from emo.featstore.workspace import Workspace
 
 READ_MOST = 2000  # clips whose faces the card of a store reads; more are sampled evenly

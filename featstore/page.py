@@ -91,17 +91,6 @@ def throttle(say: Callable[[str], None], every_s: float = 5.0) -> Callable[[str]
     return speak
 
 
-def size_text(size_bytes: int | None) -> str:
-    """`1.5 MiB`; nothing for `None`."""
-    if size_bytes is None:
-        return ""
-    value, units = float(size_bytes), ["B", "KiB", "MiB", "GiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
 def span_text(seconds: float) -> str:
     """`40 s`, `25 min` or `3.5 h`."""
     if seconds < 90:

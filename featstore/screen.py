@@ -75,8 +75,10 @@ def _sentence(file: IO[str], text: str, bold: bool = False) -> None:
 
 
 def _broken(line: str, width: int) -> str:
-    """Break a line between words; what follows keeps its indentation."""
+    """Break a line between words; what follows stands below the text that a gap sets off, or keeps the indentation."""
     indent = line[: len(line) - len(line.lstrip())]
+    if indent and (gap := line.rfind(" " * GAP, 0, width // 2)) > len(indent):
+        indent = " " * (gap + GAP)
     parts = wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(parts) or line
 
@@ -157,7 +159,8 @@ def _whole(given: Table, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
             blanks = [" " * (width - _cells(part)) for part, width in zip(parts, widths, strict=True)]
             cells = [gap + part if last else part + gap for part, gap, last in zip(parts, blanks, right, strict=True)]
             lines.append((" " * GAP).join(cells).rstrip())
-    return [lines[0], "-" * (sum(widths) + GAP * (len(widths) - 1)), *lines[1:]]
+    rule = min(sum(widths) + GAP * (len(widths) - 1), max(USUAL, len(lines[0])))  # a cell may be a line of a file long
+    return [lines[0], "-" * rule, *lines[1:]]
 
 
 def _squeezed(given: Table, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:

@@ -33,6 +33,16 @@ def counted(number: int, noun: str, many: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
+def size_text(size_bytes: int | None) -> str:
+    """Return a size in powers of ten, as disks and model pages give it: `1.26 GB`, `12.30 MB`; nothing for `None`."""
+    if size_bytes is None:
+        return ""
+    for unit, power, digits in (("GB", 9, 2), ("MB", 6, 2), ("kB", 3, 1)):
+        if round(size_bytes / 10**power, digits) >= 1:
+            return f"{size_bytes / 10**power:.{digits}f} {unit}"
+    return f"{size_bytes} B"
+
+
 def some_of(names: Iterable[str], limit: int = SHOWN) -> str:
     """Return the first names of many and how many more there are: `a, b and 3 more`."""
     names = list(names)

@@ -167,9 +167,7 @@ def verify_page(
         {path.parent for name in ("run.json", DIGESTS) for path in _named(runs_folder(workspace.root), name)}
     )
     if run is not None:
-        folders = [runs_folder(workspace.root) / run]
-        if not any(os.path.lexists(folders[0] / name) for name in ("run.json", DIGESTS)):
-            raise UsageError(f"{folders[0]} is no run folder.", "emo run list names them.")
+        folders = [_folder_of(workspace, run)]
     rows: list[tuple[str, ...]] = []
     value = []
     for folder in folders:

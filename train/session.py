@@ -20,7 +20,7 @@ from emo.featstore.page import Arg, Flag, Page, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import counted, some_of
+from emo.featstore.text import counted, size_text, some_of
 from emo.featstore.workspace import ExtractTable, Workspace
 from emo.train.device import device_words, resolve_device
 from emo.train.heads.search import average_parts, check_search, search_parts
@@ -317,7 +317,7 @@ def _teller(say: Say) -> Callable[[Any], None]:
         words += [] if now.samples_per_s is None else [f"{now.samples_per_s:.1f} samples/s"]
         words += [] if now.tokens_per_s is None else [f"{now.tokens_per_s:,.0f} tokens/s"]
         words += [] if now.mfu is None else [f"MFU {100 * now.mfu:.0f} %"]
-        words += [] if now.memory_bytes is None else [f"{now.memory_bytes / 2**30:.1f} GiB"]
+        words += [] if now.memory_bytes is None else [size_text(now.memory_bytes)]
         words += [] if now.eta_s is None else [f"{now.eta_s / 60:.0f} min left"]
         words += [] if now.metric is None else [f"validation {now.metric:.4f}" + (", best" if now.best else "")]
         (tell if now.metric is None else say)(", ".join(words))

@@ -20,6 +20,7 @@ from emo.featstore.datasets.base import Card, Dataset
 from emo.featstore.datasets.mirror import mirrored
 from emo.featstore.datasets.tables import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from emo.featstore.errors import UsageError
+from emo.featstore.published import where_from
 from emo.featstore.registry import Registry
 from emo.featstore.text import nearest
 from emo.featstore.workspace import DataTable, find_workspace, load_workspace
@@ -105,7 +106,8 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
     for file in meant.values():
         return file.with_name(file.name + mark + split)
     roots = ", ".join(str(table.root) for table in tables.values())
-    raise UsageError(f"{path} is neither here nor under {roots or 'any dataset'}.", "Give its path.")
+    hint = f"{where_from(path)} Give its path.".strip()
+    raise UsageError(f"{path} is neither here nor under {roots or 'any dataset'}.", hint)
 
 
 def card(kind: str) -> Card:

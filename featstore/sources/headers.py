@@ -15,6 +15,7 @@ from typing import Any
 from emo.featstore.errors import ModelError, UsageError
 from emo.featstore.reading import parse_own, read_json
 from emo.featstore.sources.ct2 import is_ct2, open_ct2
+from emo.featstore.text import size_text
 
 MAX_HEADER_BYTES = 100 << 20  # the safetensors library refuses longer headers too
 AGAIN = "Fetch it again."
@@ -60,16 +61,18 @@ def _inspect_file(path: Path) -> Inspection:
     if head.startswith(b"PK"):
         return _inspect_zip(path, size)
     if head.startswith(b"GGUF"):
-        return Inspection("unchecked", f"{path.name} is a GGUF file of {gb(size)}.")
+        return Inspection("unchecked", f"{path.name} is a GGUF file of {size_text(size)}.")
     if is_ct2(path):
         try:
             return Inspection(
-                "ok", f"{path.name}: {len(open_ct2(path).variables):,} tensors of CTranslate2, {gb(size)}."
+                "ok", f"{path.name}: {len(open_ct2(path).variables):,} tensors of CTranslate2, {size_text(size)}."
             )
         except ModelError as error:
             return Inspection("damaged", error.message, error.hint)
     if head.startswith(b"\x80"):
-        what = f"{path.name} is a torch file of the form before 1.6 ({gb(size)}); only loading it would tell more."
+        what = (
+            f"{path.name} ({size_text(size)}) is a torch file of the form before 1.6; only loading it would tell more."
+        )
         return Inspection("unchecked", what)
     what = f"{path.name} begins with {head[:16]!r}: neither safetensors nor a torch file."
     return Inspection("damaged", what, AGAIN)
@@ -93,7 +96,7 @@ def _inspect_safetensors(path: Path, size: int) -> Inspection:
         return Inspection("damaged", f"{path.name} is truncated: {size:,} of {whole:,} bytes.", AGAIN)
     if size > whole:
         return Inspection("damaged", f"{path.name} has {size - whole:,} bytes after its last tensor.", AGAIN)
-    return Inspection("ok", f"{path.name}: {len(tensors):,} tensors, {count:,.1f} M numbers, {gb(size)}.")
+    return Inspection("ok", f"{path.name}: {len(tensors):,} tensors, {count:,.1f} M numbers, {size_text(size)}.")
 
 
 _BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
@@ -135,7 +138,7 @@ def _inspect_zip(path: Path, size: int) -> Inspection:
     if not any(entry.filename.rpartition("/")[2] == "data.pkl" for entry in entries):
         return Inspection("damaged", f"{path.name} is a zip archive, but not one of torch.", "Unpack it.")
     tensors = sum(bool(re.search(r"(^|/)data/\d+$", entry.filename)) for entry in entries)
-    whole = f"{path.name}: {tensors:,} stored tensors, {gb(size)}, readable"
+    whole = f"{path.name}: {tensors:,} stored tensors, {size_text(size)}, readable"
     return Inspection("ok", f"{whole}; whether they fit the encoder shows when it loads them.")
 
 
@@ -185,9 +188,4 @@ def _inspect_all(files: Sequence[Path]) -> Inspection:
     if bad is not None or len(checks) == 1:
         return bad or checks[0]
     worst = "unchecked" if any(check.status == "unchecked" for check in checks) else "ok"
-    return Inspection(worst, f"{len(files)} shards, {gb(sum(file.stat().st_size for file in files))}.")
-
-
-def gb(size_bytes: int) -> str:
-    """Size for people: `1.26 GB`, `12.30 MB`."""
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.2f} MB"
+    return Inspection(worst, f"{len(files)} shards, {size_text(sum(file.stat().st_size for file in files))}.")

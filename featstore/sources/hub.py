@@ -18,7 +18,8 @@ from pathlib import Path
 
 from emo.featstore.datasets.base import escapes
 from emo.featstore.errors import EmoError, ModelError, UsageError, WeightsMissing
-from emo.featstore.sources.headers import gb, inspect, shards_of
+from emo.featstore.sources.headers import inspect, shards_of
+from emo.featstore.text import size_text
 from emo.featstore.workspace import WEIGHT_SUFFIXES
 
 TIMEOUT_S = 30.0
@@ -258,7 +259,7 @@ def _fetch_all(wanted: Sequence[tuple[_Remote, Path]], retries: int, report: Rep
     folder = next(each for each in wanted[0][1].absolute().parents if each.exists())
     free = shutil.disk_usage(folder).free
     if free < left:
-        raise ModelError(f"{folder} has {gb(free)} free, and {gb(left)} are to come.", "Free some space.")
+        raise ModelError(f"{folder} has {size_text(free)} free, and {size_text(left)} are to come.", "Free some space.")
     for remote, final in wanted:
         _fetch(remote, final, retries, report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,22 @@ def test_a_clip_that_cannot_be_read_says_why_beside_the_others(workspace: Worksp
 
 
 def test_failures_are_looked_at_with_what_the_extraction_said(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No clip has failed"):
+    with pytest.raises(UsageError, match="There is no store yet"):
         look_page(workspace, print, failures=True)
     with pytest.raises(UsageError, match="Name clips, or give --failures"):
         look_page(workspace, print)
     store = Store.create(workspace.store_path)
+    with pytest.raises(UsageError, match="No clip has failed"):
+        look_page(workspace, print, failures=True)
     path = workspace.root / "data/face.mp4"
     with store.writer() as writer:
         writer.clip("face", hash_media(path), path)
-        spec = EncoderSpec("mae_340_UTT", "mae", "face", "utt", 4, 1, "tiny", "seed:0")
-        writer.fail(spec, "face", MediaError("no-face", "Nobody is there."))
+        for name in ("mae_340_UTT", "maeV_399_UTT"):
+            spec = EncoderSpec(name, "mae", "face", "utt", 4, 1, "tiny", "seed:0")
+            writer.fail(spec, "face", MediaError("no-face", "Nobody is there."))
+        writer.fail(replace(spec, name="HL-UTT"), "face", MediaError("no-sound", "Nothing is heard."))
     (row,) = look_page(workspace, print, failures=True, out=tmp_path / "failed").value
-    assert row["problems"] == ["mae_340_UTT: no-face: Nobody is there."]
+    assert row["problems"] == [
+        "mae_340_UTT, maeV_399_UTT: no-face: Nobody is there.",
+        "HL-UTT: no-sound: Nothing is heard.",
+    ]

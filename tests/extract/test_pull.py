@@ -310,7 +310,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ModelError, match=r"0.00 MB free, and 0.10 MB are to come"):
+    with pytest.raises(ModelError, match=r"has 1.0 kB free, and 100.1 kB are to come"):
         pull("owner/model", tmp_path, endpoint=hub.endpoint)
     assert hub.of("GET", "/cdn/") == []
 

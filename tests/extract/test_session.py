@@ -133,5 +133,5 @@ def test_a_dry_run_says_what_a_thousand_clips_take(tmp_path: Path) -> None:
         "HL-MERBench-FRA": None,
     }
     (words,) = page.parts
-    assert "27.2 GiB and more" in words
+    assert "29.18 GB and more" in words
     assert "HL-MERBench-FRA" in words

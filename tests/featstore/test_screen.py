@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emo.featstore.page import Page, Table
-from emo.featstore.screen import draw, table_lines
+from emo.featstore.screen import _broken, draw, table_lines
 
 FEATURES = [f"chinese-hubert-large-{n}-UTT" for n in range(14)]
 CLIPS = Table("3 clips", ["clip", *FEATURES], [[f"sample_0000000{n}", *["yes"] * 14] for n in range(3)])
@@ -52,6 +52,28 @@ def test_without_a_terminal_a_table_is_as_wide_as_it_is() -> None:
     assert head.split() == ["clip", *FEATURES]
     assert set(rule) == {"-"}
     assert [row.split() for row in rows] == [list(row) for row in CLIPS.rows]
+
+
+def test_without_a_terminal_one_long_cell_draws_no_long_rule() -> None:
+    table = Table("run", ("", "value"), [["command", "emo train " * 100]])
+    _, _, rule, row = table_lines(table, None)
+    assert (set(rule), len(rule)) == ({"-"}, 80)
+    assert len(row) > 900
+
+
+@pytest.mark.parametrize(
+    ("line", "below"),
+    [
+        ("  get it:   " + "word " * 30, 12),
+        ("  what is below other text keeps " + "its own margin " * 9, 2),
+        ("one sentence  with a gap " + "word " * 30, 0),
+    ],
+)
+def test_what_does_not_fit_stands_below_the_text_it_belongs_to(line: str, below: int) -> None:
+    lines = _broken(line, 60).split("\n")
+    assert len(lines) > 1
+    assert {len(each) - len(each.lstrip()) for each in lines[1:]} == {below}
+    assert " ".join(each.strip() for each in lines).split() == line.split()
 
 
 def test_a_terminal_gets_its_own_width_and_a_pipe_everything(tmp_path: Path) -> None:

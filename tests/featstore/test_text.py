@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emo.featstore.text import did_you_mean, nearest, quoted, some_of
+from emo.featstore.text import did_you_mean, nearest, quoted, size_text, some_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +43,25 @@ def test_there_is_one_did_you_mean() -> None:
     for room in ("featstore", "extract", "train"):
         for path in (ROOT / room).rglob("*.py"):
             assert path == ROOT / "featstore" / "text.py" or "difflib" not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (None, ""),
+        (0, "0 B"),
+        (949, "949 B"),
+        (994_949, "994.9 kB"),
+        (995_100, "1.00 MB"),
+        (12_300_000, "12.30 MB"),
+        (3_950_000_000, "3.95 GB"),
+    ],
+)
+def test_sizes_count_in_powers_of_ten(size_bytes: int | None, text: str) -> None:
+    assert size_text(size_bytes) == text
+
+
+def test_there_is_one_way_to_write_a_size() -> None:
+    own = {path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] in ("extract", "featstore", "train")}
+    assert [path for path in own if "def size_text" in path.read_text()] == [ROOT / "featstore/text.py"]
+    assert [path for path in own if "/ 1e9" in path.read_text() or "2**30" in path.read_text()] == []

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from emo.featstore.annotations import annotations_of, where_from
+from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
 from emo.featstore.install import install_command, versions
+from emo.featstore.published import where_from
 from emo.featstore.sources import packages
 from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store

@@ -1101,6 +1101,17 @@ def test_names_that_no_file_can_have_are_clips_without_a_file(name: str, tmp_pat
         find_labels(name, tmp_path)
 
 
+def test_a_list_that_is_nowhere_is_named_with_where_it_comes_from(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "emo.toml").write_text('[data.mine]\nroot = "clips"\n')
+    with pytest.raises(UsageError, match="is neither here nor under") as caught:
+        find_labels("relative_test3_NCEV.txt", tmp_path)
+    assert "label-6way.npz#test3" in caught.value.hint
+    with pytest.raises(UsageError, match="is neither here nor under") as caught:
+        find_labels("mine.txt", tmp_path)
+    assert caught.value.hint == "Give its path."
+
+
 def test_a_split_without_a_file_is_told_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'#test' names no file of labels. Write FILE#SPLIT"):
         find_labels("#test", tmp_path)

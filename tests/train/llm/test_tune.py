@@ -536,7 +536,7 @@ def test_reasoning_captions_of_merr_are_learned(corpus: Make, recipe: Make, shar
     sets[3] = "data={emotion: [clips], reason_v2: [MERR_mine.json]}"
     with pytest.raises(UsageError, match=r"MERR_mine.json, which data.reason_v2 of") as caught:
         train(made, recipe(*sets), tmp_path / "lost too")
-    assert "the repository ZebangCheng/Emotion-LLaMA" in caught.value.hint
+    assert "The README of ZebangCheng/Emotion-LLaMA links it" in caught.value.hint
 
 
 def test_a_second_stage_starts_from_the_first(corpus: Make, recipe: Make, tmp_path: Path) -> None:
