@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 import stat
@@ -285,7 +286,8 @@ class Local(Medium):
         durable.sync_folder(path.parent)
 
     def get(self, name: str) -> bytes:
-        return self._regular(name).read_bytes()
+        with open(self._regular(name), "rb", buffering=0) as file:
+            return file.readall()
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
         with open(self._regular(name), "rb") as file:
@@ -296,7 +298,7 @@ class Local(Medium):
         with open(self._regular(name), "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
                 return np.empty(0, np.uint8)
-            return np.memmap(file, np.uint8, "r").view(np.ndarray)
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
     def open_zarr(self, name: str) -> Any:
         import zarr  # only here: 0.3 s that most readers never need
@@ -403,8 +405,8 @@ class Local(Medium):
     def _path(self, name: str) -> Path:
         return self.root / checked_name(name, self.root)
 
-    def _regular(self, name: str) -> Path:
-        path = self._path(name)
+    def _regular(self, name: str) -> str:
+        path = f"{self.root}/{checked_name(name, self.root)}"
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise StoreCorrupt(f"{path} is not a file.", "Remove it, and restore the file from a copy.")
         return path

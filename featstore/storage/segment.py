@@ -12,6 +12,7 @@ import json
 import resource
 import threading
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def array_document(rows: int, dim: int, dtype: str, chunk_rows: int) -> dict[str
     }
 
 
+@lru_cache(maxsize=64)
 def shard_index(rows: int, dim: int, dtype: str, chunk_rows: int) -> bytes:
     """Offsets and lengths of the inner chunks, and their checksum."""
     length = chunk_rows * dim * np.dtype(dtype).itemsize
@@ -197,7 +199,7 @@ class SegmentReader:
 
     Attributes:
         plain: Whether the rows are read as they lie there, and not through zarr.
-        mapped: Whether they are read by `np.memmap`.
+        mapped: Whether the file that they lie in is mapped.
 
     Raises:
         SegmentGone: There is no such segment.
@@ -207,8 +209,8 @@ class SegmentReader:
     def __init__(self, medium: Medium, name: str, segment: Segment, fresh: bool = False) -> None:
         self.medium, self.name, self.segment, self._fresh = medium, name, segment, fresh
         try:
-            document = parse_own(medium.get(f"{name}/zarr.json"), "zarr.json")
-            chunk_rows = _plain_chunk_rows(document, segment)
+            document = medium.get(f"{name}/zarr.json")
+            chunk_rows = _plain_chunk_rows(document, segment.rows, segment.dim, segment.dtype)
             self.plain = chunk_rows is not None
             self._rows = self._zarr() if chunk_rows is None else self._map(chunk_rows)
             self.mapped = isinstance(self._rows, np.ndarray)
@@ -325,12 +327,14 @@ class SegmentReader:
         return SegmentGone(f"Segment {self.medium.where(self.name)} is missing.", HINT)
 
 
-def _plain_chunk_rows(document: Any, segment: Segment) -> int | None:
+@lru_cache(maxsize=64)  # segments of one feature and size have the same document
+def _plain_chunk_rows(data: bytes, rows: int, dim: int, dtype: str) -> int | None:
     """Rows of an inner chunk when the array is laid out as `SegmentWriter` does; `None` for any other layout."""
+    document = parse_own(data, "zarr.json")
     try:
         chunk_rows = int(document["codecs"][0]["configuration"]["chunk_shape"][0])
         found = {key: value for key, value in document.items() if key != "attributes"}
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return None
-    plain = chunk_rows > 0 and found == array_document(segment.rows, segment.dim, segment.dtype, chunk_rows)
+    plain = chunk_rows > 0 and found == array_document(rows, dim, dtype, chunk_rows)
     return chunk_rows if plain else None
