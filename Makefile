@@ -63,10 +63,11 @@ bench-extract: install
 	$(BENCH)/one_pass.py
 	$(BENCH)/half.py
 
-# Both need real clips; the second writes the section of the pass with the other detector.
+# All need real clips; the second writes the section of the pass with the other detector.
 bench-faces: install
 	$(BENCH)/faces.py --clips $(DATA)/mer2023/clips
 	$(BENCH)/one_pass.py --clips $(DATA)/mer2023/clips --count 16 --detector blazeface
+	$(BENCH)/decoding.py --clips $(DATA)/mer2023/clips
 
 bench-memory: install
 	$(BENCH)/memory.py

@@ -29,7 +29,7 @@ from emo.featstore.storage.store import open_store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
-WORKERS, ASKING_WORKERS = 2, 8  # clips at once: of a model in this process, of one behind an endpoint
+WORKERS, ASKING_WORKERS = 2, 8  # clips at once: in this process, of a model behind an endpoint
 ASKED = "asked"  # kind of the records of answers
 NO_FILE = "it has no media file here"
 OTHER_WORDS = "what was answered was asked with another transcript"  # of a copy, or with `cached`

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from emo.extract.annotate.ask import ASKED
+from emo.extract.annotate.ask import ASKED, ASKING_WORKERS, WORKERS
 from emo.extract.annotate.budget import Budget, make_budget
 from emo.extract.annotate.describer import Asking
 from emo.extract.annotate.forms import write_form
@@ -31,7 +31,6 @@ from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
-LEAST_WORKERS, ASKING_WORKERS = 2, 8
 LISTED = 10  # clips that are named
 NOT_YET = "not annotated yet"
 MANY = 200  # clips from which on it is worth starting processes that decode
@@ -85,7 +84,7 @@ def run_page(
     found = open_dataset(table.name, table)
     wanted = found.find_split(split) if split is not None else None
     clips = with_media((each for each in found.clips() if wanted is None or each.split == wanted), limit)
-    workers = concurrency or (ASKING_WORKERS if models else LEAST_WORKERS)
+    workers = concurrency or (ASKING_WORKERS if models else WORKERS)
     decoding = bool(models) and len(clips) >= MANY
     there = AtWorker(workspace, table.name, given, asking, plan.annotation.key, workers, retry_failed, decoding)
     run = _begin(ray, there, plan, budget, say)

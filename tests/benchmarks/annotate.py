@@ -33,7 +33,8 @@ import numpy as np
 from record import PAGE, record, typed
 
 from emo.extract.annotate.actions import INTENSITIES, PRESENCES, rules
-from emo.extract.annotate.pages import ASKING_WORKERS, run_page
+from emo.extract.annotate.ask import ASKING_WORKERS
+from emo.extract.annotate.pages import run_page
 from emo.featstore.datasets import open_dataset
 from emo.featstore.storage import snapshot
 from emo.featstore.storage.store import open_store

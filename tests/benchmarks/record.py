@@ -23,13 +23,16 @@ from emo.featstore.text import counted
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # whole processes find their modules compiled, as a user's do
 
 
-def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+def alternate(
+    ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time several ways in turn, A B A B, so that what the machine does besides falls on all of them.
 
     Args:
         ways: What to run, by name. Work on a GPU must be waited for inside (`torch.cuda.synchronize`).
         rounds: Times that each way is counted.
         warm: Rounds before that, which are not counted.
+        clock: What is read before and after: the time that passes, or this process's share of the processors.
 
     Returns:
         Seconds of each way, one per round.
@@ -37,10 +40,10 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int =
     times: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(warm + rounds):
         for way, run in ways.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if i >= warm:
-                times[way].append(time.perf_counter() - start)
+                times[way].append(clock() - start)
     return times
 
 

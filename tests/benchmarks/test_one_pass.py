@@ -40,6 +40,13 @@ def test_two_detectors_are_held_against_each_other(measure: Callable[..., str], 
     assert not (tmp_path / "look").exists()  # they agree on this clip
 
 
+@pytest.mark.skipif(not tflite.installed(), reason=f"needs ai-edge-litert and: {tflite.INSTALL}")
+def test_what_decoding_takes_of_a_workers_time(measure: Callable[..., str], shared: Path) -> None:
+    found = measure("decoding.py", f"--clips={shared / 'data' / 'mer2023' / 'clips'}", "--count=1", "--rounds=1")
+    for part in ("| all that a worker does, faces found by a GPU |", "1 clip, tiny", "times as fast at most"):
+        assert part in found
+
+
 def test_memory_of_a_pass_is_watched(measure: Callable[..., str]) -> None:
     found = measure("memory.py", "--clips=6", "--drawn=3")
     assert "over 6 generated clips" in found
