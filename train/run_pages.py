@@ -14,20 +14,23 @@ from emo.featstore.reading import read_json
 from emo.featstore.text import did_you_mean, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.recipe import read_keys
-from emo.train.runs import DIGESTS, Run, all_runs, check, read_run, runs_folder, tell_splits
+from emo.train.runs import DIGESTS, Run, check, listed_runs, read_run, runs_folder, tell_splits
 
+NONE = "There is no run yet: emo train --head attention."
 SCORES = ("f1_weighted", "accuracy", "uar")
 
 
 def list_page(workspace: Workspace) -> Page:
     """List the runs of the workspace, the newest last."""
-    runs = sorted(all_runs(workspace.root), key=lambda run: (str(run.info.get("started_at", "")), run.name))
+    runs = sorted(listed_runs(workspace.root), key=lambda run: (str(run.info.get("started_at", "")), run.name))
     keys = ("status", "n_train", "finished_at")
-    rows = [(run.name, run.kind, *(run.info.get(key, "") for key in keys)) for run in runs]
+    rows = [(run.name, run.info.get("kind", ""), *(run.info.get(key, "") for key in keys)) for run in runs]
     value = [dict(zip(("run", "kind", *keys), row, strict=True)) for row in rows]
     shown = [(*row[:-1], _minute(row[-1])) for row in rows]
     table = Table("Runs", ("run", "kind", "status", "trained on", "finished (UTC)"), shown, ("trained on",))
-    return Page(value, [table] if rows else ["There is no run yet: emo train --head attention."])
+    parts: list[Table | str] = [table] if rows else [NONE]
+    parts += ["`emo run verify` says what is damaged."] if any(row[2] == "damaged" for row in rows) else []
+    return Page(value, parts)
 
 
 def show_page(workspace: Workspace, run: Annotated[str, Arg("Name of a run: emo run list.")]) -> Page:
@@ -78,7 +81,7 @@ def drop_page(workspace: Workspace, run: Annotated[str, Arg("Name of the run to 
 def _folder_of(workspace: Workspace, name: str) -> Path:
     folder = runs_folder(workspace.root) / name
     if Path(name).name != name or not any(os.path.lexists(folder / each) for each in ("run.json", DIGESTS)):
-        near = did_you_mean(name, [each.name for each in all_runs(workspace.root)])
+        near = did_you_mean(name, [each.name for each in listed_runs(workspace.root)])
         raise UsageError(f"{folder} is no run folder.", f"{near} `emo run list` names them.".strip())
     return folder
 
@@ -181,7 +184,7 @@ def verify_page(
         state = "damaged" if problems else "as written" if folder in sealed else "without digests"
         rows.append((folder.name, state, " ".join(problems)))
         value.append({"run": folder.name, "state": state, "folders": len(sealed), "problems": problems})
-    parts: list[Table | str] = [Table("Runs", ("run", "files are", "what"), rows)] if rows else ["There is no run."]
+    parts: list[Table | str] = [Table("Runs", ("run", "files are", "what"), rows)] if rows else [NONE]
     if bare := [row[0] for row in rows if row[1] == "without digests"]:
         parts.append(f"Made by an earlier version, or not finished, and so without digests: {some_of(bare)}.")
     return Page(value, parts, exit_code=6 if any(row[1] == "damaged" for row in rows) else 0)

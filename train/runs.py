@@ -150,10 +150,24 @@ def load_run(path: Path) -> Run:
     return run
 
 
+REMOVE = "Restore it from a copy, or remove the run: emo run drop {}"
+
+
 def all_runs(root: Path) -> list[Run]:
     """Runs of a workspace by name, finished or not; their digests are not looked at."""
     folders = sorted(runs_folder(root).glob("*/run.json"))
     return [read_run(path.parent) for path in folders]
+
+
+def listed_runs(root: Path) -> list[Run]:
+    """Runs of a workspace by name, for lists: of one that cannot be read, status `damaged` and why, as `error`."""
+    found, names = list[Run](), ("run.json", DIGESTS)
+    for folder in sorted({path.parent for name in names for path in runs_folder(root).glob(f"*/{name}")}):
+        try:
+            found.append(read_run(folder))
+        except (TrainError, UsageError) as error:
+            found.append(Run(folder, {"status": "damaged", "error": error.message}))
+    return found
 
 
 def read_run(path: Path) -> Run:
@@ -165,9 +179,9 @@ def read_run(path: Path) -> Run:
     try:
         found = parse_own(data, str(path / "run.json"))
     except UsageError as error:
-        raise TrainError(f"{path / 'run.json'} is damaged: {error.message}") from error
+        raise TrainError(f"A run is damaged: {error.message}", REMOVE.format(path.name)) from error
     if not isinstance(found, dict):
-        raise TrainError(f"{path / 'run.json'} is damaged: not a JSON object.")
+        raise TrainError(f"{path / 'run.json'} is damaged: not a JSON object.", REMOVE.format(path.name))
     return Run(path, found)
 
 

@@ -111,6 +111,30 @@ def test_each_setting_is_in_the_key() -> None:
     assert Transcriber(threads=1).spec({}).key == specs[0].key
 
 
+@needs_model
+def test_a_language_is_known_before_anything_is_heard() -> None:
+    assert [Transcriber(language=each).language for each in ("ZH", "chinese", " en ", None)] == ["zh", "zh", "en", None]
+    for wrong in ("xx", "", "klingon"):
+        with pytest.raises(UsageError, match=f"Whisper knows no language '{wrong}'") as caught:
+            Transcriber(language=wrong)
+        assert "Write a code, as en or zh." in caught.value.hint
+
+
+@needs_library
+def test_a_folder_without_a_model_is_told_of_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing) as caught:
+        Transcriber(str(tmp_path / "none"))
+    assert caught.value.hint.startswith("--model takes whisper-base")
+
+
+def test_where_transcripts_are_of_several_kinds_the_one_with_most_words_is_advised(work: Workspace) -> None:
+    run(work, model="one", every=True)
+    run(work, model="two")
+    with pytest.raises(UsageError, match=r"one.transcript@.*; 2 clips with words") as caught:
+        text_feature(work)
+    assert 'asr = "one.transcript@' in caught.value.hint
+
+
 @needs_library
 def test_a_model_that_is_nowhere_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "installed", lambda name: None)
@@ -218,8 +242,10 @@ def test_an_interrupted_round_keeps_what_it_has(work: Workspace, monkeypatch: py
         return hear(self, audio, t0_s)
 
     monkeypatch.setattr(Ears, "transcribe", once)
-    page = run(work)
+    told: list[str] = []
+    page = transcribe_page(work, told.append)
     assert (page.exit_code, page.value["transcripts"], page.value["interrupted"]) == (130, 1, True)
+    assert told[-1] == "stopped; 1 clip committed, run the same command to go on"
     monkeypatch.setattr(Ears, "transcribe", hear)
     assert run(work).value["transcripts"] == 2
     assert len(Ears.heard) == 2
@@ -258,7 +284,8 @@ def test_the_same_words_of_the_dataset_are_not_those_that_were_heard(work: Works
 def test_of_several_recognisers_one_must_be_named(work: Workspace) -> None:
     for model in ("one", "two"):
         run(work, model=model)
-    with pytest.raises(UsageError, match="2 recognisers") as caught:
+    told = r"of 2 kinds: one.transcript@\w+ \(language told clip by clip; 1 clip with words\); two.transcript@"
+    with pytest.raises(UsageError, match=told) as caught:
         text_feature(work)
     assert 'asr = "two.transcript@' in caught.value.hint
     (Path(work.root) / "emo.toml").write_text(TOML + 'asr = "one.transcript"\n')

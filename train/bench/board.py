@@ -114,9 +114,12 @@ def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[
     return Table(f"{TITLES[metric]}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
 
 
-def spread_text(number: Mapping[str, float] | None) -> str:
-    """Mean and standard deviation of a number over runs, in hundredths."""
-    return "" if number is None else f"{100 * number['mean']:.2f} ± {100 * number['std']:.2f}"
+def spread_text(number: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of a number over runs, in hundredths; of a single run the number alone."""
+    if number is None:
+        return ""
+    spread = "" if number["std"] is None else f" ± {100 * number['std']:.2f}"
+    return f"{100 * number['mean']:.2f}{spread}"
 
 
 def against_texts(row: Row, metric: str) -> tuple[str, str]:
@@ -148,7 +151,8 @@ def board_csv(rows: Sequence[Row], split: str, metric: str, others: Sequence[Map
         average, found = row.result["average"], row.difference(metric)
         line = [row.rank, row.result["features"], row.result["head"], row.result["status"]]
         for each, name in names:
-            line += [f"{average[each][name][what]:.6f}" for what in ("mean", "std")]
+            both = [average[each][name][what] for what in ("mean", "std")]
+            line += ["" if number is None else f"{number:.6f}" for number in both]
         ends = (
             ["", "", "", ""]
             if found is None or row.against is None

@@ -12,6 +12,7 @@ from typing import Any
 
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
+from emo.featstore.text import counted
 from emo.train.bench.ledger import Record
 from emo.train.bench.plan import Phase, plan_runs, plan_search
 from emo.train.bench.recipe import VALIDATION, Cell
@@ -94,7 +95,7 @@ def run_cell(setup: Setup, cell: Cell, material: Material, shop: Shop) -> dict[s
         if now.diverged:
             why[row["rank"]] = f"{now} trainings were not finite"
             continue
-        notes = [f"The settings are the best of {len(draws)} draws on the same validation clips."]
+        notes = [f"The settings are the best of {counted(len(draws), 'draw')} on the same validation clips."]
         notes += choose_again(search, why) if why else []
         write_json(shop.ledger.folder / "search.json", search)
         return _finished(setup, material, shop, phase, records, about | _counts(row["settings"], tried, ran), notes)

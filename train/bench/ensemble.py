@@ -19,6 +19,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.files import write_json, write_jsonl
 from emo.featstore.page import Page, Table
 from emo.featstore.reading import read_json
+from emo.featstore.text import counted
 from emo.train.answers import Prediction
 from emo.train.bench.cell import RANKED, cell_folder
 from emo.train.bench.ledger import Ledger
@@ -178,8 +179,8 @@ def run_ensemble(setup: Setup) -> Page:
         _check(setup, cell)
     if len(finished) < 2:
         raise UsageError(
-            f"Bench {setup.name} has {len(finished)} finished cells; two are needed.",
-            f"Run it: emo bench {setup.name}.",
+            f"Bench {setup.name} has {counted(len(finished), 'finished cell')}; two are needed.",
+            f"Run the bench first, by what you named here: emo bench {setup.name}, or the file of its recipe.",
         )
     cached = _cached(setup, finished)
     choice, p = choose(setup, cached)

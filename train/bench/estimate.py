@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from emo.featstore.page import Page, Table
+from emo.featstore.text import counted
 from emo.train.bench.board import time_text
 from emo.train.bench.cell import cell_folder
 from emo.train.bench.ledger import Ledger
@@ -57,10 +58,21 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
     left = sum(each["models"] - each["done"] for each in value)
     total = sum(each["seconds"] for each in value)
     parts.append(
-        f"Times are estimates: a few units of each cell, timed over {STEPS} steps, or what models took before."
+        f"Times are estimates, of one thread: a few units of each cell, timed over {STEPS} steps, or what models took "
+        f"before. The whole is divided by {counted(threads, 'thread')}."
     )
     verdict = f"{left:,} of {sum(setup.models):,} models to train, about {time_text(total / threads)} (an estimate)."
-    return Page({"models": sum(setup.models), "left": left, "seconds": total, "cells": value}, parts, verdict)
+    return Page(
+        {
+            "models": sum(setup.models),
+            "left": left,
+            "seconds": round(total / threads, 1),
+            "threads": threads,
+            "cells": value,
+        },
+        parts,
+        verdict,
+    )
 
 
 def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> tuple[float, str]:

@@ -74,11 +74,16 @@ class Ledger:
 
         Raises:
             UsageError: The cell was begun under other conditions; their names are given.
+            TrainError: What was written is damaged.
         """
         path = self.folder / "identity.json"
         if not path.exists():
             return
-        before = parse_own(read_bytes(path), str(path))
+        try:
+            before = parse_own(read_bytes(path), str(path))
+        except UsageError as error:
+            hint = f"Remove {self.folder}; its models are trained again."
+            raise TrainError(f"{path} is damaged: {error.message}", hint) from error
         now = parse_own(json.dumps(identity), str(path))
         if differ := [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]:
             raise UsageError(
@@ -99,7 +104,8 @@ class Ledger:
                 records = [_record(row, i, arrays) for i, row in enumerate(table["models"])]
                 seconds = float(table["seconds"])
             except (OSError, ValueError, KeyError, TypeError, SafetensorError, UsageError) as error:
-                raise TrainError(f"{path} is damaged: {error}.", "Remove it; its models are trained again.") from error
+                what = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+                raise TrainError(f"{path} is damaged: {what}.", "Remove it; its models are trained again.") from error
             found |= {json.dumps(record.key): record for record in records}
             self.seconds += seconds
             self.models += len(records)

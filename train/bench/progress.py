@@ -45,12 +45,14 @@ class Meter:
 
     def add(self, cell: Cell, count: int) -> None:
         """Count models of a cell, and say so now and then."""
-        if not count:
-            return
-        self.done[cell.folder] = self.done.get(cell.folder, 0) + count
+        self.keep(cell, count)
         left = left_s(self.cells, self.models, self.done, self.rates)
         words = "" if left is None else f", about {time_text(left / self.threads)} left"
         self._tell(f"{cell.title}: {self.finished:,} of {self.total:,} models of the bench{words}")
+
+    def keep(self, cell: Cell, count: int) -> None:
+        """Count models of a cell that were trained earlier."""
+        self.done[cell.folder] = self.done.get(cell.folder, 0) + count
 
     def close(self, cell: Cell, models: int) -> None:
         """A cell needs no more models; one that diverged early has fewer than were planned."""

@@ -15,6 +15,7 @@ import numpy as np
 from emo.featstore.document import Part, Picture, write_parts
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page, Table
+from emo.featstore.text import counted
 from emo.train.bench.board import (
     TITLES,
     Row,
@@ -96,11 +97,13 @@ def _verdict(rows: Sequence[Row], split: str, metric: str) -> str:
 def _sentences(setup: Setup, rows: Sequence[Row]) -> list[str]:
     """Return sentences that must stand beside the numbers: of what they are, and what they cannot say."""
     protocol = setup.bench.protocol
-    of = f"{protocol.folds} folds" if not protocol.val_splits else f"chosen by {', '.join(protocol.val_splits)}"
-    search = f"{protocol.search} settings drawn per cell" if protocol.search else "settings as in the recipes"
+    of = counted(protocol.folds, "fold") if not protocol.val_splits else f"chosen by {', '.join(protocol.val_splits)}"
+    drawn = f"{counted(protocol.search, 'setting')} drawn per cell"
+    search = drawn if protocol.search else "settings as in the recipes"
     clips = sorted({len(row.truth) for row in rows})
     over = " or ".join(map(str, clips))
-    lines = [f"{of}, {search}, {protocol.repeats} runs of the chosen ones; ranked over {over} clips.", *SENTENCES]
+    runs = counted(protocol.repeats, "run")
+    lines = [f"{of}, {search}, {runs} of the chosen ones; ranked over {over} clips.", *SENTENCES]
     shared = [note for row in rows for note in row.result["notes"]]
     return [*lines, *dict.fromkeys(shared)]
 

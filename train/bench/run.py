@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from emo.featstore.errors import EmoError
+from emo.featstore.errors import EmoError, TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.reading import read_jsonl
 from emo.train.bench.cell import cell_folder, run_cell
@@ -50,16 +51,20 @@ def run_bench(setup: Setup, device: str, say: Say) -> Outcome:
     """
     device = resolve_device(device)
     setup.folder.mkdir(parents=True, exist_ok=True)
-    ledgers = {}
+    ledgers, found = {}, dict[str, dict[str, Any]]()
     for cell in setup.cells:
         ledgers[cell.folder] = ledger = Ledger(cell_folder(setup, cell))
-        ledger.begin(identity(setup, cell, device), f"Cell {cell.title} of bench {setup.name}")
+        try:
+            ledger.begin(identity(setup, cell, device), f"Cell {cell.title} of bench {setup.name}")
+        except TrainError as error:
+            found[cell.folder] = _failed(cell, error, say)
     write_atomic(setup.folder / "bench.yaml", setup.bench.to_yaml())
     materials = Materials(setup)
-    found: dict[str, dict[str, Any]] = {}
     with single_threads() as threads:
         meter = Meter(setup.cells, setup.models, say, threads)
         for cell in setup.cells:
+            if cell.folder in found:
+                continue
             ledger = ledgers[cell.folder]
             try:
                 found[cell.folder] = _run_one(setup, cell, ledger, materials, meter, device)
@@ -67,15 +72,19 @@ def run_bench(setup: Setup, device: str, say: Say) -> Outcome:
                 kept = f"{meter.finished:,} of {meter.total:,} models are kept"
                 raise KeyboardInterrupt(f"interrupted; {kept}, and the same command goes on") from None
             except EmoError as error:
-                say(f"{cell.title}: {error.message}")
-                about = {"features": cell.features, "head": cell.head}
-                found[cell.folder] = about | {"status": FAILED, "why": error.message}
+                found[cell.folder] = _failed(cell, error, say)
             meter.close(cell, ledger.models)
     return Outcome(
         tuple(found[cell.folder] for cell in setup.cells),
         tuple(ledgers[cell.folder].seconds for cell in setup.cells),
         tuple(ledgers[cell.folder].models for cell in setup.cells),
     )
+
+
+def _failed(cell: Cell, error: EmoError, say: Say) -> dict[str, Any]:
+    why = f"{error.message} {error.hint}".strip()
+    say(f"{cell.title}: {why}")
+    return {"features": cell.features, "head": cell.head, "status": FAILED, "why": why}
 
 
 def _run_one(
@@ -89,7 +98,7 @@ def _run_one(
             meter.rates[cell.folder] = ledger.seconds / ledger.models
         meter.add(cell, count)
 
-    shop.on_done = on_done
+    shop.on_done, shop.on_kept = on_done, partial(meter.keep, cell)
     return run_cell(setup, cell, material, shop)
 
 

@@ -42,7 +42,8 @@ class Shop:
         device: To compute on.
         ledger: Of the cell.
         threads: Units to train at a time, where the head allows several.
-        on_done: Called with the number of models that are done.
+        on_done: Called with the number of models that were trained just now.
+        on_kept: Called with the number of models that were trained earlier.
     """
 
     material: Material
@@ -51,6 +52,7 @@ class Shop:
     ledger: Ledger
     threads: int = 1
     on_done: Callable[[int], None] = lambda count: None
+    on_kept: Callable[[int], None] = lambda count: None
     data: Any = None
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -74,7 +76,7 @@ class Shop:
             EmoError: As `Head.fit`, but for trainings that are not finite, which are recorded.
         """
         found = self.ledger.read(phase.name)
-        self.on_done(len(found))
+        self.on_kept(len(found))
         units = self.units(phase)
         todo = [unit for unit in units.parts if any(_key(phase.members[i]) not in found for i in unit)]
         for unit, records in self._each(phase, todo, self.threads if units.threads else 1):

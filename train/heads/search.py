@@ -129,13 +129,18 @@ def choose_again(search: dict[str, Any], why: Mapping[int, str]) -> list[str]:
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation of the numbers of several runs, of their validation clips and of every other split.
 
+    One run has no standard deviation: it is `None` then.
+
     Args:
         runs: Per seed `{"seed", "validation": numbers, "splits": {split: numbers}}`, from `numbers_of`.
     """
 
-    def over(many: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    def over(many: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
         found = {name: [each[name] for each in many] for name in many[0] if all(name in each for each in many)}
-        return {name: {"mean": float(np.mean(v)), "std": float(np.std(v))} for name, v in found.items()}
+        return {
+            name: {"mean": float(np.mean(v)), "std": float(np.std(v)) if len(v) > 1 else None}
+            for name, v in found.items()
+        }
 
     return {
         "seeds": [run["seed"] for run in runs],

@@ -15,7 +15,7 @@ from emo.featstore.address import Url
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import SUFFIXES, clips_of
 from emo.featstore.datasets.tables import normal_name
-from emo.featstore.errors import EmoError, FeatureMissing, UsageError
+from emo.featstore.errors import EmoError, FeatureMissing, TrainError, UsageError
 from emo.featstore.search import Neighbourhood
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, has_store, open_store
@@ -111,7 +111,7 @@ class Desk:
         with self._lock:
             held, self._runs = self._runs, {}
             for path in sorted(runs_folder(self.workspace.root).glob("*/run.json")):
-                with suppress(FileNotFoundError):  # it was removed just now
+                with suppress(FileNotFoundError, TrainError):  # it was removed just now, or is damaged
                     seen = path.stat()
                     stamp, known = (seen.st_ino, seen.st_mtime_ns, seen.st_size), held.get(path)
                     self._runs[path] = known if known and known[0] == stamp else (stamp, read_run(path.parent))

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import parse_json
-from emo.train.runs import Run, all_runs
+from emo.train.runs import Run, listed_runs
 from emo.train.serve.desk import Desk, NotFound
 from emo.train.serve.routes_clips import Text
 
@@ -28,13 +28,13 @@ def router(desk: Desk) -> APIRouter:
     @api.get("/jobs")
     def jobs() -> dict[str, Any]:
         """Return runs and what the store holds, the newest first; nothing can be started or ended here."""
-        rows = sorted(map(_row, all_runs(desk.workspace.root)), key=lambda row: str(row["started_at"]), reverse=True)
+        rows = sorted(map(_row, listed_runs(desk.workspace.root)), key=lambda row: str(row["started_at"]), reverse=True)
         return {"runs": rows, "store": _store(desk), "waiting": desk.line.waiting()}
 
     @api.get("/jobs/log")
     def log(run: Text) -> dict[str, Any]:
         """Return the end of a run's log."""
-        found = next((each for each in all_runs(desk.workspace.root) if each.name == run), None)
+        found = next((each for each in listed_runs(desk.workspace.root) if each.name == run), None)
         if found is None:
             raise NotFound(f"There is no run {run[:80]!r}.")
         lines = [line for name in LOGS for line in _tail(found.path / name)]
