@@ -335,10 +335,13 @@ def _drawn_demo(folder: Path, clips: int) -> str | None:
     from emo.extract.demo import generate_workspace
     from emo.extract.pages import run_pass
     from emo.extract.session import ExtractArgs
+    from emo.featstore.errors import UsageError
     from emo.train.metrics.choose import ScoreArgs, scored_page
     from emo.train.recipe import load_recipe
     from emo.train.session import train as train_it
 
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file.", "Name a folder for the demo; it is made if it is not there.")
     _say(f"1/6  drawing faces and voices in {folder}")
     generate_workspace(folder, clips)
     os.chdir(folder)

@@ -413,7 +413,8 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
     clips = _present(workspace)
     need = clips * clip_bytes(workspace)
     each = clip_bytes(workspace)
-    what = f"{size_text(free)} free at {folder}; {counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}"
+    what = f"{size_text(free)} free at {folder}; "
+    what += f"{counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}" if clips else "no clip is there yet"
     unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
     if unknown:
         what += f", not counting {', '.join(unknown)}"

@@ -75,7 +75,8 @@ def look_page(
     """
     store = open_store(workspace.store_path) if has_store(workspace.store_path) else None
     if failures == bool(clips):
-        raise UsageError("Name clips, or give --failures.", "For instance: emo look sample_00000338")
+        what = "Name clips, or give --failures; not both." if clips else "Name clips, or give --failures."
+        raise UsageError(what, "For instance: emo look sample_00000338")
     said = _failed(store) if failures else {}
     asked = _of_names(workspace, said) if failures else find_clips(workspace, clips or [], None, store, dataset)
     if not asked:

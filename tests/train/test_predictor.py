@@ -311,6 +311,15 @@ def test_whole_runs_are_listed_and_verified(workspace: Workspace) -> None:
     sealed = set(json.loads((workspace.root / "runs/first/digests.json").read_text()))
     there = {path.name for path in (workspace.root / "runs/first").iterdir()}
     assert sealed == there - {"digests.json"}
+    (workspace.root / "runs/broken").mkdir()
+    (workspace.root / "runs/broken/run.json").write_text("")
+    page = list_page(workspace)
+    assert [(row["run"], row["status"]) for row in page.value] == [("broken", "damaged"), ("first", "finished")]
+    assert page.parts[-1] == "`emo run verify` says what is damaged."
+    with pytest.raises(TrainError, match=r"A run is damaged: .*run.json is not JSON") as caught:
+        show_page(workspace, "broken")
+    assert caught.value.hint.endswith("emo run drop broken")
+    drop_page(workspace, "broken")
     (workspace.root / "runs/first/digests.json").unlink()
     assert verify_page(workspace).value[0]["state"] == "without digests"
     (row,) = list_page(workspace).value

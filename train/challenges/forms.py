@@ -16,7 +16,7 @@ import numpy as np
 from emo.featstore.datasets.tables import DAMAGE, MAX_MEMBER_BYTES, csv_records, normal_name, without_suffix
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_bytes
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 from emo.train.challenges.base import Form, Key, Track
 from emo.train.metrics.words import npz_texts
 
@@ -81,7 +81,7 @@ def parse(data: bytes, form: Form, track: Track, where: str) -> Sheet:
         raise UsageError(f"{where} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     records = csv_records(text, where) if text.strip() else []
     if not records:
-        raise UsageError(f"{where} is empty.")
+        raise UsageError(f"{where} is empty.", "Make it anew: emo submit.")
     return Sheet(records[0][1], [(f"line {line}", cells) for line, cells in records[1:]])
 
 
@@ -165,11 +165,21 @@ def _columns(track: Track, header: Sequence[str]) -> list[Problem]:
     lacks = [name for name in track.header(optional) if name not in header]
     strange = [name for name in dict.fromkeys(header) if name not in track.header()]
     twice = [name for name, count in Counter(header).items() if count > 1]
-    told = [(lacks, "lacks the column"), (strange, "has a column too many:"), (twice, "has several columns")]
+    told = [
+        (lacks, "lacks the column", "lacks the columns"),
+        (strange, "has a column too many:", "has columns too many:"),
+        (twice, "has several columns", "has several columns each of"),
+    ]
     wants = f"; the form is {','.join(track.header(optional))}."
+    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        wants += f" Its columns are separated by {other!r}, and must be by commas."
     return [
-        Problem("column", len(names), f"The header ({','.join(header)}) {what} {some_of(names)}{wants}")
-        for names, what in told
+        Problem(
+            "column",
+            len(names),
+            f"The header ({','.join(header)}) {one if len(names) == 1 else more} {some_of(names)}{wants}",
+        )
+        for names, one, more in told
         if names
     ]
 
@@ -195,7 +205,8 @@ def _names(
     missing = [clip[0] for clip in dict.fromkeys(clip[:width] for clip in clips) if clip not in counts]
     extra = [key for key in counts if key not in wanted]
     if missing:
-        told = f"{len(missing):,} of {len(wanted):,} clips have no row: {some_of(missing, SHOWN)}."
+        verb = "has" if len(missing) == 1 else "have"
+        told = f"{len(missing):,} of {counted(len(wanted), 'clip')} {verb} no row: {some_of(missing, SHOWN)}."
         found.append(Problem("missing", len(missing), told))
     if extra and not track.more:
         names = [key[0] for key in extra]
@@ -224,12 +235,16 @@ def remarks(track: Track, form: Form, path: Path, sheet: Sheet, clips: Sequence[
     if clips is not None and track.rows is not None and len(clips) != track.rows:
         told.append(f"The list has {len(clips):,} clips, and the organisers' has {track.rows:,}.")
     expected = [name for name in track.header() if name in sheet.header]
-    if expected != [name for name in sheet.header if name in expected]:
+    if expected != [name for name in dict.fromkeys(sheet.header) if name in expected]:
         told.append(f"The columns are in another order than {','.join(expected)}.")
     if clips is not None and "name" in sheet.header:
         names = sheet.column("name")
         beside = len(set(names) - {clip[0] for clip in clips})
-        told += [f"{beside:,} names are of other clips, which the organisers' scorer passes over."] if beside else []
+        told += (
+            [f"{counted(beside, 'name is', 'names are')} of other clips, which the organisers' scorer passes over."]
+            if beside
+            else []
+        )
         if not beside and len(names) == len(clips) and names != [clip[0] for clip in clips]:
             told.append("The rows are in another order than the list.")
     return [each for each in told if each]

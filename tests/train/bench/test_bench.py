@@ -191,6 +191,35 @@ def test_a_damaged_record_is_named(workspace: Workspace, write: Write) -> None:
     page = run(workspace, path)
     assert page.exit_code == 6
     assert f"{record} is damaged" in page.value["others"][0]["why"]
+    assert "Remove it; its models are trained again." in page.value["others"][0]["why"]
+    record.unlink()
+    assert run(workspace, path).exit_code == 0
+
+
+def test_a_cell_whose_conditions_are_damaged_is_named_and_the_others_go_on(workspace: Workspace, write: Write) -> None:
+    path = write(heads=["knn", "lf_dnn"], features=["aud"], protocol={"folds": 2, "search": 1, "repeats": 1})
+    run(workspace, path)
+    lost = next(each for each in (workspace.root / "benches" / "toy").rglob("identity.json") if "knn" in str(each))
+    lost.write_text("")
+    page = run(workspace, path)
+    assert (page.exit_code, [cell["head"] for cell in page.value["cells"]]) == (6, ["lf_dnn"])
+    assert f"Remove {lost.parent}; its models are trained again." in page.value["others"][0]["why"]
+
+
+def test_one_run_has_no_standard_deviation_and_what_is_done_is_not_counted_again(
+    workspace: Workspace, write: Write
+) -> None:
+    told: list[str] = []
+    path = write(heads=["lf_dnn"], features=["aud"], protocol={"folds": 2, "search": 1, "repeats": 1})
+    page = run(workspace, path)
+    board = (workspace.root / "benches" / "toy" / "leaderboard.csv").read_text()
+    (row,) = csv.DictReader(board.splitlines())
+    assert (row["validation_f1_weighted_std"], float(row["validation_f1_weighted_mean"]) > 0) == ("", True)
+    assert "±" not in page.verdict
+    said = " ".join(each for each in page.parts if isinstance(each, str))
+    assert "1 setting drawn per cell, 1 run of the chosen ones" in said
+    bench_page(workspace, told.append, str(path))
+    assert [each for each in told if "models of the bench" in each] == []
 
 
 # ---- what is left out ------------------------------------------------------------------------------------------------

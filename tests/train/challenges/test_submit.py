@@ -212,6 +212,8 @@ def test_a_dataset_of_the_workspace_has_the_list(here: Path) -> None:
         ("name,discrete\n{0},sad,1\n{1},sad\n", {"row", "missing"}, "line 2 has not as many fields as the header (2)"),
         ("name,discrete\n ,sad\n", {"name", "extra", "missing"}, "line 2 has no name"),
         ("name,discrete\n", {"missing"}, "6 of 6 clips have no row"),
+        ("id,label\n{0},sad\n", {"column"}, "lacks the columns name, discrete"),
+        ("name;discrete\n{0};sad\n", {"column"}, "Its columns are separated by ';', and must be by commas."),
     ],
 )
 def test_everything_that_is_wrong_with_a_file_is_named(text: str, kinds: set[str], says: str) -> None:

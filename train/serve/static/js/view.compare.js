@@ -9,7 +9,7 @@ export async function show(holder, { about, place }) {
   const card = h("section", { class: "card" }, h("h1", {}, t("compare.title")));
   fill(holder, card);
   if (!others.length) {
-    card.append(h("p", { class: "soft" }, t("compare.one")));
+    card.append(h("p", { class: "soft" }, t(about.run ? "compare.one" : "no-run")));
     return;
   }
   const other = others.includes(place.differs) ? place.differs : others[0];

@@ -5,6 +5,10 @@ import { emotion, served, t } from "./i18n.js";
 import { go, href } from "./place.js";
 
 export async function show(holder, { about, place }) {
+  if (!about.run) {
+    fill(holder, h("section", { class: "card" }, h("h1", {}, t("matrix.title")), h("p", { class: "soft" }, t("no-run"))));
+    return;
+  }
   const found = await get("confusion", { run: about.run, split: place.split, dataset: place.dataset });
   const { counts } = await get("clips", { run: about.run, limit: 1 });
   const head = h("div", { class: "row between" }, h("h1", {}, t("matrix.title")), choosers(counts, place));
