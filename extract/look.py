@@ -110,7 +110,9 @@ def _failed(store: Store | None) -> dict[str, list[str]]:
     for each in store.failures() if store is not None else ():
         said = why.setdefault(each.clip, {}).setdefault(f"{each.kind}: {each.message}", [])
         said.append(each.feature.partition("@")[0])
-    return {clip: [f"{', '.join(of)}: {what}" for what, of in each.items()] for clip, each in why.items()}
+    return {
+        clip: [f"{', '.join(dict.fromkeys(of))}: {what}" for what, of in each.items()] for clip, each in why.items()
+    }
 
 
 def _of_names(workspace: Workspace, names: Sequence[str] | dict[str, Any]) -> list[Clip]:

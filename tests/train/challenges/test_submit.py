@@ -292,7 +292,7 @@ def test_the_list_of_tracks_and_the_document_name_every_track() -> None:
     for each in page.value:
         track = challenge_named(each["challenge"]).track(each["track"])
         files = ", ".join(f"`{form.file}`" for form in track.forms)
-        state = "stated" if not track.doubts else "not all of it"
+        state = "stated" if not track.doubts else "in part"
         row = f"| {each['challenge']} | `{track.name}` | {files} | `{','.join(each['columns'])}` | {state} |"
         assert row in text, row
         for doubt in track.doubts:
