@@ -176,10 +176,7 @@ def average_parts(found: Mapping[str, Any]) -> list[Table | str]:
     """Mean and spread of several runs as a table."""
     sets = {"validation": found["validation"], **found["splits"]}
     names = [name for name in NUMBERS if any(name in numbers for numbers in sets.values())]
-    rows = [
-        (split, *(f"{n[name]['mean']:.4f} ± {n[name]['std']:.4f}" if name in n else "" for name in names))
-        for split, n in sets.items()
-    ]
+    rows = [(split, *(_spread_text(n[name]) if name in n else "" for name in names)) for split, n in sets.items()]
     columns = ("", *(TITLES.get(name, name) for name in names))
     return [Table(f"Mean ± standard deviation of {len(found['seeds'])} runs", columns, rows, columns[1:])]
 
@@ -193,3 +190,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "-".join(map(str, value))
     return "none" if value is None else f"{value:g}"
+
+
+def _spread_text(number: Mapping[str, Any]) -> str:
+    spread = "" if number["std"] is None else f" ± {number['std']:.4f}"
+    return f"{number['mean']:.4f}{spread}"
