@@ -98,8 +98,9 @@ def _sentences(setup: Setup, rows: Sequence[Row]) -> list[str]:
     """Return sentences that must stand beside the numbers: of what they are, and what they cannot say."""
     protocol = setup.bench.protocol
     of = counted(protocol.folds, "fold") if not protocol.val_splits else f"chosen by {', '.join(protocol.val_splits)}"
-    drawn = f"{counted(protocol.search, 'setting')} drawn per cell"
-    search = drawn if protocol.search else "settings as in the recipes"
+    search = "settings as in the recipes"
+    if protocol.search:
+        search = f"{counted(protocol.search, 'setting')} drawn per cell"
     clips = sorted({len(row.truth) for row in rows})
     over = " or ".join(map(str, clips))
     runs = counted(protocol.repeats, "run")
