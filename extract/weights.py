@@ -114,8 +114,14 @@ class Weights:
         return state
 
 
-def find_weights(source: str | os.PathLike[str]) -> Weights:
+def find_weights(
+    source: str | os.PathLike[str], hint: str = "Correct the path under [weights] in emo.toml."
+) -> Weights:
     """Find a checkpoint: a file, a Hugging Face folder, or a hub id (the local cache first, else it is pulled).
+
+    Args:
+        source: Where it is.
+        hint: What to do where it is a path, and nothing lies there.
 
     Raises:
         WeightsMissing: Nothing is there, or the model is gated or unknown on the hub.
@@ -125,7 +131,7 @@ def find_weights(source: str | os.PathLike[str]) -> Weights:
     path = Path(source).expanduser()
     if not path.exists():
         if path.suffix in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(source):
-            raise WeightsMissing(f"There are no weights at {source}.", "Correct the path under [weights] in emo.toml.")
+            raise WeightsMissing(f"There are no weights at {source}.", hint)
         path = cached(source) or fetch(Source(hub=source))
     if not path.is_dir():
         return Weights(source, path, (path,))

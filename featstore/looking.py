@@ -20,7 +20,7 @@ from emo.featstore.address import Address, Url, seen
 Looks: TypeAlias = NDArray[np.int64]
 
 GONE = -2  # the size of what is not there, or was never listed; -1 says elsewhere that a clip has no file
-MANY = 20_000  # files that take as long as starting the processes does
+MANY = 20_000  # of fewer, this process has its answers before others have begun
 PROCESSES = 8
 _SCRIPT = f"""
 import array, os, sys
@@ -50,7 +50,7 @@ def looking(files: Sequence[str | Address], texts: Sequence[str]) -> Iterator[Ca
     if len(files) < MANY or any(isinstance(path, Url) for path in files):  # a URL's are known since it was listed
         yield lambda: _here(files, texts)
         return
-    from concurrent.futures import ThreadPoolExecutor  # needed here alone, and half the time of a short command
+    from concurrent.futures import ThreadPoolExecutor  # no short command needs it
 
     length = -(-len(files) // PROCESSES)
     with ThreadPoolExecutor(PROCESSES) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from emo.featstore.reading import read_json
 from emo.featstore.text import did_you_mean, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.recipe import read_keys
-from emo.train.runs import DIGESTS, Run, check, listed_runs, read_run, runs_folder, tell_splits
+from emo.train.runs import DIGESTS, Run, check, is_run, listed_runs, read_run, run_folders, runs_folder, tell_splits
 
 NONE = "There is no run yet: emo train --head attention."
 SCORES = ("f1_weighted", "accuracy", "uar")
@@ -80,7 +79,7 @@ def drop_page(workspace: Workspace, run: Annotated[str, Arg("Name of the run to 
 
 def _folder_of(workspace: Workspace, name: str) -> Path:
     folder = runs_folder(workspace.root) / name
-    if Path(name).name != name or not any(os.path.lexists(folder / each) for each in ("run.json", DIGESTS)):
+    if Path(name).name != name or not is_run(folder):
         near = did_you_mean(name, [each.name for each in listed_runs(workspace.root)])
         raise UsageError(f"{folder} is no run folder.", f"{near} `emo run list` names them.".strip())
     return folder
@@ -155,22 +154,11 @@ def _numbers(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any
                 yield f"{part}: {key}", each[key]
 
 
-def _named(root: Path, name: str) -> list[Path]:
-    """Files of a name in the folders of a folder, whatever they are and wherever they lead."""
-    found = [folder / name for folder in root.iterdir()] if root.is_dir() else []
-    return [path for path in found if os.path.lexists(path)]
-
-
 def verify_page(
     workspace: Workspace, run: Annotated[str | None, Arg("Name of a run. Default: all of the workspace.")] = None
 ) -> Page:
     """Compare the files of runs with the digests that were taken when they were written."""
-    # also those whose run.json is gone, or leads nowhere
-    folders = sorted(
-        {path.parent for name in ("run.json", DIGESTS) for path in _named(runs_folder(workspace.root), name)}
-    )
-    if run is not None:
-        folders = [_folder_of(workspace, run)]
+    folders = run_folders(workspace.root) if run is None else [_folder_of(workspace, run)]
     rows: list[tuple[str, ...]] = []
     value = []
     for folder in folders:

@@ -153,6 +153,17 @@ def load_run(path: Path) -> Run:
 REMOVE = "Restore it from a copy, or remove the run: emo run drop {}"
 
 
+def is_run(folder: Path) -> bool:
+    """Say whether a folder is, or was, a run: also where run.json is gone, or a link that leads nowhere."""
+    return any(os.path.lexists(folder / name) for name in ("run.json", DIGESTS))
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders of a workspace's runs by name, damaged ones too."""
+    runs = runs_folder(root)
+    return sorted(filter(is_run, runs.iterdir())) if runs.is_dir() else []
+
+
 def all_runs(root: Path) -> list[Run]:
     """Runs of a workspace by name, finished or not; their digests are not looked at."""
     folders = sorted(runs_folder(root).glob("*/run.json"))
@@ -161,8 +172,8 @@ def all_runs(root: Path) -> list[Run]:
 
 def listed_runs(root: Path) -> list[Run]:
     """Runs of a workspace by name, for lists: of one that cannot be read, status `damaged` and why, as `error`."""
-    found, names = list[Run](), ("run.json", DIGESTS)
-    for folder in sorted({path.parent for name in names for path in runs_folder(root).glob(f"*/{name}")}):
+    found = list[Run]()
+    for folder in run_folders(root):
         try:
             found.append(read_run(folder))
         except (TrainError, UsageError) as error:

@@ -305,7 +305,8 @@ class Reader:
 
     def files_of(self, files: Iterable[tuple[str, str | Address]]) -> list[FileId | None]:
         """`file_of` of many files, each given with the id of a clip that it probably is."""
-        clip_ids, paths = tuple(zip(*files, strict=True)) or ((), ())
+        wanted = list(files)
+        clip_ids, paths = [clip_id for clip_id, _ in wanted], [path for _, path in wanted]
         texts = list(map(str, paths))
         with looking(paths, texts) as looked:  # without the lock: others read meanwhile
             with self._lock:

@@ -13,6 +13,7 @@ from emo.featstore.document import TEX
 from emo.featstore.page import Table
 from emo.train.answers import Prediction
 from emo.train.bench.recipe import VALIDATION
+from emo.train.heads.search import spread_text
 from emo.train.metrics.compare import RESAMPLES, Comparison, Interval, compare
 
 TITLES = {"f1_weighted": "weighted F1", "accuracy": "accuracy"}
@@ -103,7 +104,7 @@ def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[
     columns = ["rank", "features", "head", *numbers, *(["time"] if seconds else [])]
     cells = []
     for i, row in enumerate(rows):
-        values = [spread_text(row.result["average"][each].get(metric)) for each in splits]
+        values = [hundredths(row.result["average"][each].get(metric)) for each in splits]
         if seconds:
             values = [v if each == split else v.split(" ")[0] for v, each in zip(values, splits, strict=True)]
             values = [each.replace(" ", "") for each in values]
@@ -114,12 +115,9 @@ def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[
     return Table(f"{TITLES[metric]}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
 
 
-def spread_text(number: Mapping[str, Any] | None) -> str:
+def hundredths(number: Mapping[str, Any] | None) -> str:
     """Mean and standard deviation of a number over runs, in hundredths; of a single run the number alone."""
-    if number is None:
-        return ""
-    spread = "" if number["std"] is None else f" ± {100 * number['std']:.2f}"
-    return f"{100 * number['mean']:.2f}{spread}"
+    return spread_text(number, 100, 2)
 
 
 def against_texts(row: Row, metric: str) -> tuple[str, str]:
@@ -188,7 +186,7 @@ def board_latex(rows: Sequence[Row], split: str, metric: str, title: str) -> str
     for row in rows:
         cells = [str(row.result[key]).translate(TEX) for key in ("features", "head")]
         for each in splits:
-            text = spread_text(row.result["average"][each][metric]).replace("±", r"$\pm$")
+            text = hundredths(row.result["average"][each][metric]).replace("±", r"$\pm$")
             cells.append(rf"\textbf{{{text}}}" if row.mean(each, metric) == best[each] else text)
         cells.append(" ".join(against_texts(row, metric)).strip().replace("*", "$^*$"))
         lines.append(" & ".join(cells) + r" \\")

@@ -62,17 +62,8 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
         f"before. The whole is divided by {counted(threads, 'thread')}."
     )
     verdict = f"{left:,} of {sum(setup.models):,} models to train, about {time_text(total / threads)} (an estimate)."
-    return Page(
-        {
-            "models": sum(setup.models),
-            "left": left,
-            "seconds": round(total / threads, 1),
-            "threads": threads,
-            "cells": value,
-        },
-        parts,
-        verdict,
-    )
+    whole = {"models": sum(setup.models), "left": left, "seconds": round(total / threads, 1), "threads": threads}
+    return Page(whole | {"cells": value}, parts, verdict)
 
 
 def _timed(setup: Setup, cell: Cell, materials: Materials, device: str) -> tuple[float, str]:

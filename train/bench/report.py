@@ -22,9 +22,9 @@ from emo.train.bench.board import (
     board_csv,
     board_latex,
     board_table,
+    hundredths,
     ranked,
     row_of,
-    spread_text,
     time_text,
 )
 from emo.train.bench.cell import CELLS, RANKED
@@ -86,7 +86,7 @@ def _verdict(rows: Sequence[Row], split: str, metric: str) -> str:
     if not rows:
         return "No cell could be ranked."
     best, rest = rows[0], rows[1:]
-    line = f"{best.title} is first: {TITLES[metric]} {spread_text(best.result['average'][split][metric])} on {split}"
+    line = f"{best.title} is first: {TITLES[metric]} {hundredths(best.result['average'][split][metric])} on {split}"
     close = 0
     for row in rest:
         found = row.difference(metric)

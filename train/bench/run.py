@@ -51,40 +51,36 @@ def run_bench(setup: Setup, device: str, say: Say) -> Outcome:
     """
     device = resolve_device(device)
     setup.folder.mkdir(parents=True, exist_ok=True)
-    ledgers, found = {}, dict[str, dict[str, Any]]()
+    ledgers, damaged, found = {}, dict[str, TrainError](), dict[str, dict[str, Any]]()
     for cell in setup.cells:
         ledgers[cell.folder] = ledger = Ledger(cell_folder(setup, cell))
         try:
             ledger.begin(identity(setup, cell, device), f"Cell {cell.title} of bench {setup.name}")
         except TrainError as error:
-            found[cell.folder] = _failed(cell, error, say)
+            damaged[cell.folder] = error
     write_atomic(setup.folder / "bench.yaml", setup.bench.to_yaml())
     materials = Materials(setup)
     with single_threads() as threads:
         meter = Meter(setup.cells, setup.models, say, threads)
         for cell in setup.cells:
-            if cell.folder in found:
-                continue
             ledger = ledgers[cell.folder]
             try:
+                if cell.folder in damaged:
+                    raise damaged[cell.folder]
                 found[cell.folder] = _run_one(setup, cell, ledger, materials, meter, device)
             except KeyboardInterrupt:
                 kept = f"{meter.finished:,} of {meter.total:,} models are kept"
                 raise KeyboardInterrupt(f"interrupted; {kept}, and the same command goes on") from None
             except EmoError as error:
-                found[cell.folder] = _failed(cell, error, say)
+                why = f"{error.message} {error.hint}".strip()
+                say(f"{cell.title}: {why}")
+                found[cell.folder] = {"features": cell.features, "head": cell.head, "status": FAILED, "why": why}
             meter.close(cell, ledger.models)
     return Outcome(
         tuple(found[cell.folder] for cell in setup.cells),
         tuple(ledgers[cell.folder].seconds for cell in setup.cells),
         tuple(ledgers[cell.folder].models for cell in setup.cells),
     )
-
-
-def _failed(cell: Cell, error: EmoError, say: Say) -> dict[str, Any]:
-    why = f"{error.message} {error.hint}".strip()
-    say(f"{cell.title}: {why}")
-    return {"features": cell.features, "head": cell.head, "status": FAILED, "why": why}
 
 
 def _run_one(

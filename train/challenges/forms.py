@@ -173,14 +173,10 @@ def _columns(track: Track, header: Sequence[str]) -> list[Problem]:
     wants = f"; the form is {','.join(track.header(optional))}."
     if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
         wants += f" Its columns are separated by {other!r}, and must be by commas."
+    found = [(names, one if len(names) == 1 else more) for names, one, more in told if names]
     return [
-        Problem(
-            "column",
-            len(names),
-            f"The header ({','.join(header)}) {one if len(names) == 1 else more} {some_of(names)}{wants}",
-        )
-        for names, one, more in told
-        if names
+        Problem("column", len(names), f"The header ({','.join(header)}) {what} {some_of(names)}{wants}")
+        for names, what in found
     ]
 
 
@@ -240,11 +236,9 @@ def remarks(track: Track, form: Form, path: Path, sheet: Sheet, clips: Sequence[
     if clips is not None and "name" in sheet.header:
         names = sheet.column("name")
         beside = len(set(names) - {clip[0] for clip in clips})
-        told += (
-            [f"{counted(beside, 'name is', 'names are')} of other clips, which the organisers' scorer passes over."]
-            if beside
-            else []
-        )
-        if not beside and len(names) == len(clips) and names != [clip[0] for clip in clips]:
+        if beside:
+            are = counted(beside, "name is", "names are")
+            told.append(f"{are} of other clips, which the organisers' scorer passes over.")
+        elif len(names) == len(clips) and names != [clip[0] for clip in clips]:
             told.append("The rows are in another order than the list.")
     return [each for each in told if each]

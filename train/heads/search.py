@@ -14,6 +14,7 @@ import numpy as np
 
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Table
+from emo.featstore.text import counted
 from emo.train.features import StreamShape
 from emo.train.heads.base import HeadRecipe
 from emo.train.recipe import head_class, head_names
@@ -176,9 +177,9 @@ def average_parts(found: Mapping[str, Any]) -> list[Table | str]:
     """Mean and spread of several runs as a table."""
     sets = {"validation": found["validation"], **found["splits"]}
     names = [name for name in NUMBERS if any(name in numbers for numbers in sets.values())]
-    rows = [(split, *(_spread_text(n[name]) if name in n else "" for name in names)) for split, n in sets.items()]
+    rows = [(split, *(spread_text(n.get(name)) for name in names)) for split, n in sets.items()]
     columns = ("", *(TITLES.get(name, name) for name in names))
-    return [Table(f"Mean ± standard deviation of {len(found['seeds'])} runs", columns, rows, columns[1:])]
+    return [Table(f"Mean ± standard deviation of {counted(len(found['seeds']), 'run')}", columns, rows, columns[1:])]
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -192,6 +193,9 @@ def _plain(value: Any) -> str:
     return "none" if value is None else f"{value:g}"
 
 
-def _spread_text(number: Mapping[str, Any]) -> str:
-    spread = "" if number["std"] is None else f" ± {number['std']:.4f}"
-    return f"{number['mean']:.4f}{spread}"
+def spread_text(number: Mapping[str, Any] | None, factor: int = 1, digits: int = 4) -> str:
+    """Mean and standard deviation of a number over runs, times a factor; of a single run the number alone."""
+    if number is None:
+        return ""
+    spread = "" if number["std"] is None else f" ± {factor * number['std']:.{digits}f}"
+    return f"{factor * number['mean']:.{digits}f}{spread}"
