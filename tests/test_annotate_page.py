@@ -53,7 +53,7 @@ def test_the_page_works_as_it_stands(
         name, *words = shlex.split(line)
         assert name == "emo"
         result = emo(*words, cwd=folder)
-        assert result.returncode == 0, (line, result.stdout, result.stderr)
+        assert result.returncode == 0, f"{line} {result.stdout} {result.stderr}"
     made = json.loads((folder / "MERR_mine.json").read_text())
     assert 0 < len(made) <= len(clips)
     assert {record["peak_index"] for record in made.values()} == {"7"}
@@ -73,5 +73,5 @@ def test_the_page_works_without_openface(
     (tmp_path / "emo.toml").write_text(TOML)
     for line in blocks(PAGE, "sh")[0].splitlines():
         result = emo(*shlex.split(line)[1:], cwd=tmp_path)
-        assert result.returncode == 0, (line, result.stdout, result.stderr)
+        assert result.returncode == 0, f"{line} {result.stdout} {result.stderr}"
     assert annotations_of(open_store(tmp_path / "s.emo")).keys() <= {path.stem for path in clips}

@@ -131,7 +131,7 @@ def test_json_is_all_there_is_on_stdout(emo: Emo, demo: Demo) -> None:
         ["weights", "list"],
     ):
         result = emo(*words, "--json", cwd=folder)
-        assert result.returncode == 0, (words, result.stderr)
+        assert result.returncode == 0, f"{words} {result.stderr}"
         json.loads(result.stdout)
 
 

@@ -99,7 +99,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
     def command(*words: str) -> str:
         result = CliRunner().invoke(app, [*words, "--quiet"])
-        assert result.exit_code == 0, (words, result.output, result.exception)
+        assert result.exit_code == 0, f"{words} {result.output} {result.exception}"
         return result.stdout
 
     monkeypatch.setenv("COLUMNS", "100")

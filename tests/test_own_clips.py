@@ -50,7 +50,7 @@ def test_the_page_works_as_it_stands(study: Path, emo: Emo) -> None:
         name, *words = shlex.split(line)
         assert name == "emo"
         result = emo(*words, cwd=study)
-        assert result.returncode == 0, (line, result.stdout, result.stderr)
+        assert result.returncode == 0, f"{line} {result.stdout} {result.stderr}"
         said[words[0] if words[0] not in ("data", "store") else f"{words[0]} {words[1]}"] = result.stdout
     assert "240" in said["data counts"]
     assert "no number here is an accuracy on people" in said["score"]

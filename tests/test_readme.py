@@ -62,7 +62,7 @@ SHORTENED = {
 
 def _typed(*words: str) -> None:
     result = CliRunner().invoke(app, [*words, "--quiet"])
-    assert result.exit_code == 0, (words, result.output, result.exception)
+    assert result.exit_code == 0, f"{words} {result.output} {result.exception}"
 
 
 def _index(i: int) -> int:

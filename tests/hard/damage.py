@@ -123,7 +123,7 @@ def in_child(script: str, *arguments: object, trials: int) -> Counter[str]:
     """Run a test file as a script, and count how its trials ended. What was wrong is in the assertion that fails."""
     done = watched([sys.executable, script, *map(str, arguments)])
     lines = done.stdout.splitlines()
-    assert done.returncode == 0, (lines[-1:], done.stderr[-3000:])
+    assert done.returncode == 0, f"{lines[-1:]} {done.stderr[-3000:]}"
     opened = {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in lines if line.startswith("open ")}
     ends = [line.split(" ", 2)[1:] for line in lines if line.startswith("end ")]
     wrong = [f"{opened.get(number)}: {end}" for number, end in ends if end not in FINE]

@@ -68,7 +68,8 @@ class Extraction:
 
         tell_commits(ack)
         args = ExtractArgs(shard=Shard(k + 1, WRITERS), workers=1, commit_every=1)
-        assert open_session(load_workspace(self.root), args).run().exit_code == 0
+        outcome = open_session(load_workspace(self.root), args).run()
+        assert outcome.exit_code == 0, outcome.to_json()
 
     def check(self, acked: set[str], killed: int) -> Iterator[str]:
         """What is wrong: commits lost, commits that nobody made, rows that are not what they should be."""
@@ -421,7 +422,7 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_is_wrong(kind: str, 
     kills = (LONG if hard else SHORT)[kind]
     done = watched([sys.executable, __file__, kind, str(tmp_path), str(kills)])
     lines = done.stdout.splitlines()
-    assert done.returncode == 0, (lines[-1:], done.stderr[-3000:])
+    assert done.returncode == 0, f"after {lines[-1:]}: {done.stderr[-20_000:]}"  # one text: a tuple would be cut
     ends = [line.split(": ", 1) for line in lines]
     assert [line for line in lines if not line.endswith(": same")] == []
     assert len([how for how, _ in ends if how.startswith("killed")]) >= kills

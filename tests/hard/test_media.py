@@ -136,7 +136,7 @@ def test_changed_files_end_typed_and_soon(suffix: str, ffmpeg, hard: bool, tmp_p
     command = [sys.executable, __file__, str(folder)]
     done = watched(command)
     lines = done.stdout.splitlines()
-    assert done.returncode == 0, (lines[-1:], done.stderr[-2000:])
+    assert done.returncode == 0, f"{lines[-1:]} {done.stderr[-2000:]}"
     ends = [re.fullmatch(r"end ([\d.]+) (.+)", line) for line in lines if line.startswith("end ")]
     assert len(ends) == count
     assert max(float(end[1]) for end in ends if end) < LIMIT_S

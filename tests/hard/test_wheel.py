@@ -20,7 +20,7 @@ def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a program without anything of this process's Python environment."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     done = subprocess.run(list(map(str, words)), cwd=cwd, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-4000:])
+    assert done.returncode == 0, f"{words} {done.stdout[-2000:]} {done.stderr[-4000:]}"
     return done
 
 
