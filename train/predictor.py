@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emo.featstore.address import absolute
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.lookup import is_another
 from emo.featstore.errors import TrainError
-from emo.featstore.fetch import at_hand
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page
 from emo.featstore.storage.reader import Failure
@@ -128,7 +126,7 @@ class Predictor:
         if self.features:
             store = self.store or open_store(self.workspace.store_path)  # which says that there is none
             store.refresh()  # what was extracted since
-            clips = [clip for clip in clips if not _is_another(store, clip)]
+            clips = [clip for clip in clips if not is_another(store, clip)]
         told = {"on_text": on_text} if on_text is not None and self._answerer.streams else {}
         return self._answerer.answer(store, clips, policy, task, keep, self._answerer.missing, **told)
 
@@ -258,10 +256,10 @@ class Predictor:
     def _media(self, clips: Sequence[Clip]) -> dict[str, str]:
         """Return the content of the clips' media by name, as far as the store knows it to be theirs."""
         store = self.store
-        return media_of(store, [clip.id for clip in clips if store is not None and not _is_another(store, clip)])
+        return media_of(store, [clip.id for clip in clips if store is not None and not is_another(store, clip)])
 
     def _why_not(self, clip: Clip, usual: str = NOT_EXTRACTED) -> str:
-        return OTHER_CLIP if self.store is not None and _is_another(self.store, clip) else usual
+        return OTHER_CLIP if self.store is not None and is_another(self.store, clip) else usual
 
     def _ready(self, clips: Sequence[Clip]) -> np.ndarray:
         """Which feature each clip has: bool `(F, N)`."""
@@ -273,7 +271,7 @@ class Predictor:
             store.has(feature["key"], clip_ids) if store and feature["key"] in held else np.zeros(len(clip_ids), bool)
             for feature in self.features
         ]
-        own = [store is None or not _is_another(store, clip) for clip in clips]
+        own = [store is None or not is_another(store, clip) for clip in clips]
         return np.array(there, dtype=bool).reshape(len(self.features), len(clip_ids)) & own
 
     def _failures(self) -> list[Failure]:
@@ -281,17 +279,6 @@ class Predictor:
         if not keys or self.store is None:
             return []
         return [each for each in self.store.failures() if each.feature in keys]
-
-
-def _is_another(store: Store, clip: Clip) -> bool:
-    """Say whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
-    row = store.clip_row(clip.id)
-    if row is None or row[1] is None or clip.media is None or absolute(clip.media) == row[1]:
-        return False
-    if (known := store.file_of(clip.media)) is None and Path(row[1]).exists():
-        with at_hand(clip.media) as media:
-            known = media.file_id()
-    return known is not None and known.media != row[0]
 
 
 def find_run(workspace: Workspace, name: str | None = None) -> Run:

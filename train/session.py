@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
+from emo.featstore.datasets.lookup import is_another, is_changed
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.meant import as_set
 from emo.featstore.names import differences, named
@@ -231,12 +232,32 @@ def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Datase
 
 
 def usable_clips(source: Dataset, store: Store | None, say: Say) -> list[Clip]:
-    """Clips of a dataset that can be trained on: where there is a store, those that have media or that it knows."""
+    """Clips of a dataset that can be trained on: where there is a store, those that have media or that it knows.
+
+    Raises:
+        UsageError: The store knows other clips by their names, whose features would stand beside these labels.
+    """
     known = set(store.clips()) if store else set()
     clips = [clip for clip in source.clips() if store is None or clip.media is not None or clip.id in known]
     labelled = sum(clip.label is not None for clip in clips)
     say(f"{source.name}: {counted(len(clips), 'clip')}, {labelled:,} of them labelled")
+    if store is not None:
+        _refuse_others(source.name, store, clips)
+        if changed := [clip.id for clip in clips if is_changed(store, clip)]:
+            have = counted(len(changed), "clip has another file", "clips have other files")
+            say(f"{have} now than the one that the features were made of: {some_of(changed)}. Run emo extract.")
     return clips
+
+
+def _refuse_others(name: str, store: Store, clips: Sequence[Clip]) -> None:
+    if others := [clip for clip in clips if is_another(store, clip)]:
+        row = store.clip_row(others[0].id)
+        there = f"{others[0].id} is {row[1] if row else ''} there, and {others[0].media} here"
+        have = counted(len(others), "clip of {} has the name", "clips of {} have names").format(name)
+        raise UsageError(
+            f"{have} by which the store knows {'another clip' if len(others) == 1 else 'other clips'}: {there}.",
+            "Use one store per dataset: another path under [store] in emo.toml.",
+        )
 
 
 def _train_head(job: Job) -> Trained:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from emo.featstore.address import absolute
+from emo.featstore.address import absolute, seen
 from emo.featstore.clip import Clip, hash_media, many_objects
 from emo.featstore.datasets import find_labels, open_dataset
 from emo.featstore.datasets.tables import (
@@ -19,6 +20,7 @@ from emo.featstore.datasets.tables import (
     without_suffix,
 )
 from emo.featstore.errors import UsageError
+from emo.featstore.fetch import at_hand
 from emo.featstore.storage.store import Store
 from emo.featstore.text import did_you_mean
 from emo.featstore.workspace import Workspace
@@ -143,3 +145,26 @@ def listed_names(word: str, dataset: str | None = None) -> list[str]:
     """
     path = find_labels(word, dataset=dataset)
     return read_names(path) if path.suffix.lower() in (".csv", ".jsonl", ".txt") else list(read_labels(path))
+
+
+def is_another(store: Store, clip: Clip) -> bool:
+    """Say whether the store knows another clip by this name: a file elsewhere, still there, of other content."""
+    row = store.clip_row(clip.id)
+    if row is None or row[1] is None or clip.media is None or absolute(clip.media) == row[1]:
+        return False
+    if (known := store.file_of(clip.media)) is None and Path(row[1]).exists():
+        if seen(clip.media)[0] != row[2]:
+            return True
+        with at_hand(clip.media) as media:
+            known = media.file_id()
+    return known is not None and known.media != row[0]
+
+
+def is_changed(store: Store, clip: Clip) -> bool:
+    """Say whether a clip's file has another size than it had when the store came to know it, at the same place."""
+    row = store.clip_row(clip.id)
+    if row is None or clip.media is None or absolute(clip.media) != row[1]:
+        return False
+    with suppress(OSError):
+        return seen(clip.media)[0] != row[2]
+    return False

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from emo.featstore.clip import Clip
+from emo.featstore.datasets.lookup import is_another
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import replacing
 from emo.featstore.interop import find_layout
@@ -16,6 +17,7 @@ from emo.featstore.interop.base import Export, FirstFrame, Layout, Outgoing, pla
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
+from emo.featstore.text import some_of
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -74,7 +76,7 @@ def export_features(
         features: Names, also with the name to give each there; all that the layout has a place for if `None`. Of
             layout `records`, names of records.
         clips: Ids, or clips of a dataset, whose labels, splits and transcripts are written where the layout has them;
-            all of the store if `None`.
+            all of the store if `None`. Those whose names mean other clips in the store are left out, and named.
         dtype: float16, float32 or float64; as stored if `None`.
         first_frame: As in `Export`.
 
@@ -90,10 +92,13 @@ def export_features(
     all_of_them = clips if clips is not None else store.clips()
     known = {clip.id: clip for clip in (each if isinstance(each, Clip) else Clip(each) for each in all_of_them)}
     known, notes = _plain(known)
+    if others := [clip.id for clip in known.values() if is_another(store, clip)]:
+        notes.append(f"Left out: {some_of(others)}: the store knows other clips by these names.")
+        known = {id_: clip for id_, clip in known.items() if id_ not in set(others)}
     going, left_out = _chosen(store, kind, asked, list(known), dtype, given)
     if not going:
         none = f"The store has no {'records' if kind.records else 'features'}."
-        raise UsageError(f"Nothing was exported. {' '.join(left_out.values()) or none}")
+        raise UsageError(f"Nothing was exported. {' '.join([*notes, *left_out.values()]) or none}")
     notes += _written(path, kind, Export(going, known, first_frame))
     return ExportReport(
         path=str(path),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from emo.featstore.clip import Clip
+from emo.featstore.clip import Clip, hash_media
+from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.page import Page
 from emo.featstore.spec import EncoderSpec
@@ -33,6 +34,7 @@ from emo.train.predictor import Predictor, open_predictor
 from emo.train.recipe import load_recipe, make_recipe
 from emo.train.run_pages import compare_page, drop_page, list_page, show_page, verify_page
 from emo.train.runs import load_run, seal, write_json
+from emo.train.session import usable_clips
 
 Fill = Callable[..., Any]
 LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
@@ -397,3 +399,25 @@ def test_answers_as_a_table_have_every_probability_and_say_why_there_is_none() -
         ["a", "sad", "-0.5", "0.75", "0.25", ""],
         ["b", "", "", "", "", "no-face: nobody, anywhere"],
     ]
+
+
+def test_clips_whose_names_mean_other_files_in_the_store_are_not_trained_on(two: Workspace) -> None:
+    source = open_dataset("other", two.table("other"))
+    clip_001, old = two.root / "other/clip_001.wav", two.root / "old.wav"
+    old.write_bytes(b"another clip")
+    store, said = Store.create(two.root / "h.emo"), list[str]()
+    with store.writer() as writer:
+        writer.clip("clip_001", hash_media(old).media, old)
+    with pytest.raises(UsageError, match="1 clip of other has the name by which the store knows another clip") as error:
+        usable_clips(source, store, said.append)
+    assert f"clip_001 is {old} there, and {clip_001} here" in error.value.message
+    old.unlink()  # the data lie elsewhere now
+    assert len(usable_clips(source, store, said.append)) == 3
+    store = Store.create(two.root / "i.emo")
+    with store.writer() as writer:
+        writer.clip("clip_001", hash_media(clip_001).media, clip_001)
+    assert len(usable_clips(source, store, said.append)) == 3
+    assert [each for each in said if "clips, " not in each] == []
+    clip_001.write_bytes(b"it was cut anew")
+    usable_clips(source, store, said.append)
+    assert said[-1].startswith("1 clip has another file now than the one that the features were made of: clip_001.")

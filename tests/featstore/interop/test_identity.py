@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emo.featstore.errors import StoreError
+from emo.featstore.clip import Clip, hash_media
+from emo.featstore.errors import StoreError, UsageError
+from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
 from emo.featstore.storage.store import Store
 
@@ -136,3 +138,22 @@ def test_files_that_were_exchanged_are_said_and_not_taken(store: Store, put: Any
     assert "such as b" in note
     assert f"emo store drop {store.resolve('x-UTT').key}" in note
     assert (store.get("x-UTT", "b").array == B).all()
+
+
+def test_an_export_leaves_out_clips_whose_names_mean_other_files_in_the_store(
+    lab: Any, store: Store, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{name}.wav" for name in ("a", "same", "b")]
+    for path, content in zip(files, (b"one", b"one", b"two"), strict=True):
+        path.write_bytes(content)
+    media = hash_media(files[0]).media
+    with store.writer() as writer:
+        for name in ("mine", "theirs"):
+            writer.clip(name, media, files[0])
+        writer.add(lab.utt, media, lab.record(lab.utt, media))
+    mine, theirs = Clip("mine", files[1], "other"), Clip("theirs", files[2], "other")
+    report = export_features(store, tmp_path / "tree", "mertools", clips=[mine, theirs])
+    assert (report.clips, report.features[0].clips) == (1, 1)
+    assert report.notes == ["Left out: theirs: the store knows other clips by these names."]
+    with pytest.raises(UsageError, match="Left out: theirs"):
+        export_features(store, tmp_path / "none", "mertools", clips=[theirs])
