@@ -32,6 +32,7 @@ from emo.featstore.text import did_you_mean
 RATE = 16_000
 WINDOW = 1_600  # samples: 100 ms, over which the level is measured
 DEFAULT = "whisper-base"
+DEVICES = ("cpu", "cuda")
 # Files beside model.bin that faster-whisper reads; those of transformers' folders are copied when one is converted.
 BESIDE = ("tokenizer.json", "preprocessor_config.json")
 
@@ -83,7 +84,7 @@ class Transcriber:
         beam: Width of the search. The temperature is 0, so that a clip has one transcript.
 
     Raises:
-        UsageError: faster-whisper is not installed, or Whisper knows no such language.
+        UsageError: faster-whisper is not installed, or Whisper knows no such language or device.
         WeightsMissing: The model is not there.
         ModelError: It is no Whisper model.
     """
@@ -107,6 +108,8 @@ class Transcriber:
         self.name = model.rstrip("/").rpartition("/")[2]
         self.weights = _find(model)
         self.language = None if language is None else _code(language)
+        if device not in DEVICES:
+            raise UsageError(f"{device!r} is no device that Whisper runs on here.", f"Use {' or '.join(DEVICES)}.")
         self.device, self.threads = device, threads
         self.guard, self.beam = guard or Guard(), beam
 

@@ -79,11 +79,12 @@ class WriteError(EmoError, OSError):
     """A file outside the store cannot be written: the disk is full, or refuses."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        super().__init__(
-            f"{path} cannot be written: {error.strerror or error}.",
-            "Free some space and run again." if full else "Check the disk and its permissions.",
-        )
+        hint = "Check the disk and its permissions."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "Free some space and run again."
+        elif error.errno == errno.ENOENT:
+            hint = f"Make its folder first: mkdir -p {path.parent}"
+        super().__init__(f"{path} cannot be written: {error.strerror or error}.", hint)
         self.errno = error.errno
 
 

@@ -10,10 +10,14 @@ SHOWN = 10  # names in a message before "and 3 more"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """Return the known name that `name` most likely stands for; case, `-`, `_`, `.` and spaces do not count."""
+    """Return the known name that `name` most likely stands for; `None` where none is near, or several just as near.
+
+    Case, `-`, `_`, `.` and spaces do not count.
+    """
     plain = {_plain(each): each for each in reversed(list(known))}
-    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
-    return plain[found[0]] if found else None
+    found = difflib.get_close_matches(_plain(name), plain, n=2, cutoff=cutoff)
+    near = [difflib.SequenceMatcher(None, each, _plain(name)).ratio() for each in found]
+    return plain[found[0]] if near and near[0] > max(near[1:], default=0.0) else None
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

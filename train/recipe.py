@@ -122,7 +122,8 @@ def read_keys(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str,
     """
     table = _yaml(text, where)
     if not isinstance(table, dict):
-        raise UsageError(f"{where} is not a table of key: value.")
+        told = "is empty" if table is None else "is not a table of key: value"
+        raise UsageError(f"{where} {told}.", "It has a line `key: value` for each key.")
     for pair in overrides:
         _override(table, pair)
     return table
@@ -151,11 +152,13 @@ def validated(keys: type[K], table: Mapping[str, Any], where: str) -> K:
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "extra_forbidden":
                 near = nearest(str(each["loc"][-1]), _keys(keys, each["loc"][:-1]))
+                near = near and ".".join([*map(str, each["loc"][:-1]), near])
                 problems.append(f"unknown key {key}" + (f" (did you mean {near}?)" if near else ""))
             else:
-                said = each["msg"].removeprefix("Value error, ")
+                said = each["msg"].removeprefix("Value error, ").removesuffix(".")
                 problems.append(f"{key}: {said}" if key else said)
-        raise UsageError(f"{where} is wrong: {'; '.join(problems)}.") from error
+        told = "; ".join(problems)
+        raise UsageError(f"{where} is wrong: {told}{'' if told.endswith('?') else '.'}") from error
 
 
 # ---- which class a table of keys belongs to --------------------------------------------------------------------------

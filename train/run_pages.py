@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.errors import EmoError, TrainError, UsageError
 from emo.featstore.page import Arg, Page, Table, span_text
 from emo.featstore.reading import read_json
 from emo.featstore.text import did_you_mean, some_of
 from emo.featstore.workspace import Workspace
-from emo.train.recipe import read_keys
+from emo.train.recipe import read_file, read_keys
 from emo.train.runs import DIGESTS, Run, check, is_run, listed_runs, read_run, run_folders, runs_folder, tell_splits
 
 NONE = "There is no run yet: emo train --head attention."
@@ -122,7 +122,7 @@ def _recipe(run: Run) -> dict[str, str]:
             else:
                 yield f"{before}{key}", _typed(value)
 
-    return dict(flat(read_keys(path.read_text(encoding="utf-8"), str(path))))
+    return dict(flat(read_keys(read_file(path, "recipe"), str(path))))
 
 
 def _typed(value: Any) -> str:
@@ -142,7 +142,7 @@ def _scores(run: Run) -> dict[str, dict[str, Any]]:
     path = run.path / "metrics.json"
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict):
-        return {}
+        raise TrainError(f"{path} is damaged: it is no table of scores.", "`emo run verify` says what else is.")
     parts = {"validation": found.get("validation"), **(found.get("splits") or {})}
     return {name: each for name, each in parts.items() if isinstance(each, dict) and "f1_weighted" in each}
 

@@ -105,7 +105,8 @@ class Progress:
         if self.decoded > self.done:
             words[0] += f" ({self.decoded:,} decoded)"
         if self.left_s is not None:
-            words += [f"{self.clips_per_s:.1f} clips/s", f"{self.times_real_time:.0f}x real time"]
+            speed = self.times_real_time
+            words += [f"{self.clips_per_s:.1f} clips/s", f"{speed:{'.0f' if speed >= 10 else '.2g'}}x real time"]
             words.append(f"about {span_text(self.left_s)} left")
         failed = ", ".join(f"{kind} {n:,}" for kind, n in list(self.failed.items()))
         return ", ".join(words) + (f"; failed: {failed}" if failed else "")

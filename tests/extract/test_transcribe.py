@@ -120,6 +120,12 @@ def test_a_language_is_known_before_anything_is_heard() -> None:
         assert "Write a code, as en or zh." in caught.value.hint
 
 
+@needs_model
+def test_a_device_is_known_before_anything_is_heard() -> None:
+    with pytest.raises(UsageError, match="'tpu' is no device that Whisper runs on here"):
+        Transcriber(device="tpu")
+
+
 @needs_library
 def test_a_folder_without_a_model_is_told_of_the_flag(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing) as caught:

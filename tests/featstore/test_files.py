@@ -50,8 +50,9 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match=r"gone/a.json cannot be written: No such file or directory\."):
+    with pytest.raises(WriteError, match=r"gone/a.json cannot be written: No such file or directory\.") as caught:
         write_json(tmp_path / "gone" / "a.json", {})
+    assert caught.value.hint == f"Make its folder first: mkdir -p {tmp_path / 'gone'}"
 
 
 def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_of_two_names_that_look_alike_the_first_is_meant() -> None:
     assert nearest("ab", ["a-b", "a_b"]) == "a-b"
 
 
+def test_of_names_that_are_just_as_near_none_is_guessed() -> None:
+    years = ["mer2023", "mer2024", "mer2025"]
+    assert nearest("mer2022", years) is None
+    assert nearest("mer23", years) == "mer2023"
+
+
 def test_a_few_of_many_names() -> None:
     names = [f"c{i}" for i in range(5)]
     assert some_of(names, 5) == "c0, c1, c2, c3, c4"

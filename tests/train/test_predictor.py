@@ -369,6 +369,12 @@ def test_a_run_is_shown_compared_and_dropped(workspace: Workspace) -> None:
     found = compare_page(workspace, "first", "second").value
     assert found["Recipe"] == {"seeds": ["[0]", "[1]"]}
     assert not found["Scores"]
+    (runs / "second/metrics.json").write_text("[1]")
+    with pytest.raises(TrainError, match=r"metrics\.json is damaged: it is no table of scores"):
+        show_page(workspace, "second")
+    (runs / "second/recipe.yaml").write_bytes(b"head: \xff")
+    with pytest.raises(UsageError, match=r"Cannot read recipe .*it is not UTF-8"):
+        compare_page(workspace, "first", "second")
     with pytest.raises(UsageError, match="secnd is no run folder") as caught:
         drop_page(workspace, "secnd")
     assert "Did you mean second?" in caught.value.hint

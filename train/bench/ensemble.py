@@ -140,8 +140,12 @@ class Route(Way):
         return p[who, np.arange(p.shape[1])]
 
     def tell(self, decided: Any, cells: Sequence[str], labels: Sequence[str]) -> str:
-        routes = [f"{label}: {cells[k]}" for label, k in zip(labels, decided["route"], strict=True)]
-        return f"first {cells[decided['first']]}; where it says " + "; ".join(routes)
+        others: dict[int, list[str]] = {}
+        for label, k in zip(labels, decided["route"], strict=True):
+            if k != decided["first"]:
+                others.setdefault(k, []).append(label)
+        routes = "; ".join(f"where it says {' or '.join(said)}: {cells[k]}" for k, said in others.items())
+        return f"first {cells[decided['first']]}; {routes or 'no other has the word after it'}"
 
 
 WAYS: tuple[Way, ...] = (Best(), Mean(), Greedy(), Route())

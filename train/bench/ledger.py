@@ -50,12 +50,20 @@ class Ledger:
 
     Attributes:
         folder: Of the cell.
-        seconds: What all recorded models have taken, and how many they are.
     """
 
     folder: Path
-    seconds: float = 0.0
-    models: int = 0
+    _counted: dict[Path, tuple[int, float]] = field(default_factory=dict)  # models and seconds of each file, once
+
+    @property
+    def models(self) -> int:
+        """Recorded models, of the phases that were read or written."""
+        return sum(models for models, _ in self._counted.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that they have taken."""
+        return sum(seconds for _, seconds in self._counted.values())
 
     def begin(self, identity: Mapping[str, Any], where: str) -> None:
         """Write down what decides what the models learn, or compare it with what was written.
@@ -92,7 +100,7 @@ class Ledger:
             )
 
     def read(self, phase: str) -> dict[str, Record]:
-        """Return the records of a phase by the model's key as JSON; their seconds are counted.
+        """Return the records of a phase by the model's key as JSON; they count from then on, each once.
 
         Raises:
             TrainError: A record is damaged.
@@ -107,8 +115,7 @@ class Ledger:
                 what = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
                 raise TrainError(f"{path} is damaged: {what}.", "Remove it; its models are trained again.") from error
             found |= {json.dumps(record.key): record for record in records}
-            self.seconds += seconds
-            self.models += len(records)
+            self._counted[path] = (len(records), seconds)
         return found
 
     def write(self, phase: str, records: Sequence[Record], seconds: float, keep: bool) -> None:
@@ -116,9 +123,10 @@ class Ledger:
         rows = [{"key": each.key, "best_epoch": each.best_epoch, "metric": each.metric} for each in records]
         table = json.dumps({"models": rows, "seconds": round(seconds, 4)})
         name = digest(json.dumps([each.key for each in records]).encode())
-        (self.folder / phase).mkdir(parents=True, exist_ok=True)
+        path = self.folder / phase / f"{name}.{'safetensors' if keep else 'json'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not keep:
-            write_json(self.folder / phase / f"{name}.json", {"record": table, "digest": _digest(table, {})})
+            write_json(path, {"record": table, "digest": _digest(table, {})})
         else:
             arrays = {}
             for i, each in enumerate(records):
@@ -127,9 +135,8 @@ class Ledger:
                     if out.valence is not None:
                         arrays[f"{i}.{part}.valence"] = np.ascontiguousarray(out.valence)
             notes = {"record": table, "digest": _digest(table, arrays)}
-            write_atomic(self.folder / phase / f"{name}.safetensors", save(arrays, notes))
-        self.seconds += seconds
-        self.models += len(records)
+            write_atomic(path, save(arrays, notes))
+        self._counted[path] = (len(records), seconds)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from emo.train.heads.base import FeatureChoices, HeadRecipe
 from emo.train.heads.folds import FoldBy
 from emo.train.heads.search import RUNS
 from emo.train.keys import Keys
-from emo.train.recipe import FILES, head_class, make_recipe, read_file, read_keys, recipe_source, validated
+from emo.train.recipe import FILES, HEADS, head_class, make_recipe, read_file, read_keys, recipe_source, validated
 
 VALIDATION = "validation"
 
@@ -232,7 +232,17 @@ def load_bench(source: str, overrides: Sequence[str] = ()) -> Bench:
         UsageError: All that is wrong with it, at once.
     """
     where = f"Bench {source}"
-    return validated(Bench, read_keys(_source(source), where, overrides), where)
+    table = read_keys(_source(source), where, overrides)
+    if strays := [key for key in table if key not in Bench.model_fields and any(key in keys for keys in _of_heads())]:
+        hint = f"Those of all heads stand under `set`: --set set.{strays[0]}={table[strays[0]]}"
+        raise UsageError(
+            f"{where}: {', '.join(strays)} {'is a key' if len(strays) == 1 else 'are keys'} of heads.", hint
+        )
+    return validated(Bench, table, where)
+
+
+def _of_heads() -> Iterator[Collection[str]]:
+    return (head_class(name).Recipe.model_fields for name in HEADS)
 
 
 def _source(name: str) -> str:

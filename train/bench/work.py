@@ -75,8 +75,9 @@ class Shop:
         Raises:
             EmoError: As `Head.fit`, but for trainings that are not finite, which are recorded.
         """
+        before = self.ledger.models  # of this run: a cell whose best settings diverged comes here again
         found = self.ledger.read(phase.name)
-        self.on_kept(len(found))
+        self.on_kept(self.ledger.models - before)
         units = self.units(phase)
         todo = [unit for unit in units.parts if any(_key(phase.members[i]) not in found for i in unit)]
         for unit, records in self._each(phase, todo, self.threads if units.threads else 1):

@@ -94,7 +94,8 @@ class OneOf(Column):
 
     def help(self, policy: str) -> str:
         others = " or official (which counts them as neutral)" if "neutral" in self.labels else ""
-        return f"The words are {', '.join(self.labels)}; --answers nearest{others} reads more than {policy}."
+        more = f"--answers nearest{others} reads more than {policy}, likelihood takes a tuned run's likeliest word"
+        return f"The words are {', '.join(self.labels)}; {more}."
 
     def wrong(self, text: str) -> str:
         return "" if text in self.labels else f"{text!r} is none of {', '.join(self.labels)}"

@@ -16,6 +16,7 @@ from emo.featstore.datasets.lookup import named_clips
 from emo.featstore.errors import UsageError
 from emo.featstore.inquiry import Ask
 from emo.featstore.page import Arg, Flag, Page
+from emo.featstore.text import some_of
 from emo.featstore.workspace import DataTable, Workspace, find_workspace, load_workspace
 from emo.train.answers import FILES, Prediction
 from emo.train.answers_page import silence
@@ -265,7 +266,7 @@ def _answers_of(folder: Path, name: str) -> Path:
 
 
 def _scored(args: ScoreArgs, metric: Metric, path: Path, say: Say, starts: str = "") -> Page:
-    truth = {name: each for name, each in _truth(args, metric, path).items() if name.startswith(starts)}
+    truth = {name: each for name, each in _truth(args, metric, path, say).items() if name.startswith(starts)}
     asked = _asked(args, metric, path, list(truth), say)
     found = metric.score(truth, asked.said, allow_missing=not args.require_all, say=say)
     names = metric.scored(truth, asked.said)
@@ -280,19 +281,26 @@ def _scored(args: ScoreArgs, metric: Metric, path: Path, say: Say, starts: str =
     return page
 
 
-def _truth(args: ScoreArgs, metric: Metric, path: Path) -> Mapping[str, Any]:
-    """Read the truth; a list that has the numbers of classes, as MERBench's, gets the words of its dataset."""
+def _truth(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Mapping[str, Any]:
+    """Read the truth; a list that has the numbers of classes, as MERBench's, gets the words of its dataset.
+
+    Raises:
+        UsageError: The workspace or that dataset cannot be read.
+    """
     truth = metric.truth(path)
     words = {name: _word(each) for name, each in truth.items()}
     if not all(word is None or word.isdecimal() for word in words.values()) or not any(words.values()):
         return truth
-    known: dict[str, str] = {}
-    with suppress(UsageError):  # without a workspace numbers stay numbers
-        workspace = load_workspace(find_workspace())
+    toml, known = None, dict[str, str]()
+    with suppress(UsageError):  # there is none
+        toml = find_workspace()
+    if toml is not None:
+        workspace = load_workspace(toml)
         for name in _holders(args, workspace, path):
             clips = open_dataset(name, workspace.table(name)).clips()
             known |= {clip.id: clip.label.emotion for clip in clips if clip.label and clip.label.emotion}
-    if any(word is not None and name not in known for name, word in words.items()):
+    if unknown := [name for name, word in words.items() if word is not None and name not in known]:
+        say(f"{path}: its labels stay numbers: no dataset that it lies in says what {some_of(unknown, 3)} is in words")
         return truth
     return {name: each if words[name] is None else _reworded(each, known[name]) for name, each in truth.items()}
 
@@ -311,13 +319,14 @@ def _reworded(each: Any, word: str) -> Any:
 def _compared(args: ScoreArgs, metric: Metric, path: Path, say: Say) -> Page:
     from emo.featstore.document import write_page
 
-    truth = _truth(args, metric, path)
+    truth = _truth(args, metric, path, say)
     a = _asked(args, metric, path, list(truth), say)
     b = _predictions(args, str(args.against), metric, path, list(truth), say)
     both = compare(truth, a.said, b.said, metric.policy)
     names = [name for name in metric.scored(truth, a.said) if name in b.said]
     notes = [note for each in (a, b) for note in (*_unknown(truth, names, each, metric.policy), *each.beside(names))]
-    page = comparison_page(both, (a.name, b.name), [*dict.fromkeys(notes), _where(path)])
+    called = (a.name, b.name) if a.name != b.name else (str(args.predictions or a.name), str(args.against))
+    page = comparison_page(both, called, [*dict.fromkeys(notes), _where(path)])
     page = replace(page, verdict=page.verdict + "".join(dict.fromkeys([a.verdict(names), b.verdict(names)])))
     if args.report is not None:
         write_page(page, args.report, args.labels)

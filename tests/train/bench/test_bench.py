@@ -21,6 +21,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.storage.store import open_store
 from emo.featstore.workspace import Workspace
 from emo.train.bench import work
+from emo.train.bench.ensemble import Route
 from emo.train.bench.pages import bench_page, ensemble_page
 from emo.train.bench.recipe import cells_of, load_bench, shipped_benches
 from emo.train.heads.base import Head
@@ -260,6 +261,8 @@ def test_settings_that_are_not_finite_in_a_run_are_named_and_the_next_are_taken(
         return
     (cell,) = page.value["cells"]
     assert cell["ran"] == {"models": 8, "diverged": 1}
+    times = list(csv.DictReader((workspace.root / "benches/toy/times.csv").read_text().splitlines()))
+    assert [each["models"] for each in times] == ["14"]  # 6 of the search, and each once
     assert any("were better, and diverged when trained again" in note for note in cell["notes"])
     board = json.loads((workspace.root / "benches/toy/cells/aud--attention/search.json").read_text())["configurations"]
     assert board[0]["settings"] == cell["settings"]
@@ -355,6 +358,12 @@ def test_an_ensemble_needs_two_cells(workspace: Workspace, write: Write) -> None
         ensemble_page(workspace, silent, str(write()))
 
 
+def test_routing_tells_only_who_has_the_word_instead_of_the_first() -> None:
+    way, cells, labels = Route(), ("a", "b", "c"), ("angry", "happy", "sad")
+    assert way.tell({"first": 0, "route": [0, 1, 1]}, cells, labels) == "first a; where it says happy or sad: b"
+    assert way.tell({"first": 2, "route": [2, 2, 2]}, cells, labels) == "first c; no other has the word after it"
+
+
 # ---- the files -------------------------------------------------------------------------------------------------------
 
 
@@ -364,7 +373,13 @@ def test_an_ensemble_needs_two_cells(workspace: Workspace, write: Write) -> None
         ("features: [aud]\nheds: [attention]\n", "unknown key heds (did you mean heads?)"),
         ("features: [aud\n", "is not YAML"),
         ("- aud\n", "is not a table"),
-        ("features: [aud]\nheads: [atention]\n", "Did you mean attention?"),
+        ("# nothing yet\n", "is empty. It has a line `key: value` for each key."),
+        (
+            "features: [aud]\nheads: [attention]\nepochs: 3\n",
+            "epochs is a key of heads. Those of all heads stand under",
+        ),
+        ("features: [aud]\nheads: [attention]\nprotocol: {fold: 3}\n", "(did you mean protocol.folds?)"),
+        ("features: [aud]\nheads: [atention]\n", "Did you mean attention? "),
         ("features: [aud, aud]\nheads: [attention]\n", "features: aud comes several times"),
         ("features: [aud]\nheads: [attention]\nset: {epoch: 3}\n", "no head here has epoch (did you mean epochs?)"),
         ("features: [aud]\nheads: [{head: attention, set: {folds: 3}}]\n", "folds cannot be set for a head"),

@@ -64,6 +64,32 @@ def test_a_comparison_and_a_report_say_it_too(space: Path) -> None:
     assert "a has seen 1 of these 5 clips in training." in (space / "one/report.md").read_text().split("\n\n")[1]
 
 
+def test_numbers_get_their_dataset_s_words_or_a_word_that_they_have_none(space: Path) -> None:
+    said = list[str]()
+    (space / "said.csv").write_text("name,answer\n" + "".join(f"{clip},sad\n" for clip in "vwxyz"))
+    words = [row.split(",")[1] for row in (space / "second/labels.csv").read_text().splitlines()[1:]]
+    (space / "second/truth.csv").write_text("name,label\n" + "".join(f"{c},{i % 2}\n" for i, c in enumerate("vwxyz")))
+    args = ScoreArgs("second/truth.csv", predictions=space / "said.csv")
+    assert scored_page(args, said.append).value["accuracy"] == words.count("sad") / 5
+    assert said == []
+    lists = (space / "second/labels.csv").read_text()
+    (space / "second/labels.csv").write_text(lists.replace("z,", "other,"))
+    assert scored_page(args, said.append).value["accuracy"] == 0
+    assert said == [f"{args.labels}: its labels stay numbers: no dataset that it lies in says what z is in words"]
+    (space / "second/labels.csv").write_bytes(lists.encode() + b"\xff")
+    with pytest.raises(UsageError, match=r"labels\.csv"):
+        scored_page(args, said.append)
+    (space / "emo.toml").write_text("[stor]\n")
+    with pytest.raises(UsageError, match="stor"):
+        scored_page(args, said.append)
+
+
+def test_two_files_of_one_name_are_told_apart(space: Path) -> None:
+    a, b = (make_run(space, name, "vwxyz", "v") for name in "ab")
+    page = scored(a, against=str(b.path / "predictions.jsonl"))
+    assert all(str(run.path / "predictions.jsonl") in page.verdict + str(page.parts) for run in (a, b))
+
+
 def test_a_report_names_the_file_of_the_truth(space: Path) -> None:
     a, b = make_run(space, "a", "vwxyz", "v"), make_run(space, "b", "vwxy", "vwx")
     scored(a, "second/labels.csv", report=space / "one")
