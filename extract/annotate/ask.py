@@ -113,7 +113,8 @@ class ClipAsker(OneClip):
         clues = Clues({}, _no_frame, self.audio if sound else _silence, lambda: pictures)
         with self.keep.turn(plan.describer):
             reply = plan.describer.describe(Question(inquiry.task, inquiry.system, words, "clip", "en", clues))
-            self.keep.paid(plan.describer.id, reply)
+            if plan.describer.remote:
+                self.keep.paid(plan.describer.id, reply)
         text = check_answer(reply.text, cut=reply.cut, asked=inquiry.identity, filled=words)
         self.keep.put(plan.goal, {"text": text, "of": of, "frames": len(pictures), "sound": sound})
 
@@ -182,7 +183,7 @@ def _replies(run: Run, plan: AskPlan, budget: Budget, clips: Sequence[Clip]) -> 
     why = {name: value or not_asked for name, value in found.items() if not isinstance(value, dict)}
     progress = run.progress
     counts: dict[str, Any] = {"made": progress.made, "there": progress.there, "failed": dict(progress.failed)}
-    counts |= {"requests": budget.asked, "cost": round(budget.spent, 6), "stopped": budget.stopped}
+    counts |= {**budget.value(), "stopped": budget.stopped}
     return Replies(
         plan.describer.id, plan.goal.key, said, why, _notes(run, plan, budget, found), counts, progress.stopping
     )
@@ -207,8 +208,7 @@ def _found(run: Run, plan: AskPlan, clip: Clip, failures: Mapping[str, Failure])
 def _notes(run: Run, plan: AskPlan, budget: Budget, found: Mapping[str, dict[str, Any] | str]) -> tuple[str, ...]:
     notes = [f"{run.recovered:,} answers of a run that was killed are kept."] if run.recovered else []
     if budget.asked:
-        cost = f", cost {budget.spent:.4g}" if budget.prices else ""
-        notes.append(f"{budget.asked:,} requests to {plan.describer.id}{cost}.")
+        notes.append(f"{budget.sentence(plan.describer.id)}.")
     inquiry = plan.inquiry
     answers = {name: value for name, value in found.items() if isinstance(value, dict)}
     lacking = (("sound", inquiry.sound, "by frames"), ("frames", bool(inquiry.frames), "by sound"))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from emo.extract.annotate.describer import Stopped
 from emo.featstore.errors import UsageError
@@ -27,7 +28,7 @@ class Budget:
         cost: Most cost, in the unit of the prices.
         prices: Per model, price of a million tokens of questions and of answers.
         asked, spent: So far.
-        uncounted: Replies of which the endpoint did not say the tokens.
+        uncounted: Replies that are not in `spent`: their model has no price, or the endpoint did not say their tokens.
         stopped: Why no more may be asked; empty while more may.
         waiting: Questions that wait before they are asked again, with the seconds of each wait.
         halted: Set with `stopped`, so that who waits before trying again wakes up.
@@ -89,14 +90,27 @@ class Budget:
                 return ""
             return f"; {counted(len(self.waiting), 'question')} to be asked again in up to {max(self.waiting):.0f} s"
 
+    def value(self) -> dict[str, Any]:
+        """Return how many requests were made, what they cost, and how many replies that does not count."""
+        return {"requests": self.asked, "cost": round(self.spent, 6), "uncounted": self.uncounted}
+
+    def sentence(self, to: str = "") -> str:
+        """Return how many requests were made and, by the prices, what they cost; without a full stop."""
+        said = counted(self.asked, "request") + (f" to {to}" if to else "")
+        if not self.prices:
+            return said
+        said += f", cost {self.spent:.4g}"
+        lacking = counted(self.uncounted, "reply", "replies")
+        return f"{said} without {lacking} whose tokens or price are not known" if self.uncounted else said
+
     def pay(self, model: str, reply: Reply) -> None:
         """Count what a reply costs; where that cannot be known and a cost is set, nothing more is asked."""
-        if model not in self.prices:
+        if not self.prices:
             return
         with self._lock:
-            if reply.tokens is None:
+            if reply.tokens is None or model not in self.prices:
                 self.uncounted += 1
-                if self.cost is not None:
+                if self.cost is not None and model in self.prices:
                     self._halt(f"the endpoint of {model} does not say how many tokens a reply took")
                 return
             asked, said = self.prices[model]

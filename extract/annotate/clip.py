@@ -142,7 +142,8 @@ class ClipAnnotator(OneClip):
             question = Question(kind, prompt.system, filled, prompt.needs, prompt.language, self._material(clues, peak))
             with self.keep.turn(describer):
                 reply = describer.describe(question)
-                self.keep.paid(describer.id, reply)
+                if describer.remote:
+                    self.keep.paid(describer.id, reply)
             asked = f"{prompt.system}\n{prompt.text}"
             text = check_answer(reply.text, cut=reply.cut, asked=asked, filled=filled if describer.remote else "")
             if kind == "caption":

@@ -113,8 +113,7 @@ def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
         "failed": dict(progress.failed),
         "left": left,
         "answers": dict(progress.answers),
-        "requests": budget.asked,
-        "cost": round(budget.spent, 6),
+        **budget.value(),
         "recovered": run.recovered,
         "stopped": budget.stopped,
         "annotation": plan.annotation.key,
@@ -125,7 +124,7 @@ def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
     if run.recovered:
         parts.append(f"{run.recovered:,} answers of a run that was killed are kept.")
     if budget.asked:
-        parts.append(f"{budget.asked:,} requests" + (f", cost {budget.spent:.4g}" if budget.prices else ""))
+        parts.append(budget.sentence())
     if budget.stopped:
         parts.append(
             f"stopped: {budget.stopped}; {counted(left, 'clip is', 'clips are')} left, the same command goes on"

@@ -50,9 +50,9 @@ class Till:
         self._budget.pay(model, reply)
         return self._budget.stopped
 
-    def told(self) -> tuple[int, float, str]:
-        """Return how many requests were asked, what they cost, and why no more may be."""
-        return self._budget.asked, self._budget.spent, self._budget.stopped
+    def told(self) -> tuple[int, float, int, str]:
+        """Return how many requests were asked, what they cost, what that does not count, and why no more may be."""
+        return self._budget.asked, self._budget.spent, self._budget.uncounted, self._budget.stopped
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Ray:
                 crew.make = replace(self.make, till=till)
             results, killers = crew.run(self._items)
             if till is not None:
-                budget.asked, budget.spent, why = till.call("told")
+                budget.asked, budget.spent, budget.uncounted, why = till.call("told")
                 budget.stopped = budget.stopped or why
         self.recovered += sum(results)
         self._give_up(list(chain.from_iterable(killers)))

@@ -133,6 +133,15 @@ def test_model_words_decoding_and_what_is_shown_are_the_identity(study: Study, s
     assert len(server.asked) == 7
 
 
+def test_replies_without_tokens_are_said_to_be_missing_in_the_cost(study: Study, server: Server) -> None:
+    folder = study(1)
+    (folder / "prices.toml").write_text("[m]\ninput = 1000\noutput = 5000\n")
+    server.usage = False
+    found = asked(folder, server, prices=folder / "prices.toml")
+    assert (found.counts["cost"], found.counts["uncounted"]) == (0, 1)
+    assert "1 request to m, cost 0 without 1 reply whose tokens or price are not known." in found.notes
+
+
 def test_other_words_about_a_clip_are_another_question(study: Study, server: Server) -> None:
     folder = study(1)
     assert predict(folder, ["c0"], model=f"{server.url}#m").value["answers"] == [

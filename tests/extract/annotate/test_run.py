@@ -22,12 +22,14 @@ from PIL import Image
 
 from emo.extract.annotate.check import check_page
 from emo.extract.annotate.pages import export_page, peek_page, run_page, status_page
+from emo.extract.annotate.rays import Till
 from emo.extract.annotate.run import Run
 from emo.extract.annotate.spool import Spool
 from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import UsageError
 from emo.featstore.sources import chat
+from emo.featstore.sources.chat import Reply
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
@@ -327,6 +329,23 @@ def test_a_budget_of_cost_is_counted_by_the_tokens_that_the_endpoint_names(study
     unknown = run(folder, **ask(server), **money, concurrency=1)
     assert unknown["stopped"] == "the endpoint of m does not say how many tokens a reply took"
     assert unknown["requests"] == 1
+
+
+def test_a_cost_that_is_not_known_whole_is_not_given_as_the_cost(study: Study, server: Server) -> None:
+    folder = study(2, audio_s=0.2)
+    (folder / "prices.toml").write_text("[m]\ninput = 1000\noutput = 5000\n")
+    server.usage = False
+    flags = {**FAST, **ask(server), "prices": folder / "prices.toml"}
+    page = run_page(load_workspace(folder), lambda sentence: None, **flags)
+    assert (page.value["requests"], page.value["cost"], page.value["uncounted"]) == (6, 0, 6)
+    assert "6 requests, cost 0 without 6 replies whose tokens or price are not known" in page.parts
+    server.usage = True
+    flags |= {"scene": "offline", "caption": f"{server.url}#other"}  # one is free, and one has no price
+    page = run_page(load_workspace(folder), lambda sentence: None, **flags)
+    assert (page.value["requests"], page.value["cost"], page.value["uncounted"]) == (2, 0, 2)
+    till = Till(None, None, {"m": (1, 1)})  # of a cluster
+    till.pay("m", Reply("so"))
+    assert till.told() == (0, 0.0, 1, "")
 
 
 def test_recorded_answers_are_replayed_without_the_endpoint(study: Study, server: Server) -> None:
