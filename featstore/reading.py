@@ -69,10 +69,14 @@ def read_text(path: Path) -> str:
 # characters and all other escapes are matched first, so that only a half is in the group.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.")
-Pairs: TypeAlias = Callable[[list[tuple[str, Any]]], Any]
+Hook: TypeAlias = Callable[[list[tuple[str, Any]]], Any]  # makes an object of its pairs
 
 
-def parse_json(text: str, where: str, pairs: Pairs | None = None, line: int | None = None) -> Any:
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object whose names may come twice; a hook of `read_json`."""
+
+
+def parse_json(text: str, where: str, pairs: Hook | None = None, line: int | None = None) -> Any:
     """The value of a JSON text.
 
     Args:
@@ -109,7 +113,7 @@ def parse_own(data: bytes | str, where: str) -> Any:
         raise UsageError(f"{where} is not JSON: {error}.") from error
 
 
-def read_json(path: Path, pairs: Pairs | None = None) -> Any:
+def read_json(path: Path, pairs: Hook | None = None) -> Any:
     """The one JSON value of a file.
 
     Raises:

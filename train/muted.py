@@ -36,9 +36,13 @@ class Muted:
         """See what was extracted since."""
         self._store.refresh()
 
-    def resolve(self, name: str) -> EncoderSpec:
-        """Return the feature that a name means."""
-        return self._store.resolve(name)
+    def resolve(self, name: str, records: bool = False) -> EncoderSpec:
+        """Return the feature, or the kind of records, that a name means."""
+        return self._store.resolve(name, records=records)
+
+    def records(self, spec: EncoderSpec) -> dict[str, Any]:
+        """Return the records of the store by clip."""
+        return self._store.records(spec)
 
     def clip_row(self, clip_id: str) -> tuple[str, str | None, int, int] | None:
         """Return what the store knows of a clip."""

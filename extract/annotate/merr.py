@@ -20,7 +20,7 @@ from emo.extract.annotate.actions import CODE, LABELS, rules, unit_of
 from emo.extract.annotate.answers import refuses
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import read_json
+from emo.featstore.reading import Pairs, read_json
 
 CAPTIONS = {"fine": "smp_reason_caption", "coarse": "caption"}
 COMMON = ("AU_list", "visual_prior_list", "audio_prior_list", "peak_index", "peak_AU_list", "pseu_emotion")
@@ -50,8 +50,8 @@ def read_merr(path: Path) -> Entries:
     Raises:
         UsageError: It is no JSON object of clip names.
     """
-    pairs = read_json(path, _Pairs)
-    if not isinstance(pairs, _Pairs) or not pairs:
+    pairs = read_json(path, Pairs)
+    if not isinstance(pairs, Pairs) or not pairs:
         raise UsageError(f"{path} is not a JSON object of clip names.", 'MERR\'s form is {"name": {"AU_list": ...}}.')
     records: dict[str, Mapping[str, Any]] = {}
     twice, strange = [], []
@@ -59,17 +59,13 @@ def read_merr(path: Path) -> Entries:
         name = normal_name(given)
         if name in records:
             twice.append(name)
-        elif isinstance(value, _Pairs):
+        elif isinstance(value, Pairs):
             records[name] = dict(value)
         else:
             strange.append(name)
     coarse = sum("caption" in each for each in records.values())
     fine = sum("smp_reason_caption" in each for each in records.values())
     return Entries("coarse" if coarse > fine else "fine", records, twice, strange)
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object whose names may come twice."""
 
 
 # ---- faults: a record that is not of the form ------------------------------------------------------------------------

@@ -10,23 +10,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
-from emo.featstore.errors import FeatureMissing, TrainError, UsageError
+from emo.featstore.errors import EmoError, FeatureMissing, TrainError, UsageError
 from emo.featstore.files import jsonl_text
 from emo.featstore.reading import read_jsonl
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.store import Store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import counted, some_of
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import Missing, media_of
-from emo.train.llm.data import Example, Pair, read_preferences, transcript_of
+from emo.train.llm.data import Example, Pair, read_preferences, read_source, sources_of
 from emo.train.llm.family import Wanted
 from emo.train.llm.features import Features
 from emo.train.llm.question import check_question, predictions_path, question
 from emo.train.llm.recipe import TuneRecipe
+from emo.train.llm.spoken import spoken_of, texts_of
 from emo.train.metrics.seen import same_clip
 from emo.train.recipe import load_recipe
 from emo.train.runs import Run, check_listed, load_run, write_sealed
@@ -50,6 +52,7 @@ class TunedAnswerer(Answerer):
         run.require(TuneRecipe.makes, "a tuned language model")
         super().__init__(run, device)
         self._model: TunedModel | None = None
+        self._written: tuple[dict[str, str], list[EmoError]] | None = None
 
     @cached_property
     def recipe(self) -> TuneRecipe:
@@ -57,10 +60,6 @@ class TunedAnswerer(Answerer):
         check_listed(self.run.path, "recipe.yaml")
         recipe: TuneRecipe = load_recipe(self.run.path / "recipe.yaml")
         return recipe
-
-    @cached_property
-    def _texts(self) -> dict[str, str]:
-        return _transcripts(self.run, self.recipe)
 
     @property
     def missing(self) -> Missing:
@@ -127,7 +126,7 @@ class TunedAnswerer(Answerer):
         recipe = self.recipe
         task = check_question(recipe, policy, task, layout)
         path = predictions_path(self.run, policy, layout, task)
-        said = {c.id: self._words(c) for c in clips}
+        said = {c.id: self._words(c, store) for c in clips}
         kept = _rows(path) if keep else {}
         media = media_of(store, said)
         pairs = self._pairs(said) if task == "preference" else {}
@@ -153,10 +152,23 @@ class TunedAnswerer(Answerer):
         found = {clip.id: kept[clip.id] for clip in clips if clip.id in known}
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in found.items()}
 
-    def _words(self, clip: Clip) -> str:
-        """Return what is said in a clip; an empty `text` among its transcripts means that nothing is."""
-        words = transcript_of(clip, self.recipe.data.language)
-        return words if words or "text" in clip.transcripts else self._texts.get(clip.id, "")
+    def _words(self, clip: Clip, store: Any) -> str:
+        """Return what is said in a clip, as in training: by itself, or by the files and annotations of the recipe.
+
+        Raises:
+            UsageError: A file that may say it cannot be read any more; a new media file of no dataset stands in none.
+        """
+
+        def written() -> str:
+            self._written = self._written or _transcripts(self.run, self.recipe, store)
+            texts, lost = self._written
+            mine = clip.dataset or clip.id in self.trained.clips or clip.id in self.trained.chose
+            if lost and mine and clip.id not in texts and self.trained.knows(clip, None):
+                told = f"What is said in {clip.id} may stand in a file of run {self.run.name}: {lost[0].message}"
+                raise UsageError(told, "Put it back, or say what is said: --transcript TEXT.")
+            return texts.get(clip.id, "")
+
+        return spoken_of(clip, self.recipe.data.language, written)
 
     def kept(self) -> dict[str, Prediction]:
         rows = next(
@@ -229,10 +241,29 @@ def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderS
     return spec
 
 
-def _transcripts(run: Run, recipe: TuneRecipe) -> dict[str, str]:
-    """Transcripts of the files that the recipe names, where they still are."""
-    found: dict[str, str] = {}
-    for file in set(recipe.data.transcripts) & set(run.info["files"]):  # an imported run may do without
-        for name, said in transcript_csv(Path(run.info["files"][file])).items():
-            found[name] = said.get(recipe.data.language) or said.get("text") or ""
-    return found
+def _transcripts(run: Run, recipe: TuneRecipe, store: Any) -> tuple[dict[str, str], list[EmoError]]:
+    """Return the transcripts that training took from files and annotations, and what of them cannot be read any more.
+
+    An imported run has only those files that were found with it.
+    """
+    files = {name: Path(path) for name, path in run.info["files"].items()}
+    annotated, tables, lost = [], [], list[EmoError]()
+
+    def records(name: str) -> dict[str, dict[str, Any]]:
+        return annotations_of(store or open_store(run.info["store"]), name)  # no features, no store in hand
+
+    for task, source in sources_of(recipe):
+        held = source.file.lower().endswith(".json") and source.file in files  # other files have no transcripts
+        if not held and (not source.record or run.info.get("imported")):
+            continue
+        try:
+            notes = read_source(source, task, (), recipe.labels, files.__getitem__, records)
+            annotated.append({name: note.transcript for name, note in notes.items()})
+        except EmoError as error:
+            lost.append(error)
+    for file in (each for each in recipe.data.transcripts if each in files):
+        try:
+            tables.append(transcript_csv(files[file]))
+        except EmoError as error:
+            lost.append(error)
+    return texts_of(recipe.data.language, annotated, tables), lost

@@ -23,11 +23,12 @@ from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.tables import by_clip, normal_name, read_csv, read_labels, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
-from emo.featstore.reading import read_json
+from emo.featstore.reading import Pairs, read_json
 from emo.featstore.text import counted, some_of
 from emo.train.features import trained_splits
 from emo.train.heads.folds import group_clips, make_folds
 from emo.train.llm.recipe import CLIPS, FIELDS, SourceKeys, Task, TuneRecipe
+from emo.train.llm.spoken import spoken_of, texts_of
 
 NUMBERS: tuple[Task, ...] = ("valence", "sentiment")  # tasks whose answers come from a number
 PREFERENCES = ("a1", "a2", "same")
@@ -58,8 +59,8 @@ def read_merr_json(path: Path, field: str, labels: Sequence[str]) -> dict[str, A
     Raises:
         UsageError: Not such a file; all entries that cannot be used are counted, and the first are named.
     """
-    pairs = read_json(path, _pairs)
-    if not isinstance(pairs, _Pairs):
+    pairs = read_json(path, Pairs)
+    if not isinstance(pairs, Pairs):
         raise UsageError(f"{path} is not a JSON object of clip names.")
     return _annotated(pairs, str(path), field, labels)
 
@@ -72,19 +73,19 @@ def read_records(
     Raises:
         UsageError: As `read_merr_json`.
     """
-    pairs = _Pairs((name, _Pairs(value.items())) for name, value in records.items() if "failed" not in value)
+    pairs = Pairs((name, Pairs(value.items())) for name, value in records.items() if "failed" not in value)
     return _annotated(pairs, where, field, labels)
 
 
-def _annotated(pairs: _Pairs, path: str, field: str, labels: Sequence[str]) -> dict[str, Annotation]:
+def _annotated(pairs: Pairs, path: str, field: str, labels: Sequence[str]) -> dict[str, Annotation]:
     found: dict[str, Annotation] = {}
     problems: dict[str, list[str]] = {}
     for given, entry in pairs:
         name = normal_name(given)
-        values = dict(entry) if isinstance(entry, _Pairs) else {}
+        values = dict(entry) if isinstance(entry, Pairs) else {}
         answer, emotion, text = values.get(field), values.get("pseu_emotion"), values.get("text")
         emotion = emotion.strip().lower() if isinstance(emotion, str) else emotion
-        if not isinstance(entry, _Pairs):
+        if not isinstance(entry, Pairs):
             problems.setdefault("are no objects", []).append(name)
         elif not isinstance(answer, str) or not answer.strip():
             problems.setdefault(f"have no {field}", []).append(name)
@@ -102,9 +103,9 @@ def _annotated(pairs: _Pairs, path: str, field: str, labels: Sequence[str]) -> d
     return found
 
 
-def _to_know(pairs: _Pairs, labels: Sequence[str]) -> str:
+def _to_know(pairs: Pairs, labels: Sequence[str]) -> str:
     """Return which emotions are known, and the words to type for those that are not."""
-    named = {dict(entry).get("pseu_emotion") for _, entry in pairs if isinstance(entry, _Pairs)}
+    named = {dict(entry).get("pseu_emotion") for _, entry in pairs if isinstance(entry, Pairs)}
     more = sorted({each.strip().lower() for each in named if isinstance(each, str) and each.strip()} - set(labels))
     known = f"Known emotions: {', '.join(labels)}."
     return f'{known} To train on all: --set "labels=[{", ".join([*labels, *more])}]"' if more else known
@@ -166,14 +167,6 @@ def filled(text: str, pair: Pair | None) -> str:
     return re.sub(r"\{a[12]\}", lambda place: pair[place[0] == "{a2}"], text)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object whose names may come twice."""
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> _Pairs:
-    return _Pairs(pairs)
-
-
 # ---- examples -------------------------------------------------------------------------------------------------------
 
 
@@ -228,10 +221,9 @@ class Examples:
         return dict(Counter(task for example in self.train for task in example.answers))
 
 
-def transcript_of(clip: Clip | None, language: str) -> str:
-    """A clip's transcript in a language, or in none that is stated; empty where there is none."""
-    given = clip.transcripts if clip else {}
-    return (given.get(language) or given.get("text") or "").strip()
+def sources_of(recipe: TuneRecipe) -> list[tuple[Task, SourceKeys]]:
+    """Return the annotations that a recipe trains on, in its order, with the task of each."""
+    return [(task, source) for task in recipe.active for source in getattr(recipe.data, task)]
 
 
 def load_examples(
@@ -347,7 +339,7 @@ class _Known:
     def example(self, name: str, clip: Clip | None, recipe: TuneRecipe) -> Example:
         """Return what is known of a clip; its own transcript and label count more than those of files."""
         own = clip.label.emotion if clip and clip.label else None
-        said = transcript_of(clip, recipe.data.language) or " ".join(self.texts.get(name, "").split())
+        said = spoken_of(clip or Clip(name), recipe.data.language, lambda: self.texts.get(name, ""))
         answers = {task: found[name] for task, found in self.answers.items() if name in found}
         return Example(name, said, own or self.labels.get(name), answers, self.pairs.get(name))
 
@@ -358,37 +350,32 @@ def _annotations(
     """Read all annotation files of a recipe."""
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
-    texts: dict[str, str] = {}
     pairs: dict[str, Pair] = {}
-    for task in recipe.active:
-        for source in cast(tuple[SourceKeys, ...], getattr(recipe.data, task)):
-            differ = []
-            for name, note in _read(source, task, clips, recipe.labels, find, records).items():
-                answer = clean(note.answer, task)
-                if answers[task].setdefault(name, answer) != answer:
-                    differ.append(name)
-                if note.label:
-                    labels.setdefault(name, note.label)
-                if note.pair and pairs.setdefault(name, note.pair) != note.pair:
-                    differ.append(name)
-                if note.transcript:
-                    texts.setdefault(name, note.transcript)
-            if differ:
-                raise UsageError(
-                    f"data.{task}: {source.file} contradicts a source before it on {some_of(differ, 3)}.",
-                    "Keep one answer per clip and task.",
-                )
-    for file in recipe.data.transcripts:
-        for name, said in transcript_csv(find(file)).items():
-            text = said.get(recipe.data.language) or said.get("text")
-            if text:
-                texts[name] = text
-    return _Known(answers, labels, texts, pairs)
+    written = []
+    for task, source in sources_of(recipe):
+        notes, differ = read_source(source, task, clips, recipe.labels, find, records), []
+        written.append({name: note.transcript for name, note in notes.items()})
+        for name, note in notes.items():
+            answer = clean(note.answer, task)
+            if answers[task].setdefault(name, answer) != answer:
+                differ.append(name)
+            if note.label:
+                labels.setdefault(name, note.label)
+            if note.pair and pairs.setdefault(name, note.pair) != note.pair:
+                differ.append(name)
+        if differ:
+            raise UsageError(
+                f"data.{task}: {source.file} contradicts a source before it on {some_of(differ, 3)}.",
+                "Keep one answer per clip and task.",
+            )
+    tables = [transcript_csv(find(file)) for file in recipe.data.transcripts]
+    return _Known(answers, labels, texts_of(recipe.data.language, written, tables), pairs)
 
 
-def _read(
+def read_source(
     source: SourceKeys, task: Task, clips: Sequence[Clip], labels: Sequence[str], find: Find, records: Records | None
 ) -> dict[str, Annotation]:
+    """Read one source of a recipe's annotations; see `load_examples` for the arguments and errors."""
     if source.record:
         if records is None:
             raise UsageError(f"data.{task}: {source.file} needs a store.", "Run `emo annotate run` first.")

@@ -228,8 +228,8 @@ class TuneRecipe(Recipe):
     """
     data: DataKeys = DataKeys()
     """Sources of the answers of each task. A source is written FILE, or {file: FILE, field: KEY}, which reads
-    another key of it. Relative paths are looked up here and in the dataset's root. Clips that the dataset does not
-    list take the transcript of the .json. Type: table.
+    another key of it. Relative paths are looked up here and in the dataset's root. Clips that have no transcript
+    in the dataset take that of the .json or of the annotations. Type: table.
     """
     train_splits: tuple[str, ...] | None = None
     """Splits to train on. null: all but those named test, val, dev, eval, held-out or the like; annotated clips

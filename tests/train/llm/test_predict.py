@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from typing import Any
 
 import pytest
 
+from emo.featstore.clip import Clip
 from emo.featstore.errors import FeatureMissing, TrainError, UsageError
 from emo.featstore.files import write_json
 from emo.featstore.storage import journal
-from emo.featstore.storage.store import Store
+from emo.featstore.storage.records import record_spec
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 from emo.train import runs
 from emo.train.answers import Prediction, read_predictions
 from emo.train.llm import answer as answer_module
 from emo.train.llm import predict as predict_module
+from emo.train.llm import setup as training_module
 from emo.train.llm.answer import TunedAnswerer, load_tuned
 from emo.train.llm.data import Example
 from emo.train.llm.predict import predict
@@ -28,6 +32,7 @@ from emo.train.llm.question import predictions_path
 from emo.train.llm.tune import tune
 from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.metrics.labels import score
+from emo.train.muted import Muted
 from emo.train.predictor import open_predictor
 from emo.train.runs import Run, check, load_run
 
@@ -38,6 +43,11 @@ def predict_run(store: Any, run: Any, clips: Any, policy: str = "official", devi
 
 
 Make = Callable[..., Any]
+
+
+def media_of(clip_id: str) -> str:
+    """Content hash of a clip of `corpus`."""
+    return hashlib.blake2b(clip_id.encode(), digest_size=16).hexdigest()
 
 
 @pytest.fixture
@@ -175,7 +185,8 @@ import sys
 for name in ("torch", "transformers", "peft", "safetensors"):
     sys.modules[name] = None
 from emo.featstore.clip import Clip
-from emo.featstore.storage.store import Store
+from emo.featstore.storage.records import record_spec
+from emo.featstore.storage.store import Store, open_store
 from emo.train.llm.answer import TunedAnswerer
 from emo.train.runs import load_run
 from pathlib import Path
@@ -239,6 +250,93 @@ def test_transcripts_reach_the_prompt(tuned: tuple[Any, Run]) -> None:
     said = predict_run(made.store, run, made.clips[:1], "likelihood", "cpu")
     predictions_path(run, "likelihood").unlink()
     assert predict_run(made.store, run, silent, "likelihood", "cpu") != said
+
+
+# ---- words of the prompt --------------------------------------------------------------------------------------------
+
+CLUES = {"smp_reason_caption": "He frowns.", "pseu_emotion": "sad"}
+SPOKEN = {  # by clip: where its words stand, and as they are in a prompt
+    "clip_000": "I am fine.",  # dataset
+    "clip_001": "From a table",  # data.transcripts, in whose cell blanks are odd
+    "clip_002": "From MERR",
+    "clip_003": "From the store",  # annotations of `emo annotate run`
+    "clip_004": "",  # nowhere
+}
+
+
+@pytest.fixture
+def told(corpus: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Run, list[Any]]:
+    """A run over clips whose words stand in four places, and what the prompts of training and asking said since."""
+    made = corpus(n=6)
+    spec = record_spec("annotation", "annotation", "none")
+    with made.store.writer() as writer:
+        writer.add_record(spec, media_of("clip_003"), CLUES | {"text": "From  the store "})
+    files = {"MERR.json": json.dumps({name: CLUES | {"text": "From\n MERR"} for name in ("clip_002", "clip_001")})}
+    files["t.csv"] = "name,english\nclip_001,From  a\u3000table\n"
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    clips = [clip if i == 0 else replace(clip, transcripts={}) for i, clip in enumerate(made.clips[:5])]
+    heard: list[Any] = []
+
+    def listen(module: Any) -> None:
+        real = module.make_prompt
+
+        def prompt(model: Any, recipe: Any, task: str, text: str, transcript: str, layout: str) -> Any:
+            heard.append(transcript)
+            return real(model, recipe, task, text, transcript, layout)
+
+        monkeypatch.setattr(module, "make_prompt", prompt)
+
+    listen(training_module)
+    listen(predict_module)
+    sources = "data={emotion: [clips], reason_v2: [MERR.json, annotations], transcripts: [t.csv]}"
+    sets = [sources, "tasks={emotion: 1, reason_v2: 1}", "prompts.reason_v2=['Why?']", "steps_per_epoch=2"]
+    chosen = recipe(*sets, "validation.holdout=0")
+    run = tune(Store.open(made.store.path), clips, chosen, tmp_path / "runs" / "run", "cpu", roots=[tmp_path]).run
+    return replace(made, store=Store.open(made.store.path), clips=clips), run, heard
+
+
+def test_what_is_said_in_a_clip_is_the_same_in_training_and_in_asking(told: tuple[Any, Run, list[Any]]) -> None:
+    made, run, heard = told
+    assert set(heard) == set(SPOKEN.values())  # in training
+    for clip in made.clips:
+        heard.clear()
+        predict_run(made.store, run, [clip], "official", "cpu")
+        assert heard == [SPOKEN[clip.id]]
+        heard.clear()
+        muted = Muted(made.store, run.info["features"], ["audio"])
+        predict_run(muted, run, [clip], "official", "cpu", keep=False)
+        assert heard == [SPOKEN[clip.id]]
+        heard.clear()
+        predict_run(made.store, run, [replace(clip, transcripts={"text": ""})], "official", "cpu", keep=False)
+        assert heard == [""]
+
+
+def test_a_file_that_may_hold_the_words_of_a_clip_is_missed(told: tuple[Any, Run, list[Any]], tmp_path: Path) -> None:
+    made, run, heard = told
+    (tmp_path / "MERR.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"What is said in clip_002 may stand in .* run run: .*MERR.json does not exist"
+    ):
+        predict_run(made.store, run, [made.clips[2]], "official", "cpu")
+    heard.clear()
+    new = replace(made.clips[2], id="new@12345678", dataset="", transcripts={})
+    predict_run(made.store, run, [*made.clips[:2], made.clips[3], new], "official", "cpu", missing="zeros")
+    assert sorted(heard) == sorted([*(SPOKEN[f"clip_00{i}"] for i in (0, 1, 3)), ""])
+
+
+def test_text_only_the_words_of_annotations_are_found_without_a_store_in_hand(recipe: Make, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "a.emo", create=True)
+    with store.writer() as writer:
+        for i in range(4):
+            writer.clip(f"c{i}", media_of(f"c{i}"))
+            said = {"smp_reason_caption": "So.", "pseu_emotion": ["sad", "happy"][i % 2], "text": "Said"}
+            writer.add_record(record_spec("annotation", "annotation", "none"), media_of(f"c{i}"), said)
+    short = ("features={tokens: null, streams: []}", "steps_per_epoch=1", "validation.holdout=0")
+    clips = [Clip(f"c{i}", split="train") for i in range(4)]
+    chosen = recipe(*short, "data.emotion=[{file: annotations, field: pseu_emotion}]")
+    run = tune(Store.open(store.path), clips, chosen, tmp_path / "run", "cpu").run
+    assert TunedAnswerer(run, "cpu")._words(clips[0], None) == "Said"
 
 
 def test_the_answers_are_those_of_the_best_checkpoint(corpus: Make, recipe: Make, tmp_path: Path) -> None:
