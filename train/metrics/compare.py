@@ -13,7 +13,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
 from emo.featstore.text import counted
 from emo.train.answers import Prediction
-from emo.train.metrics.labels import Score, label_set, parse_answers, score, too_few
+from emo.train.metrics.labels import Score, answer_set, parse_answers, score, too_few
 
 RESAMPLES = 10_000
 
@@ -93,7 +93,8 @@ def compare(
             "The two sets of predictions have no labelled clip in common.", "Do they speak of the same clips?"
         )
     both = {name: truth[name] for name in shared}
-    labels = label_set(str(truth[name].emotion) for name in labelled)
+    answered = (said[name] for said in (a, b) for name in shared)
+    labels = answer_set((str(truth[name].emotion) for name in labelled), answered, policy)
     index = {label: i for i, label in enumerate(labels)}
     y = np.array([index[str(truth[name].emotion)] for name in shared])  # (N,)
     scores, answers = [], []

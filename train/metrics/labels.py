@@ -143,7 +143,7 @@ def score(
         policy: `official` (unparsed answers become neutral, as published; also named `to-neutral`), `strict` (same
             parse, unparsed answers are wrong and counted apart), `nearest` (near words too), `likelihood` (most
             probable label).
-        labels: Words that an answer may be. Default: MER2023's six if the truth uses no other, else the truth's own.
+        labels: Words that an answer may be. Default: as `answer_set`.
         allow_missing: Score the clips that have a prediction although others of the truth have none.
 
     Raises:
@@ -154,7 +154,9 @@ def score(
     emotions = {name: label.emotion for name, label in truth.items() if label.emotion is not None}
     if not emotions:
         raise UsageError("The truth holds no emotion label, so there is nothing to score.")
-    allowed = tuple(labels or label_set(emotions.values()))
+    allowed = tuple(
+        labels or answer_set(emotions.values(), (predictions[n] for n in emotions if n in predictions), policy)
+    )
     if strange := sorted(set(emotions.values()) - set(allowed)):
         raise UsageError(f"The truth holds labels outside the label set: {', '.join(strange)}.", _set_hint(allowed))
 
@@ -243,6 +245,22 @@ def label_set(words: Iterable[str]) -> tuple[str, ...]:
     """The words that an answer may be where nobody says: MER2023's six if the truth uses no other, else its own."""
     words = set(words)
     return MER2023_LABELS if words <= set(MER2023_LABELS) else tuple(sorted(words))
+
+
+def answer_set(words: Iterable[str], predictions: Iterable[Prediction], policy: str) -> tuple[str, ...]:
+    """Return the words that an answer may be where nobody says: `label_set`, and what has a probability.
+
+    So a list that happens to lack a class of the model does not make its answers unparsed, which may become neutral.
+    Under `likelihood` probabilities that leave out a true label add nothing: they are of another label set.
+
+    Args:
+        words: Labels of the truth.
+        predictions: The answers to be scored.
+        policy: As in `score`.
+    """
+    words, offered = set(words), {label for each in predictions for label in each.probabilities or ()}
+    labels = label_set(words)
+    return labels if policy == "likelihood" and words - offered else (*labels, *sorted(offered - set(labels)))
 
 
 def sayable(words: Iterable[str], policy: str, labels: Iterable[str]) -> set[str]:

@@ -14,7 +14,7 @@ from emo.featstore.page import Page, Table
 from emo.featstore.text import counted, whole_text
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import Intervals, intervals
-from emo.train.metrics.labels import TO_NEUTRAL, Score, label_set, parse_answers, too_few
+from emo.train.metrics.labels import TO_NEUTRAL, Score, answer_set, parse_answers, too_few
 from emo.train.metrics.pictures import Forms, classes_forms, columns_of, confusion_forms, reliability_forms
 
 Row = tuple[str, ...]
@@ -122,7 +122,8 @@ def hardest(
         probabilities; `answer` is `None` where what was said did not parse.
     """
     emotions = {n: label.emotion for n, label in truth.items() if label.emotion is not None and n in predictions}
-    parsed = parse_answers({n: predictions[n] for n in emotions}, policy, labels or label_set(emotions.values()))
+    answers = {n: predictions[n] for n in emotions}
+    parsed = parse_answers(answers, policy, labels or answer_set(emotions.values(), answers.values(), policy))
     right: dict[str, list[bool]] = {}
     for name, emotion in emotions.items():
         right.setdefault(emotion, []).append(parsed[name] == emotion)

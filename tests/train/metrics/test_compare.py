@@ -52,6 +52,14 @@ def test_a_run_does_not_differ_from_itself() -> None:
     assert comparison_page(found, ("a", "b")).verdict.startswith("No difference in weighted F1 beyond chance")
 
 
+def test_what_a_run_may_say_is_no_unparsed_answer_though_the_list_lacks_it() -> None:
+    chances = {"calm": 0.6, "neutral": 0.3, "fearful": 0.1}
+    a = {"c0": Prediction("calm", probabilities=chances), "c1": Prediction("fearful", probabilities=chances)}
+    b = {"c0": Prediction("neutral"), "c1": Prediction("fearful")}
+    found = compare({"c0": Label("neutral"), "c1": Label("fearful")}, a, b, resamples=10)
+    assert (found.accuracy, found.only_b) == ((0.5, 1.0), 1)
+
+
 def test_the_bootstrap_draws_both_from_the_same_clips() -> None:
     """Against scikit-learn on the very same resamples, unparsed answers included."""
     truth, words, a, b = random_case(40, 0.5, 0.8)

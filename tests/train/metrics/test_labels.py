@@ -135,6 +135,24 @@ def test_likelihood_takes_the_most_probable_label() -> None:
         score(truth_of("angry"), {"c0": Prediction("", probabilities={"cross": 1.0})}, "likelihood")
 
 
+@pytest.mark.parametrize("policy", ["official", "strict", "likelihood"])
+def test_a_list_without_a_class_of_the_model_does_not_turn_its_answers_into_neutral(policy: str) -> None:
+    """calm is a class of the model; the list has no clip of it, and its clip is neutral."""
+    chances = {"calm": 0.6, "neutral": 0.3, "fearful": 0.1}
+    answers = {"c0": Prediction("calm", probabilities=chances)}
+    answers |= {"c1": Prediction("fearful", probabilities={"calm": 0.2, "neutral": 0.2, "fearful": 0.6})}
+    found = score(truth_of("neutral", "fearful"), answers, policy)
+    assert (found.accuracy, found.unparsed, found.labels) == (0.5, 0, ("calm", "fearful", "neutral"))
+    assert found.confusion == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert score(truth_of("neutral", "fearful"), said("calm", "fearful")).unparsed == 1  # free text: nobody says
+
+
+def test_probabilities_of_another_label_set_are_refused() -> None:
+    answers = {"c0": Prediction("joy", probabilities={"joy": 0.6, "sad": 0.4})}
+    with pytest.raises(UsageError, match="probability of joy"):
+        score(truth_of("happy"), answers, "likelihood")
+
+
 def test_a_missing_prediction_is_an_error_unless_asked_for() -> None:
     truth = truth_of("sad", "happy", "sad")
     with pytest.raises(UsageError, match=r"1 of 3 labelled clips have no prediction: c2\."):
