@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.lookup import is_another
+from emo.featstore.datasets.lookup import holds_another, is_another, is_changed
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page
@@ -36,7 +36,7 @@ class Needs:
     """Features that have to be extracted before a run can answer.
 
     Attributes:
-        clips: Clips with a media file and without all features.
+        clips: Clips with a media file, without all features or with those of what the file held before.
         encoders: Names of the run's features.
         keys: The same, to the fingerprint.
         profile: Of these features.
@@ -89,12 +89,14 @@ class Predictor:
         profiles = sorted({feature["profile"] for feature in self.features})
         if len(profiles) != 1 or profiles == ["imported"]:
             return None
-        there = self._ready(clips).all(axis=0)
+        store = self.store
+        changed = {clip.id for clip in clips if store is not None and holds_another(store, clip)}
+        there = self._ready(clips).all(axis=0) & np.array([clip.id not in changed for clip in clips], dtype=bool)
         hopeless = {each.clip for each in self._failures() if not each.retry}
         lacking = tuple(
             clip
             for clip, whole in zip(clips, there, strict=True)
-            if not whole and clip.media is not None and clip.id not in hopeless
+            if not whole and clip.media is not None and (clip.id in changed or clip.id not in hopeless)
         )
         if not lacking:
             return None
@@ -194,7 +196,7 @@ class Predictor:
             "probabilities": best.probabilities if best else None,
             "features": features,
             "seen": self.seen([clip]).get(clip.id),
-            "notes": [*self.run.info["notes"], *self._seen_notes([clip], [clip])],
+            "notes": [*self.run.info["notes"], *self._seen_notes([clip], [clip]), *self._stale([clip])],
         }
 
     def seen(self, clips: Sequence[Clip]) -> dict[str, str]:
@@ -213,7 +215,7 @@ class Predictor:
 
     def notes(self, policy: str, clips: Sequence[Clip], task: str = "emotion") -> list[str]:
         """Return what must stand beside a score of answers about these clips, but for what the run has seen by name."""
-        notes = [*self.run.info["notes"], *self._twins(clips)]
+        notes = [*self.run.info["notes"], *self._twins(clips), *self._stale(clips)]
         if names := self._answerer.zeroed(policy, [clip.id for clip in clips], task):
             lack = counted(len(names), "clip lacks features, and was", "clips lack features, and were")
             notes.append(f"{lack} answered with zeros: {some_of(names)}.")
@@ -223,6 +225,14 @@ class Predictor:
         twins = [f"{name} is {other}" for name, other in self.seen(clips).items() if name != other]
         told = f"The run was trained on {len(twins):,} of these clips under other names: {some_of(twins, 3)}."
         return [told] if twins else []
+
+    def _stale(self, clips: Sequence[Clip]) -> list[str]:
+        """Return the sentence on clips that are answered by features of what their files held before."""
+        store = self.store if self.features else None
+        names = [clip.id for clip in clips if store is not None and is_changed(store, clip)]
+        have = counted(len(names), "clip has another file", "clips have other files")
+        told = f"{have} now than the one that the features were made of: {some_of(names, 3)}. Run emo extract."
+        return [told] if names else []
 
     def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
         trained = self.trained_among(clips)
@@ -249,7 +259,7 @@ class Predictor:
         answered = [clip for clip in clips if clip.id in said]
         silent = {clip.id: reasons.get(clip.id) or self._why_not(clip) for clip in clips if clip.id not in said}
         drawn = answers_page(f"Run {self.run.name}", [clip.id for clip in clips], said, silent, task)
-        notes = [*self.run.info["notes"], *self._seen_notes(clips, answered)]
+        notes = [*self.run.info["notes"], *self._seen_notes(clips, answered), *self._stale(answered)]
         value = {"run": self.run.name, **drawn.value, "notes": notes}
         return replace(drawn, value=value, parts=[*drawn.parts, *notes])
 

@@ -168,3 +168,21 @@ def is_changed(store: Store, clip: Clip) -> bool:
     with suppress(OSError):
         return seen(clip.media)[0] != row[2]
     return False
+
+
+def holds_another(store: Store, clip: Clip) -> bool:
+    """Say whether a clip's file, where the store knows it to lie, has other content now; one written again is read.
+
+    Raises:
+        MediaError: It cannot be fetched.
+    """
+    row = store.clip_row(clip.id)
+    if row is None or clip.media is None or absolute(clip.media) != row[1]:
+        return False
+    if is_changed(store, clip):
+        return True
+    with suppress(OSError):
+        if seen(clip.media)[1] != row[3]:
+            with at_hand(clip.media) as media:
+                return media.file_id().media != row[0]
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -257,6 +258,38 @@ def test_features_of_another_file_of_the_same_name_are_not_taken(two: Workspace)
     assert not predictor.explain(there)["features"][0]["there"]
     (two.root / "a.wav").unlink()  # the data lie elsewhere now
     assert list(predictor.predict([there])) == ["clip_009"]
+
+
+def test_a_file_of_new_content_at_the_old_place_is_extracted_again(workspace: Workspace) -> None:
+    """The stored features are of what the file held before."""
+    store, file = Store.open(workspace.store_path), workspace.root / "a.wav"
+    file.write_bytes(b"before")
+    with store.writer() as writer:
+        media = hash_media(file).media
+        writer.clip("clip_900", media, file)
+        for feature in ("HL-UTT", "mae_340_UTT"):
+            writer.add(store.resolve(feature), media, store.get(feature, "clip_001").array)
+        writer.commit()
+    clip = Clip("clip_900", file, "mine")
+
+    def asked() -> tuple[tuple[Clip, ...], list[str]]:
+        predictor = open_predictor(workspace, "first", "cpu")
+        found = predictor.predict([clip])
+        told = [*predictor.page([clip], found).value["notes"], *predictor.notes("official", [clip])]
+        needs = predictor.needs([clip])
+        return () if needs is None else needs.clips, [note for note in told if "another file now" in note]
+
+    assert asked() == ((), [])
+    os.utime(file, ns=(1, 1))  # copied, say: the same bytes
+    needs, told = asked()
+    assert (needs, told) == ((), [])
+    file.write_bytes(b"after")
+    needs, told = asked()
+    assert (needs, len(told)) == ((clip,), 2)
+    file.write_bytes(b"AFTER!")  # as long as what it held
+    assert asked() == ((clip,), [])
+    file.unlink()  # the data lie elsewhere now
+    assert asked() == ((), [])
 
 
 def test_clips_without_an_answer_are_in_no_mixture(workspace: Workspace) -> None:
