@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.spec import EncoderSpec
 from emo.train.answers import Prediction
 from emo.train.features import Missing
 from emo.train.metrics.seen import Trained, trained_on
 from emo.train.runs import Run
+
+
+def check_feature(run: Run, feature: Mapping[str, Any], spec: EncoderSpec) -> None:
+    """Refuse a feature of the store that is another than the one that a run was trained on.
+
+    Raises:
+        TrainError: It has another fingerprint.
+    """
+    if spec.fingerprint != feature["fingerprint"]:
+        raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")
 
 
 class Answerer(ABC):

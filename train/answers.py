@@ -14,7 +14,7 @@ from typing import Any
 from emo.featstore.clip import many_objects
 from emo.featstore.datasets.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
-from emo.featstore.reading import parse_json, parse_own, read_text
+from emo.featstore.reading import parse_own, read_json, read_jsonl, read_text
 from emo.featstore.text import whole_text
 
 FILES = (".csv", ".json", ".jsonl")
@@ -109,6 +109,33 @@ def read_answers(
             raise UsageError(f"{path} gives one answer per name and has no column {column}.", "Leave --column out.")
         return Answers(_json_answers(path), (f"Answers were read from {path.name}, one per name.",))
     lines = _jsonl_rows(path) if suffix == ".jsonl" else []
+    return _answers(path, lines, column, own, aside)
+
+
+def prediction_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of a run's predictions.jsonl with all that they hold, by the name that stands in them.
+
+    Raises:
+        UsageError: As `read_answers`, or a row has no `name` or `answer`.
+    """
+    lines = _jsonl_rows(path)
+    for where, row in lines:
+        if not isinstance(row.get("name"), str) or "answer" not in row:
+            hint = "Remove the file, and the clips are asked anew."
+            raise UsageError(f"{where} is no answer of a run: it needs name and answer.", hint)
+    _answers(path, lines)
+    return {row["name"]: row for _, row in lines}
+
+
+def _answers(
+    path: Path,
+    lines: Sequence[tuple[str, dict[str, Any]]],
+    column: str | None = None,
+    own: Sequence[str] = (),
+    aside: Sequence[str] = (),
+) -> Answers:
+    """Read rows of jsonl, or a csv where there are none; see `read_answers`."""
+    suffix = path.suffix.lower()
     header = list(dict.fromkeys(key for _, row in lines for key in row)) if lines else _csv_header(path)
     chosen = answer_column(path, header, column, own, aside)
     doubtful = [each for each in header if each in (*own, *EMOTION_COLUMNS) and each != chosen]
@@ -191,17 +218,15 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, A
 
 def _jsonl_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: answers may hold U+2028
-        if line.strip():
-            row = parse_json(line, str(path), line=number)
-            if not isinstance(row, dict):
-                raise UsageError(f"{path} line {number} has no name.", 'Expected: {"name": ..., "answer": ...}.')
-            rows.append((f"{path} line {number}", {key.strip().lower(): value for key, value in row.items()}))
+    for number, row in read_jsonl(path):
+        if not isinstance(row, dict):
+            raise UsageError(f"{path} line {number} has no name.", 'Expected: {"name": ..., "answer": ...}.')
+        rows.append((f"{path} line {number}", {key.strip().lower(): value for key, value in row.items()}))
     return rows
 
 
 def _json_answers(path: Path) -> dict[str, Prediction]:
-    pairs = parse_json(read_text(path), str(path), tuple)  # a tuple of pairs keeps names that come twice
+    pairs = read_json(path, tuple)  # a tuple of pairs keeps names that come twice
     if not isinstance(pairs, tuple):
         raise UsageError(f"{path} is not a table of name: answer.")
     if not pairs:

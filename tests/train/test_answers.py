@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from emo.featstore import reading
 from emo.featstore.errors import UsageError
-from emo.train.answers import Prediction, read_answers, read_predictions
+from emo.train.answers import Prediction, prediction_rows, read_answers, read_predictions
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,26 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, says: str)
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=says):
         read_predictions(tmp_path / name)
+
+
+def test_rows_of_a_run_keep_all_that_they_hold_and_are_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"name": "a", "answer": "sad", "asked": "1f", "probabilities": {"Sad": 1.0}}
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(row) + "\n\n")
+    read = []
+    real = reading.parse_json
+    monkeypatch.setattr(reading, "parse_json", lambda text, *more, **how: read.append(text) or real(text, *more, **how))
+    assert prediction_rows(path) == {"a": row}
+    assert len(read) == 1
+    for odd in ('["a"]', '{"names": "a", "answer": "x"}', '{"name": "a", "prediction": "x"}'):
+        path.write_text(json.dumps(row) + "\n" + odd)
+        with pytest.raises(UsageError, match=r"predictions\.jsonl line 2"):
+            prediction_rows(path)
+    path.write_text(json.dumps(row | {"probabilities": {"sad": "much"}}))
+    with pytest.raises(UsageError, match="'much' is not a number"):
+        prediction_rows(path)
 
 
 def test_an_absent_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
-from emo.train.answerer import Answerer
+from emo.train.answerer import Answerer, check_feature
 from emo.train.answers import Prediction, own_predictions, read_predictions
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, Inputs, Missing, StreamShape, load_inputs, media_of
+from emo.train.features import FeatureSource, Missing, StreamShape, load_inputs, media_of
 from emo.train.metrics.labels import POLICIES
-from emo.train.runs import Run, check
+from emo.train.runs import check
 
 if TYPE_CHECKING:
     from emo.train.heads.base import Head
@@ -114,7 +114,8 @@ class HeadAnswerer(Answerer):
 
         keys = [(feature["key"], feature["pool"]) for feature in features]
         inputs = load_inputs(store, keys, new, missing or self.recipe.missing)
-        _check_fingerprints(self.run, inputs)
+        for feature, spec in zip(self.run.info["features"], inputs.specs, strict=True):
+            check_feature(self.run, feature, spec)
         labels, rows = self.run.info["labels"], np.arange(len(inputs.clip_ids))
         mean, kind = LogitMean(len(rows), len(labels)), type(self.heads[0])
         data = kind.prepare(inputs.streams, self._device(kind))
@@ -132,9 +133,3 @@ class HeadAnswerer(Answerer):
 
 def _shape(feature: dict[str, Any]) -> StreamShape:
     return StreamShape(feature["dim"], feature["sequence"], feature.get("modality", ""))
-
-
-def _check_fingerprints(run: Run, inputs: Inputs) -> None:
-    for feature, spec in zip(run.info["features"], inputs.specs, strict=True):
-        if feature["fingerprint"] != spec.fingerprint:
-            raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")

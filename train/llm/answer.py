@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.base import transcript_csv
-from emo.featstore.errors import EmoError, FeatureMissing, TrainError, UsageError
+from emo.featstore.errors import EmoError, FeatureMissing, UsageError
 from emo.featstore.files import jsonl_text
-from emo.featstore.reading import read_jsonl
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import counted, some_of
-from emo.train.answerer import Answerer
-from emo.train.answers import Prediction, read_predictions
+from emo.train.answerer import Answerer, check_feature
+from emo.train.answers import Prediction, prediction_rows
 from emo.train.device import resolve_device
 from emo.train.features import Missing, media_of
 from emo.train.llm.data import Example, Pair, read_preferences, read_source, sources_of
@@ -225,19 +224,14 @@ def _rows(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():  # also where somebody removed them to be asked anew
         return {}
     check_listed(path.parent, path.name)
-    read_predictions(path)  # says what is wrong with it
-    rows = [row for _, row in read_jsonl(path)]
-    if odd := [row for row in rows if not isinstance(row, dict) or not isinstance(row.get("name"), str)]:
-        raise TrainError(f"{path} is damaged: {str(odd[0])[:60]} is no answer.", "Remove it; the clips are asked anew.")
-    return {row["name"]: row for row in rows}
+    return prediction_rows(path)
 
 
 def _spec(store: Store | None, run: Run, feature: Mapping[str, Any]) -> EncoderSpec:
     if store is None:
         raise FeatureMissing(f"Run {run.name} needs {feature['key']}, and there is no store.", "Run emo extract.")
     spec = store.resolve(feature["key"])
-    if spec.fingerprint != feature["fingerprint"]:
-        raise TrainError(f"{feature['key']} in the store is not the feature that run {run.name} was trained on.")
+    check_feature(run, feature, spec)
     return spec
 
 

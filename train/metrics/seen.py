@@ -9,9 +9,8 @@ from typing import Any
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
-from emo.featstore.datasets.tables import read_text
 from emo.featstore.errors import TrainError
-from emo.featstore.reading import parse_json
+from emo.featstore.reading import read_json, read_jsonl
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.runs import Run, check_listed, load_run
@@ -166,7 +165,7 @@ def _own(run: Run) -> Trained:
     check_listed(run.path, "clips.json")
     if (run.path / "clips.json").exists():
         path = run.path / "clips.json"
-        said = _table(parse_json(read_text(path), str(path)), path)
+        said = _table(read_json(path), path)
         lists = [said.get("train"), said.get("validation", [])]
         if not all(isinstance(each, list) for each in lists):
             raise TrainError(f"{path} is damaged: it does not list the clips that were trained on.")
@@ -178,8 +177,7 @@ def _own(run: Run) -> Trained:
         return Trained(run.name, train, chose, folds, media=media, dataset=dataset, contents=contents)
     path = run.path / "predictions.jsonl"
     if folds and path.exists():
-        lines = enumerate(read_text(path).split("\n"), 1)
-        rows = [_table(parse_json(line, str(path), line=number), path) for number, line in lines if line.strip()]
+        rows = [_table(row, path) for _, row in read_jsonl(path)]
         train = frozenset(str(row.get("name")) for row in rows if row.get("folds"))
         return Trained(run.name, train, by_folds=True, dataset=dataset)
     return Trained(run.name, frozenset(), unknown=f"{run.name} does not say which clips it was trained on.")

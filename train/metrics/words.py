@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from emo.featstore.datasets.lists import open_words
 from emo.featstore.datasets.tables import DAMAGE, EMOTION_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_bytes
@@ -28,8 +28,7 @@ def split_words(text: str) -> Words:
     One bracket at each end goes, then quotes and commas separate; so labels of several words survive and apostrophes
     split, as in all of MER's scorers.
     """
-    text = text.strip().removeprefix("[").removesuffix("]")
-    return [word.strip().lower() for word in re.split(r"['\",]", text) if word.strip()]
+    return [word.lower() for word in open_words(text)]
 
 
 def words_of(predictions: Mapping[str, Prediction]) -> dict[str, Words]:
