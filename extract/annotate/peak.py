@@ -100,14 +100,15 @@ def find_peak(table: UnitTable, options: PeakOptions, label: str | None = None) 
         label: Emotion of the clip, which `label-au` needs.
 
     Raises:
-        MediaError: No frame can be chosen: `no-tracked-frame`, `no-intensities`, `no-rule` of the label, or
-            `no-frame-with-all-units`.
+        MediaError: No frame can be chosen: `no-tracked-frame`, `no-intensities`, `no-rule` of the label or a
+            unit of it that the table has not, or `no-frame-with-all-units`.
     """
     usable = usable_frames(table, options.confidence)
     counted = _counted(table, options)
     wanted: Sequence[str] = counted
     if options.rule == "label-au":
         wanted = _units_of(label, options)
+        _check_measured(table, wanted, label)
         for unit in wanted:
             usable = usable & _present(table, unit)
         if not usable.any():
@@ -163,18 +164,23 @@ def _units_of(label: str | None, options: PeakOptions) -> list[str]:
     return wanted
 
 
+def _check_measured(table: UnitTable, units: Sequence[str], label: str | None) -> None:
+    lacking = [unit for unit in units if table.intensity(unit) is None and table.presence(unit) is None]
+    if lacking:
+        sentence = f"The table of action units has no {' and no '.join(lacking)}, which the rule of {label} wants."
+        raise MediaError("no-rule", sentence, f"Choose the peak by all-au, or --leave-out {','.join(lacking)}.")
+
+
 def _strength(table: UnitTable, unit: str) -> NDArray[np.float32]:
-    """Return intensities (T,), or probabilities or presences of a unit without them."""
-    for of in (table.intensity, table.probability, table.presence):
-        if (found := of(unit)) is not None:
-            return found
-    return np.zeros(len(table.rows), np.float32)
+    """Return intensities (T,), or probabilities or presences of a unit without them; it has one of them."""
+    of = (table.intensity, table.probability, table.presence)
+    return next(found for each in of if (found := each(unit)) is not None)
 
 
 def _present(table: UnitTable, unit: str) -> NDArray[np.bool_]:
-    intensity, presence = table.intensity(unit), table.presence(unit)
-    found = presence if intensity is None else intensity
-    return np.zeros(len(table.rows), bool) if found is None else found > 0
+    """Return in which frames (T,) a unit is there, by its intensity, or its presence where it has none."""
+    found = next(each for of in (table.intensity, table.presence) if (each := of(unit)) is not None)
+    return found > 0
 
 
 def _active(table: UnitTable, unit: str, at: int) -> bool:
