@@ -5,19 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from emo.featstore.address import Address, Url, address
 from emo.featstore.clip import FileId, MediaId
-from emo.featstore.errors import MediaError, WriteError
+from emo.featstore.errors import MediaError, StoreError, WriteError
 from emo.featstore.files import digest, emo_home
 from emo.featstore.reading import parse_json
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
-from emo.featstore.storage.writer import Writer
 
 MOST = 256  # runs beside one store at once
 _text = json.JSONEncoder(ensure_ascii=False).encode
@@ -100,49 +99,60 @@ class Spool:
 def recover(store: Store) -> int:
     """Commit the answers that runs left behind which were killed, and return how many there were.
 
-    A line that was cut off while it was written is passed over: its answer is asked for again.
+    What was cut off while it was written is passed over: its answer is asked for again.
+
+    Raises:
+        StoreError: Another line is damaged, or has no recipe before it. Its file stays as it is, and nothing of it is
+            taken.
     """
     count = 0
     for number in range(MOST):
         path = _place(store.path, number)
         try:
-            file = open(path, "r+", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
+            file = open(path, "r+b")  # noqa: SIM115 - closed below
         except FileNotFoundError:
             continue
         with file:
             if not _lock(file.fileno(), path):
                 continue  # its run is alive
+            items = _items(path, file.read())
             with store.writer() as writer:
-                count += sum(_restore(writer, row, spec) for row, spec in _rows(file.read()))
+                for what, arguments in items:
+                    getattr(writer, what)(*arguments)
+            count += sum(what != "clip" for what, _ in items)
             file.truncate(0)
             path.unlink()
     return count
 
 
-def _rows(text: str) -> Iterator[tuple[dict[str, Any], EncoderSpec | None]]:
-    specs: dict[str, EncoderSpec] = {}
-    for line in text.split("\n"):
-        with suppress(ValueError, KeyError, TypeError):
-            row = parse_json(line, "an answer")
-            if "spec" in row:
+def _items(path: Path, data: bytes) -> list[tuple[str, Sequence[Any]]]:
+    """Return for each line which method of a writer takes it, and its arguments."""
+    specs, found = dict[str, EncoderSpec](), list[tuple[str, Sequence[Any]]]()
+    *lines, rest = data.split(b"\n")
+    for number, line in enumerate((*lines, rest), start=1):
+        try:
+            row = parse_json(line.decode(), "an answer") if line.strip() else None
+            if row is not None and "spec" in row:
                 specs[row["of"]] = EncoderSpec.from_json(row["spec"])
-            elif "clip" in row:
-                yield row, None
-            elif row["of"] in specs:
-                yield row, specs[row["of"]]
+            elif row is not None:
+                found.append(_item(row, specs))
+        except (ValueError, KeyError, TypeError) as error:
+            if number > len(lines):
+                break  # cut off while it was written
+            sentence = f"{path} line {number}, of the answers of a run that was killed, is damaged or has no recipe."
+            hint = "Remove that line, or move the file away: the same command then asks again for what is missing."
+            raise StoreError(sentence, hint) from error
+    return found
 
 
-def _restore(writer: Writer, row: dict[str, Any], spec: EncoderSpec | None) -> int:
-    """Hand one line to the writer; return whether it is an answer or a failure."""
-    if spec is None:
-        writer.clip(row["clip"], FileId(*row["file"]), address(row["path"]))
-        return 0
+def _item(row: dict[str, Any], specs: Mapping[str, EncoderSpec]) -> tuple[str, Sequence[Any]]:
+    if "clip" in row:
+        return "clip", (row["clip"], FileId(*row["file"]), address(row["path"]))
+    spec = specs[row["of"]]
     if "failed" in row:
         kind, message, hint, retry = row["failed"]
-        writer.fail(spec, row["media"], MediaError(kind, message, hint, retry=retry))
-    else:
-        writer.add_record(spec, row["media"], row["value"])
-    return 1
+        return "fail", (spec, row["media"], MediaError(kind, message, hint, retry=retry))
+    return "add_record", (spec, row["media"], row["value"])
 
 
 def _place(store_path: Address, number: int) -> Path:

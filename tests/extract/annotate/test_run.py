@@ -24,12 +24,13 @@ from emo.extract.annotate.check import check_page
 from emo.extract.annotate.pages import export_page, peek_page, run_page, status_page
 from emo.extract.annotate.rays import Till
 from emo.extract.annotate.run import Run
-from emo.extract.annotate.spool import Spool
+from emo.extract.annotate.spool import Spool, recover
 from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip, FileId
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import MediaError, StoreError, UsageError
 from emo.featstore.sources import chat
 from emo.featstore.sources.chat import Reply
+from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import load_workspace
 
@@ -423,6 +424,39 @@ def test_a_file_of_answers_that_another_run_removed_is_not_written_to(
     assert spool.path.stat().st_size > 0
     spool.clear()
     spool.close()
+
+
+def test_a_damaged_file_of_answers_stays_and_only_what_was_cut_off_is_passed_over(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "s.emo", create=True)
+    recipe = record_spec("said", "describer", "none", decoding={}, inputs={})
+    spool = Spool(store.path)
+    for number in range(3):
+        spool.record(recipe, f"{number:032x}", {"text": f"answer {number}"})
+    spool.failure(recipe, f"{3:032x}", MediaError("refused", "It was refused."))
+    spool.close()
+    whole = spool.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5
+    for number, damaged in (
+        (1, [b"\0" * 20 + b"\n", *lines[1:]]),  # of the recipe
+        (1, lines[1:]),  # the recipe is missing
+        (3, [*lines[:2], b'{"of": 1\n', *lines[3:]]),
+        (4, [*lines[:3], lines[3].replace(b"answer", b"\xff"), *lines[4:]]),
+        (5, [*lines[:4], lines[4].replace(b"failed", b"fai-ed")]),
+    ):
+        spool.path.write_bytes(b"".join(damaged))
+        with pytest.raises(StoreError, match=rf"answers-0.jsonl line {number}, .*move the file away"):
+            recover(store)
+        assert spool.path.read_bytes() == b"".join(damaged)
+        assert not store.features(records=True)
+    spool.path.write_bytes(b"".join(lines[:4]) + lines[4][:-9])
+    assert recover(store) == 3
+    assert not spool.path.exists()
+    store.refresh()
+    texts = [store.values_of([recipe], f"{number:032x}")[recipe.fingerprint]["text"] for number in range(3)]
+    assert texts == ["answer 0", "answer 1", "answer 2"]
+    spool.path.write_bytes(whole.rstrip())  # all of it, but for its last character
+    assert recover(store) == 4
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

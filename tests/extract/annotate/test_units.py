@@ -184,7 +184,7 @@ def test_the_rule_of_the_label_wants_all_its_units_present() -> None:
 def test_a_unit_that_the_table_has_not_is_not_said_to_be_absent_from_the_face() -> None:
     found = read_table(text([[1, 1, 1, 0.5], [2, 1, 2, 0]], ["frame", "success", "AU06_r", "AU12_r"]), Path("clip.csv"))
     options = PeakOptions(rule="label-au")
-    with pytest.raises(MediaError, match="has no AU14, which the rule of happy wants.*--leave-out AU14") as error:
+    with pytest.raises(MediaError, match=r"has no AU14, which the rule of happy wants.*--leave-out AU14") as error:
         find_peak(found, options, "happy")
     assert error.value.kind == "no-rule"
     with pytest.raises(MediaError, match="has no AU20 and no AU28"):
