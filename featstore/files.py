@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -77,6 +79,13 @@ def json_text(value: Any) -> str:
 def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return what `write_jsonl` writes."""
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as the text of a CSV file, whose lines end in a line feed."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
 
 
 def fsync(path: Path) -> None:

@@ -44,7 +44,7 @@ class Page:
     exit_code: int = 0
 
 
-def json_text(page: Page, ascii_only: bool = False) -> str:
+def page_json(page: Page, ascii_only: bool = False) -> str:
     """Return the value of a page as one JSON text, as `--json` prints it and the HTTP interface sends it."""
 
     def plain(thing: Any) -> Any:

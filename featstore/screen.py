@@ -21,10 +21,10 @@ USUAL = 80  # columns of a terminal that does not tell
 def draw(page: Page, json: bool = False) -> None:
     """Write to standard output what a command has to say, for a program or for a person."""
     if json:
-        from emo.featstore.page import json_text
+        from emo.featstore.page import page_json
 
         letters = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        print(json_text(page, ascii_only=not letters).encode(errors="backslashreplace").decode())
+        print(page_json(page, ascii_only=not letters).encode(errors="backslashreplace").decode())
         return
     width, after_table = _width(sys.stdout), False
     for place, part in enumerate(page.parts):

@@ -5,19 +5,24 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
+MOST_BYTES = 200  # of a folder's name: 255 on every usual file system, and files are named after it
 SHOWN = 10  # names in a message before "and 3 more"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """Return the known name that `name` most likely stands for; `None` where none is near, or several just as near.
+    """Return the known name that `name` most likely stands for; `None` where none is near, or several are as near.
 
-    Case, `-`, `_`, `.` and spaces do not count.
+    Case, `-`, `_`, `.` and spaces do not count. Of names that are as near, the one with the same beginning is meant.
     """
-    plain = {_plain(each): each for each in reversed(list(known))}
-    found = difflib.get_close_matches(_plain(name), plain, n=2, cutoff=cutoff)
-    near = [difflib.SequenceMatcher(None, each, _plain(name)).ratio() for each in found]
-    return plain[found[0]] if near and near[0] > max(near[1:], default=0.0) else None
+    plain, given = {_plain(each): each for each in reversed(list(known))}, _plain(name)
+    found = {
+        each: (difflib.SequenceMatcher(None, each, given).ratio(), _beginning(each, given))
+        for each in difflib.get_close_matches(given, plain, n=5, cutoff=cutoff)
+    }
+    best = [each for each, near in found.items() if near == max(found.values())]
+    return plain[best[0]] if len(best) == 1 else None
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -58,9 +63,19 @@ def quoted(names: Iterable[str], limit: int = 5) -> str:
     return some_of([repr(name) for name in names], limit)
 
 
+def is_plain_name(name: str) -> bool:
+    """Say whether a name can be that of a folder on every usual system, with files beside it named after it."""
+    odd = not name.isprintable() or name != whole_text(name) or len(name.encode("utf-8", "replace")) > MOST_BYTES
+    return not odd and name not in ("", ".", "..") and not set("/\\") & set(name)
+
+
 def whole_text(text: str) -> str:
     """Replace halves of characters, which JSON can spell and no file or screen can hold."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _beginning(a: str, b: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _plain(name: str) -> str:

@@ -18,7 +18,7 @@ from emo.train.features import Missing
 
 
 class Muted:
-    """A `FeatureSource` over a store, for one question.
+    """A store as one question reads it, with some modalities silent.
 
     Args:
         store: The store.

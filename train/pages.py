@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from csv import writer as csv_writer
 from pathlib import Path
 from typing import Annotated, Any
 
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import UsageError
-from emo.featstore.files import write_atomic
+from emo.featstore.files import csv_text, write_atomic
 from emo.featstore.inquiry import Ask
 from emo.featstore.page import Arg, Extract, Flag, Page
 from emo.featstore.storage.store import has_store, open_store
@@ -129,10 +127,8 @@ def answers_csv(answers: Sequence[Mapping[str, Any]]) -> str:
     """Table of answers: name, answer, valence where there is one, `p_LABEL` of every label, and why there is none."""
     labels = list(dict.fromkeys(label for each in answers for label in each.get("probabilities") or ()))
     columns = ["name", "answer", *(["valence"] if any("valence" in each for each in answers) else [])]
-    text = io.StringIO()
-    table = csv_writer(text, lineterminator="\n")
-    table.writerow([*columns, *(f"p_{label}" for label in labels), "why"])
+    rows = [[*columns, *(f"p_{label}" for label in labels), "why"]]
     for each in answers:
         shares = each.get("probabilities") or {}
-        table.writerow([*(each.get(key) for key in columns), *map(shares.get, labels), each.get("why")])
-    return text.getvalue()
+        rows.append([*(each.get(key) for key in columns), *map(shares.get, labels), each.get("why")])
+    return csv_text(rows)

@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from emo.featstore.errors import UsageError
 from emo.featstore.inquiry import SAID, Inquiry
+from emo.featstore.labels import MER2023_LABELS
 from emo.train.keys import Recipe
 from emo.train.llm.recipe import Task, TuneRecipe
-from emo.train.metrics.labels import MER2023_LABELS
 
 LABELS = "{labels}"  # place of the labels in an instruction
 

@@ -14,9 +14,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import digest, encoded, file_digest, write_atomic, write_json
 from emo.featstore.reading import parse_own, read_bytes, read_json
-from emo.featstore.text import some_of, whole_text
-
-MOST_BYTES = 200  # of a run's name: 255 on every usual file system, and files in it are named after it
+from emo.featstore.text import is_plain_name, some_of
 
 
 def utc(seconds: float) -> str:
@@ -118,8 +116,7 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
     runs = runs_folder(root)
     runs.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        odd = not name.isprintable() or name != whole_text(name) or len(name.encode("utf-8", "replace")) > MOST_BYTES
-        if name in ("", ".", "..") or Path(name).name != name or odd:
+        if not is_plain_name(name):
             raise UsageError(f"Run name {name!r} is not a plain folder name.")
         try:
             (runs / name).mkdir()

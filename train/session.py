@@ -17,7 +17,7 @@ from emo.featstore.datasets.lookup import is_another, is_changed
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.meant import as_set
 from emo.featstore.names import differences, named
-from emo.featstore.page import Arg, Flag, Page, throttle
+from emo.featstore.page import Arg, Flag, Page, span_text, throttle
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
@@ -339,7 +339,7 @@ def _teller(say: Say) -> Callable[[Any], None]:
         words += [] if now.tokens_per_s is None else [f"{now.tokens_per_s:,.0f} tokens/s"]
         words += [] if now.mfu is None else [f"MFU {100 * now.mfu:.0f} %"]
         words += [] if now.memory_bytes is None else [size_text(now.memory_bytes)]
-        words += [] if now.eta_s is None else [f"{now.eta_s / 60:.0f} min left"]
+        words += [] if now.eta_s is None else [f"{span_text(now.eta_s)} left"]
         words += [] if now.metric is None else [f"validation {now.metric:.4f}" + (", best" if now.best else "")]
         (tell if now.metric is None else say)(", ".join(words))
 

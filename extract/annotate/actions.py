@@ -16,7 +16,6 @@ from emo.featstore.text import did_you_mean
 INTENSITIES = tuple(f"AU{n:02}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45))
 PRESENCES = (*INTENSITIES[:-1], "AU28", "AU45")
 SPEECH_AND_BLINK = ("AU25", "AU26", "AU45")
-LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise", "fear", "contempt", "doubt")  # of MERR
 CODE = re.compile(r"AU\d\d")
 PROFILES = ("merr-2024", "facs")
 LANGUAGES = ("en", "zh")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from emo.extract.annotate.merr import FIELDS
 from emo.featstore.conversation import conversation
 from emo.featstore.errors import UsageError
-from emo.featstore.files import replacing, write_atomic, write_json
+from emo.featstore.files import csv_text, replacing, write_atomic, write_json
 from emo.featstore.text import some_of
 
 Annotations = Mapping[str, Mapping[str, Any]]
@@ -58,7 +56,7 @@ def write_lists(annotations: Annotations, out: Path) -> list[Path]:
             text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
             (folder / f"MERR_{form}_grained.json").write_text(text, encoding="utf-8")
         rows = [("name", "sentence"), *((name, value["text"]) for name, value in annotations.items())]
-        (folder / "transcription_en_all.csv").write_text(_csv(rows), encoding="utf-8")
+        (folder / "transcription_en_all.csv").write_text(csv_text(rows), encoding="utf-8")
     return sorted(out.iterdir())
 
 
@@ -81,14 +79,8 @@ def write_csv(annotations: Annotations, out: Path) -> list[Path]:
     for clip, value in annotations.items():
         cells = [value.get(name, "") for name in names]
         rows.append((clip, *("; ".join(each) if isinstance(each, list) else each for each in cells)))
-    write_atomic(out, _csv(rows))
+    write_atomic(out, csv_text(rows))
     return [out]
-
-
-def _csv(rows: list[tuple[Any, ...]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
 
 
 FORMS: Mapping[str, Callable[[Annotations, Path], list[Path]]] = {

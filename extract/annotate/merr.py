@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emo.extract.annotate.actions import CODE, LABELS, rules, unit_of
+from emo.extract.annotate.actions import CODE, rules, unit_of
 from emo.extract.annotate.answers import refuses
 from emo.featstore.datasets.tables import normal_name
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import MERR_LABELS
 from emo.featstore.reading import Pairs, read_json
 
 CAPTIONS = {"fine": "smp_reason_caption", "coarse": "caption"}
@@ -134,7 +135,7 @@ def oddities(record: Mapping[str, Any], form: str) -> list[str]:
         found.append("a phrase is of no profile")
     if any(name not in (None, unit) for name, unit in zip(named, units, strict=True)):
         found.append("a phrase belongs to another action unit")
-    if label not in LABELS:
+    if label not in MERR_LABELS:
         found.append("pseu_emotion is none of MERR's nine words")
     elif units and label in rules() and not set(units) <= set(rules()[label]):
         found.append("AU_list goes beyond the label's rule")

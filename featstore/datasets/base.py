@@ -14,7 +14,7 @@ from typing import Protocol
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.cells import held_out, is_missing, split_name
 from emo.featstore.datasets.likely import likely_pairs, told_pairs
-from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv
+from emo.featstore.datasets.lists import Listed, add_rows, listed_table, transcript_csv, two_labels
 from emo.featstore.datasets.media import MediaTree, escapes, face_folders, scan_media
 from emo.featstore.errors import UsageError
 from emo.featstore.text import counted, did_you_mean, quoted
@@ -425,8 +425,7 @@ class ListFolder(LabelledFolder):
             more, wrong = self.read_list(path, split)
             differ += add_rows(rows, more)
             problems += wrong
-        if differ:
-            problems.append(f"{quoted(differ)} has two different labels in {self.table.root}; the first is used.")
+        problems += two_labels(differ, self.table.root)
         if not found:
             names = ", ".join(name for name, _ in self.lists)
             problems.append(f"{self.table.root} has none of {names}: no clip is listed.")

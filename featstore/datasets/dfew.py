@@ -8,14 +8,14 @@ from pathlib import Path
 
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import NAME, Listed, add_rows
+from emo.featstore.datasets.lists import NAME, Listed, add_rows, two_labels
 from emo.featstore.datasets.media import MediaTree
 from emo.featstore.datasets.tables import read_table, rows_by_name
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import DFEW_LABELS
 from emo.featstore.text import counted, quoted
 from emo.featstore.workspace import DataTable
 
-LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")  # labels 1..7
 FOLDS = 5
 
 CARDS = {
@@ -28,7 +28,7 @@ CARDS = {
         "EmoLabel_DataSplit/test(single-labeled)/set_1.csv ... set_5.csv\n"
         "Clip/original/part_*/                                              <number>.mp4",
         licence="Not recorded here: ask its authors",
-        labels=LABELS,
+        labels=DFEW_LABELS,
     )
 }
 
@@ -78,8 +78,7 @@ class Dfew(LabelledFolder):
             for name, row in _read_set(path, "train").items():
                 if rows.setdefault(name, row).label != row.label:
                     differ.append(name)
-        if differ:
-            problems.append(f"{quoted(differ)} has two different labels in {folder}; the first is used.")
+        problems += two_labels(differ, folder)
         if prefix == "test":
             have = ", ".join(map(str, tests)) or "none"
             problems.append(f"Of the five test lists {have} are there: their clips are test<k>, the others train.")
@@ -95,7 +94,7 @@ def _read_set(path: Path, split: str) -> dict[str, Listed]:
     found = {}
     for name, row in rows_by_name(path, read_table(path, [NAME, "label"])).items():
         label = row.fields["label"]
-        if label not in map(str, range(1, len(LABELS) + 1)):
-            raise UsageError(f"{path} line {row.line}: label {label!r} is not a number from 1 to {len(LABELS)}.")
-        found[_name(name)] = Listed(split, Label(LABELS[int(label) - 1]))
+        if label not in map(str, range(1, len(DFEW_LABELS) + 1)):
+            raise UsageError(f"{path} line {row.line}: label {label!r} is not a number from 1 to {len(DFEW_LABELS)}.")
+        found[_name(name)] = Listed(split, Label(DFEW_LABELS[int(label) - 1]))
     return found

@@ -8,9 +8,9 @@ from pathlib import Path
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import NAME, Listed, add_rows, listed_table
-from emo.featstore.datasets.mer2023 import LABELS
 from emo.featstore.datasets.tables import Column, read_table, rows_by_name
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
@@ -28,7 +28,7 @@ CARDS = {
         tree="gt-eng.csv      names,emotions,subtitles,reasons\ngt-chi.csv      the same in Chinese\n"
         "clips/          <name>.mp4 of MER2023",
         licence=_LICENCE,
-        labels=LABELS,
+        labels=MER2023_LABELS,
         counts={"test-v1": 100},
     ),
     "EMER-v2": Card(

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import Listed, add_rows, listed_file
+from emo.featstore.datasets.lists import Listed, add_rows, listed_file, two_labels
 from emo.featstore.datasets.media import MediaTree, scan_media
 from emo.featstore.errors import UsageError
-from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 FRAMES = "first_frames"  # folders of pictures, with or without the dataset's name behind
@@ -52,9 +51,7 @@ class EmotionLlama(LabelledFolder):
                     raise
                 continue  # some other text
             differ += twice + add_rows(listed, rows)
-        problems = (
-            [f"{quoted(differ)} has two different labels in {self.table.root}; the first is used."] if differ else []
-        )
+        problems = two_labels(differ, self.table.root)
         return listed, problems if listed else [
             *problems,
             f"{self.table.root} has no *{LIST_END}.txt: no clip has a label.",

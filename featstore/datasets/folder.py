@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
-from emo.featstore.datasets.lists import Listed, listed_file, transcript_csv
+from emo.featstore.datasets.lists import Listed, listed_file, transcript_csv, two_labels
 from emo.featstore.datasets.tables import without_suffix
 from emo.featstore.errors import UsageError
-from emo.featstore.text import quoted
 from emo.featstore.workspace import DataTable
 
 LABEL_FILES = ("labels.csv", "label.csv", "labels.jsonl", "label.jsonl")
@@ -43,8 +42,7 @@ class Folder(LabelledFolder):
         if path is None:
             return {}, problems
         rows, differ = listed_file(path, classes=self.card.labels, rename=str)
-        if differ:
-            problems.append(f"{quoted(differ)} has two different labels in {path}; the first is used.")
+        problems += two_labels(differ, path)
         named: dict[str, Listed] = {}
         for name, row in rows.items():  # tables of one's own often name files, `a.mp4` for the clip `a`
             if named.setdefault(without_suffix(name), row) != row:

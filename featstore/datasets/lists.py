@@ -27,6 +27,7 @@ from emo.featstore.datasets.tables import (
 )
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import read_json
+from emo.featstore.text import quoted
 
 SHOWN = 3  # examples named in a problem
 NAME = ("name", "names", "video_name")  # MERTools; EMER v1; DFEW
@@ -212,6 +213,11 @@ def names_of(path: Path) -> list[str]:
     if not names:
         raise UsageError(f"{path} names no clip.", "A JSON file holds an object by clip name, or a list with `name`.")
     return list(dict.fromkeys(without_suffix(normal_name(name)) for name in names))
+
+
+def two_labels(names: Sequence[str], where: Path) -> list[str]:
+    """Return the sentence about clips to which lists give different labels, where there are any."""
+    return [f"{quoted(names)} has two different labels in {where}; the first is used."] if names else []
 
 
 def open_words(text: str) -> list[str]:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.cells import split_name
-from emo.featstore.datasets.lists import Listed, add_rows, listed_file
-from emo.featstore.text import quoted
+from emo.featstore.datasets.lists import Listed, add_rows, listed_file, two_labels
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.workspace import DataTable
 
 # Index order of MERBench, toolkit/globals.py.
-LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 
 _CARD = Card(
     name="MER2023",
@@ -26,7 +25,7 @@ _CARD = Card(
     "clips/ or video/                  <name>.mp4, <name>.avi\n"
     "relative_test3_NCEV.txt           list for `emo score` (optional)",
     licence="MER2023 EULA: research only, no redistribution",
-    labels=LABELS,
+    labels=MER2023_LABELS,
     counts={"train_corpus": 3373, "test1": 411, "test2": 412, "test3": 834, "unlabelled": 73148},
     classes={
         "train_corpus": (871, 822, 689, 383, 462, 146),
@@ -54,11 +53,9 @@ class Mer2023(LabelledFolder):
         twice: list[str] = []
         files, problems = self._label_files()
         for path in files:
-            rows, differ = listed_file(path, _split_of_file(path), LABELS, _split)
+            rows, differ = listed_file(path, _split_of_file(path), MER2023_LABELS, _split)
             twice += differ + add_rows(listed, rows)
-        if twice:
-            problems.append(f"{quoted(twice)} has two different labels in {self.table.root}; the first is used.")
-        return listed, problems
+        return listed, problems + two_labels(twice, self.table.root)
 
     def _label_files(self) -> tuple[list[Path], list[str]]:
         root = self.table.root

@@ -12,7 +12,7 @@ from pathlib import Path
 from emo.featstore.datasets.base import Card, Dataset, ListFolder
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.datasets.lists import Listed, listed_file
-from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.text import counted
 from emo.featstore.workspace import DataTable
 
@@ -30,7 +30,7 @@ CARDS = {
         "transcription-merge.csv       or another *transcription*.csv\n"
         "video*/ or clips/             <name>.mp4, <name>.avi",
         licence="MER2024 EULA: academic research only, no redistribution",
-        labels=LABELS,
+        labels=MER2023_LABELS,
         counts={"train": 5030, "test-ov": 332},
     )
 }
@@ -59,7 +59,7 @@ class Mer2024(ListFolder):
     def read_list(self, path: Path, split: str) -> tuple[dict[str, Listed], list[str]]:
         if path.suffix.lower() != ".npz":
             return super().read_list(path, split)
-        rows, differ = listed_file(path, split, LABELS, split_name)
+        rows, differ = listed_file(path, split, MER2023_LABELS, split_name)
         have = counted(len(differ), "clip has", "clips have")
         problems = [f"{have} two different labels in {path}."] if differ else []
         test = {name: row for name, row in rows.items() if row.split == "test1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emo.featstore.datasets.base import Card, Dataset, ListFolder
-from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.workspace import DataTable
 
 _LICENCE = "Gated, CC BY-NC 4.0, no redistribution"
@@ -23,7 +23,7 @@ CARDS = {
         "track2_train_mercaptionplus.csv    name,openset: mercaptionplus; track3_... name,reason\n"
         "track_all_candidates.csv           name: test-candidates, whose truth is not given" + _MEDIA,
         licence=_LICENCE,
-        labels=LABELS,
+        labels=MER2023_LABELS,
         counts={"train": 7369, "ovmerd": 332, "mercaptionplus": 31327, "test-candidates": 20000},
     ),
     "MER2026": Card(
@@ -38,7 +38,7 @@ CARDS = {
         "track1_track2_candidate.csv        name: test-candidates, whose truth is not given\n"
         "track3_candidate.csv               name,a1,a2: test-prefer, whose truth is not given" + _MEDIA,
         licence=_LICENCE,
-        labels=LABELS,
+        labels=MER2023_LABELS,
         counts={
             "train": 9395,
             "human": 1532,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from emo.featstore.datasets.base import LabelledFolder
-from emo.featstore.datasets.lists import Listed, listed_file
-from emo.featstore.text import quoted
+from emo.featstore.datasets.lists import Listed, listed_file, two_labels
 
 LABELS_FROM = "labels and transcripts are also in the MERTools repository (MERBench/dataset)."
 TRANSCRIPTS = "transcription-engchi-polish.csv   name,chinese,english"
@@ -26,5 +25,4 @@ class MerBench(LabelledFolder):
         if self.table.labels is None and not path.is_file():
             return {}, [f"{self.table.root} has no {self.label_file}: no clip has a label."]
         rows, differ = listed_file(path, classes=self.card.labels)
-        problems = [f"{quoted(differ)} has two different labels in {path}; the first is used."] if differ else []
-        return {name: self.meaning(name, row) for name, row in rows.items()}, problems
+        return {name: self.meaning(name, row) for name, row in rows.items()}, two_labels(differ, path)

@@ -24,6 +24,7 @@ from emo.featstore.datasets.tables import read_list
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.interop.base import Export, FirstFrame, Found, Layout, Outgoing, Rejected, Source
 from emo.featstore.interop.npy import list_npy, read_npy, write_npy
+from emo.featstore.labels import MERR_LABELS
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.text import counted
 
@@ -34,7 +35,6 @@ ROLES = {name: name for name in MODALITY} | {  # name there -> name here
     "maeVideo_399_23_UTT": "maeV_399_UTT",
     "HL_23_UTT": "HL-UTT",
 }
-EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise", "fear", "contempt", "doubt")
 TRANSCRIPTS = "transcription_en_all.csv"
 _FOLDER = re.compile(rf"({'|'.join(ROLES)})(?:_.+)?")
 
@@ -160,7 +160,7 @@ def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]
     sentences: dict[str, str] = {}
     unreadable = lacking = 0
     for clip, label in labelled:
-        if label.emotion not in EMOTIONS or " " in clip.id:
+        if label.emotion not in MERR_LABELS or " " in clip.id:
             unreadable += 1
         elif clip.id not in whole:
             lacking += 1
@@ -183,7 +183,7 @@ def _write_lists(path: Path, features: Sequence[Outgoing], clips: Iterable[Clip]
         have = counted(silent, "clip has", "clips have")
         yield f"{have} no English transcript: Emotion-LLaMA reads an empty field as the word nan."
     if unreadable:
-        why = f"a space in the id, or an emotion that is none of {', '.join(EMOTIONS)}"
+        why = f"a space in the id, or an emotion that is none of {', '.join(MERR_LABELS)}"
         yield f"{counted(unreadable, 'clip is', 'clips are')} not listed: {why}."
     if lacking:
         are = counted(lacking, "labelled clip is", "labelled clips are")

@@ -30,7 +30,7 @@ from record import PAGE, record, typed
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from emo.extract.encoders.eva import PAPER, TINY
-from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.labels import MER2023_LABELS
 from emo.train.device import resolve_device
 from emo.train.llm.build import SIZES
 from emo.train.llm.tokenizer import Tokenizer
@@ -67,7 +67,7 @@ class Bench:
         toy = given.size == "toy"
         names = [f"clip_{i:03d}" for i in range(CLIPS)]
         make_store(work / "features.emo", names, Sizes("", TINY if toy else PAPER, 16 if toy else 1024), records=4)
-        rows = {name: {"emo": LABELS[i % len(LABELS)], "val": -10} for i, name in enumerate(names)}
+        rows = {name: {"emo": MER2023_LABELS[i % len(MER2023_LABELS)], "val": -10} for i, name in enumerate(names)}
         (work / "data").mkdir()
         np.savez(work / "data" / "label-6way.npz", train_corpus=np.array(rows, object))  # type: ignore[arg-type]
         tables = '[store]\npath = "features.emo"\n[data.MER2023]\nroot = "data"\n'

@@ -26,7 +26,7 @@ from growth import spec
 from merbench_cpu import merbench
 from record import PAGE, alternate, ratios, record, typed
 
-from emo.featstore.datasets.mer2023 import LABELS
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.storage.store import open_store
 
 TITLE = "P5 Heads: MERBench's own script"
@@ -56,9 +56,9 @@ class Bench:
         """A store of three features of every clip, labels of all, and the same labels with small test sets."""
         rng = np.random.default_rng(0)
         names = [f"{split}_{i:05d}" for split, count in self.sizes.items() for i in range(count)]
-        emotion = rng.integers(len(LABELS), size=len(names))
+        emotion = rng.integers(len(MER2023_LABELS), size=len(names))
         specs = [spec(name, "utt", 1, self.given.dim) for name in FEATURES]
-        centres = rng.normal(size=(len(specs), len(LABELS), self.given.dim)).astype(np.float32) * 0.1
+        centres = rng.normal(size=(len(specs), len(MER2023_LABELS), self.given.dim)).astype(np.float32) * 0.1
         with open_store(self.work / "features.emo", create=True).writer() as writer:
             for i, name in enumerate(names):
                 writer.clip(name, f"{i:032x}")
@@ -67,7 +67,7 @@ class Bench:
                     writer.add(each, f"{i:032x}", centre[emotion[i]] + noise)
         rows: dict[str, dict[str, Any]] = {split: {} for split in self.sizes}
         for name, index in zip(names, emotion.tolist(), strict=True):
-            rows[name.rpartition("_")[0]][name] = {"emo": LABELS[index], "val": float(index - 2.5)}
+            rows[name.rpartition("_")[0]][name] = {"emo": MER2023_LABELS[index], "val": float(index - 2.5)}
         (self.work / "data").mkdir()
         few = {split: part if split == "train_corpus" else dict([*part.items()][:32]) for split, part in rows.items()}
         for path, parts in (("data/label-6way.npz", rows), ("few.npz", few)):

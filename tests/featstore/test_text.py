@@ -34,6 +34,7 @@ def test_of_names_that_are_just_as_near_none_is_guessed() -> None:
     years = ["mer2023", "mer2024", "mer2025"]
     assert nearest("mer2022", years) is None
     assert nearest("mer23", years) == "mer2023"
+    assert nearest("tow", ["own", "two"]) == "two"
 
 
 def test_a_few_of_many_names() -> None:

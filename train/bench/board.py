@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from emo.featstore.clip import Label
 from emo.featstore.document import TEX
-from emo.featstore.page import Table
+from emo.featstore.files import csv_text
+from emo.featstore.page import Table, span_text
 from emo.train.answers import Prediction
 from emo.train.bench.recipe import VALIDATION
 from emo.train.heads.search import spread_text
@@ -42,10 +41,9 @@ class Row:
         """How it is named in sentences."""
         return f"{self.result['head']} on {self.result['features']}"
 
-    def mean(self, split: str, metric: str) -> float | None:
+    def mean(self, split: str, metric: str) -> float:
         """Mean of a number over the runs."""
-        number = self.result["average"].get(split, {}).get(metric)
-        return None if number is None else float(number["mean"])
+        return float(self.result["average"][split][metric]["mean"])
 
     def difference(self, metric: str) -> Interval | None:
         """This cell minus the best one, with its interval."""
@@ -76,7 +74,7 @@ def ranked(rows: Sequence[Row], split: str, metric: str, resamples: int = RESAMP
     """Order cells by the mean over their runs, and compare each with the first, clip by clip."""
 
     def place(row: Row) -> tuple[float, str]:
-        return -(row.mean(split, metric) or 0.0), row.title
+        return -row.mean(split, metric), row.title
 
     found: list[Row] = []
     for rank, row in enumerate(sorted(rows, key=place), 1):
@@ -111,7 +109,7 @@ def board_table(rows: Sequence[Row], split: str, metric: str, seconds: Sequence[
         value, interval = against_texts(row, metric)
         difference = [interval or value] if seconds else [value, interval]
         line = [row.rank, row.result["features"], row.result["head"], *values, *difference]
-        cells.append([*line, *([time_text(seconds[i])] if seconds else [])])
+        cells.append([*line, *([span_text(seconds[i])] if seconds else [])])
     return Table(f"{TITLES[metric]}, ranked by {split}", columns, cells, ["rank", *numbers, "time"])
 
 
@@ -129,22 +127,13 @@ def against_texts(row: Row, metric: str) -> tuple[str, str]:
     return f"{100 * found.value:+.2f}", f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]{star}"
 
 
-def time_text(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def board_csv(rows: Sequence[Row], split: str, metric: str, others: Sequence[Mapping[str, Any]]) -> str:
+def board_csv(rows: Sequence[Row], metric: str, others: Sequence[Mapping[str, Any]]) -> str:
     """The leaderboard for programs: a line per cell, with every number of every split; `others` were not ranked."""
     splits = splits_of(rows)
     names = [(each, name) for each in splits for name in _numbers(rows, each)]
     header = ["rank", "features", "head", "status", *(f"{s}_{n}_{what}" for s, n in names for what in ("mean", "std"))]
     header += ["difference", "low", "high", "mcnemar_p", "clips", "runs", "settings"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    lines: list[Sequence[Any]] = [header]
     for row in rows:
         average, found = row.result["average"], row.difference(metric)
         line = [row.rank, row.result["features"], row.result["head"], row.result["status"]]
@@ -158,11 +147,11 @@ def board_csv(rows: Sequence[Row], split: str, metric: str, others: Sequence[Map
         )
         settings = "; ".join(f"{key}={value}" for key, value in row.result["settings"].items())
         line += [f"{end:.6g}" if end != "" else "" for end in ends]
-        writer.writerow([*line, len(row.truth), len(row.result["runs"]), settings])
+        lines.append([*line, len(row.truth), len(row.result["runs"]), settings])
     for other in others:
         blank = [""] * (2 * len(names) + 7)
-        writer.writerow(["", other["features"], other["head"], other["status"], *blank])
-    return out.getvalue()
+        lines.append(["", other["features"], other["head"], other["status"], *blank])
+    return csv_text(lines)
 
 
 def _numbers(rows: Sequence[Row], split: str) -> list[str]:
@@ -173,7 +162,7 @@ def _numbers(rows: Sequence[Row], split: str) -> list[str]:
 def board_latex(rows: Sequence[Row], split: str, metric: str, title: str) -> str:
     """The leaderboard as a LaTeX table of the package booktabs; the best mean of every column is bold."""
     splits = splits_of(rows)
-    best = {each: max(row.mean(each, metric) or 0.0 for row in rows) for each in splits} if rows else {}
+    best = {each: max(row.mean(each, metric) for row in rows) for each in splits} if rows else {}
     lines = [
         r"\begin{table}",
         rf"\caption{{{title.translate(TEX)}: {TITLES[metric]}, mean $\pm$ deviation over runs; ranked by "

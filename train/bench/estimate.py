@@ -7,9 +7,8 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from emo.featstore.page import Page, Table
+from emo.featstore.page import Page, Table, span_text
 from emo.featstore.text import counted
-from emo.train.bench.board import time_text
 from emo.train.bench.cell import cell_folder
 from emo.train.bench.ledger import Ledger
 from emo.train.bench.plan import Member, Phase, plan_runs, plan_search
@@ -51,7 +50,7 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
                 say(f"timing a few steps of {cell.title}: {place}, {models:,} models")
                 seconds, basis = _timed(setup, cell, materials, device)
             told = {"features": cell.features, "head": cell.head, "models": models, "done": done}
-            rows.append((*told.values(), time_text(seconds), basis))
+            rows.append((*told.values(), span_text(seconds), basis))
             value.append(told | {"seconds": round(seconds, 1), "from": basis})
     parts: list[Table | str] = [Table(f"Bench {setup.name}", COLUMNS, rows, COLUMNS[2:5])]
     parts += [f"Left out: {cell.title}: {why}." for cell, why in setup.left_out]
@@ -61,7 +60,7 @@ def estimate_page(setup: Setup, device: str, say: Callable[[str], None] = lambda
         f"Times are estimates, of one thread: a few units of each cell, timed over {STEPS} steps, or what models took "
         f"before. The whole is divided by {counted(threads, 'thread')}."
     )
-    verdict = f"{left:,} of {sum(setup.models):,} models to train, about {time_text(total / threads)} (an estimate)."
+    verdict = f"{left:,} of {sum(setup.models):,} models to train, about {span_text(total / threads)} (an estimate)."
     whole = {"models": sum(setup.models), "left": left, "seconds": round(total / threads, 1), "threads": threads}
     return Page(whole | {"cells": value}, parts, verdict)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from emo.featstore.page import throttle
-from emo.train.bench.board import time_text
+from emo.featstore.page import span_text, throttle
 from emo.train.bench.recipe import Cell
 
 
@@ -47,7 +46,7 @@ class Meter:
         """Count models of a cell, and say so now and then."""
         self.keep(cell, count)
         left = left_s(self.cells, self.models, self.done, self.rates)
-        words = "" if left is None else f", about {time_text(left / self.threads)} left"
+        words = "" if left is None else f", about {span_text(left / self.threads)} left"
         self._tell(f"{cell.title}: {self.finished:,} of {self.total:,} models of the bench{words}")
 
     def keep(self, cell: Cell, count: int) -> None:

@@ -5,28 +5,16 @@ None of these holds a time, so that a bench that was stopped and went on ends in
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from emo.featstore.document import Part, Picture, write_parts
-from emo.featstore.files import write_atomic
-from emo.featstore.page import Page, Table
+from emo.featstore.files import csv_text, write_atomic
+from emo.featstore.page import Page, Table, span_text
 from emo.featstore.text import counted
-from emo.train.bench.board import (
-    TITLES,
-    Row,
-    board_csv,
-    board_latex,
-    board_table,
-    hundredths,
-    ranked,
-    row_of,
-    time_text,
-)
+from emo.train.bench.board import TITLES, Row, board_csv, board_latex, board_table, hundredths, ranked, row_of
 from emo.train.bench.cell import CELLS, RANKED
 from emo.train.bench.run import FAILED, Outcome, read_rows
 from emo.train.bench.setup import Setup
@@ -47,7 +35,7 @@ def write_bench(setup: Setup, outcome: Outcome) -> Page:
     rows = [
         row_of(result, read_rows(setup, of[_title(result)]), split)
         for result in outcome.results
-        if result["status"] == RANKED and split in result["average"]
+        if result["status"] == RANKED
     ]
     rows = ranked(rows, split, metric)
     others = [result for result in outcome.results if result["status"] != RANKED]
@@ -56,7 +44,7 @@ def write_bench(setup: Setup, outcome: Outcome) -> Page:
     ]
     title = setup.bench.title or setup.name
     verdict, sentences = _verdict(rows, split, metric), _sentences(setup, rows)
-    write_atomic(setup.folder / "leaderboard.csv", board_csv(rows, split, metric, others))
+    write_atomic(setup.folder / "leaderboard.csv", board_csv(rows, metric, others))
     write_atomic(setup.folder / "leaderboard.tex", board_latex(rows, split, metric, title))
     tables = [table for table in (_left_out(others), _settings(rows), _commands(setup, rows)) if table]
     parts: list[Part] = [board_table(rows, split, metric), _heat_map(setup, rows, title), *tables]
@@ -72,7 +60,7 @@ def write_bench(setup: Setup, outcome: Outcome) -> Page:
     seconds = dict(zip((_title(result) for result in outcome.results), outcome.seconds, strict=True))
     write_atomic(setup.folder / "times.csv", _times(outcome))
     board = board_table(rows, split, metric, [seconds[row.title] for row in rows])
-    spent = f"{sum(outcome.models):,} models took {time_text(sum(outcome.seconds))} to train, added up over threads."
+    spent = f"{sum(outcome.models):,} models took {span_text(sum(outcome.seconds))} to train, added up over threads."
     code = 6 if any(each["status"] == FAILED for each in others) or (outcome.results and not rows) else 0
     said = [board, *tables[: 1 if others else 0], *sentences, spent, f"Files: {setup.folder}"]
     return Page(value | {"seconds": seconds, "folder": str(setup.folder)}, said, verdict, code)
@@ -149,9 +137,6 @@ def _against(row: Row) -> dict[str, Any] | None:
 
 
 def _times(outcome: Outcome) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["features", "head", "models", "seconds"])
-    for result, models, seconds in zip(outcome.results, outcome.models, outcome.seconds, strict=True):
-        writer.writerow([result["features"], result["head"], models, f"{seconds:.2f}"])
-    return out.getvalue()
+    rows = zip(outcome.results, outcome.models, outcome.seconds, strict=True)
+    lines = [(result["features"], result["head"], models, f"{seconds:.2f}") for result, models, seconds in rows]
+    return csv_text([("features", "head", "models", "seconds"), *lines])

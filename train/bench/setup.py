@@ -17,6 +17,7 @@ from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.files import digest
 from emo.featstore.install import versions
 from emo.featstore.storage.store import open_store
+from emo.featstore.text import is_plain_name
 from emo.featstore.workspace import Workspace
 from emo.train.bench.recipe import VALIDATION, Bench, Cell, cells_of
 from emo.train.features import FeatureSource, StreamShape, find_present, media_of
@@ -63,7 +64,7 @@ def bench_folder(workspace: Workspace, name: str) -> Path:
     Raises:
         UsageError: The name is no plain folder name.
     """
-    if name in ("", ".", "..") or Path(name).name != name:
+    if not is_plain_name(name):
         raise UsageError(f"Bench name {name!r} is not a plain folder name.", "Give one: --name NAME.")
     return workspace.root / FOLDER / name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 
 from emo.featstore.datasets.tables import DAMAGE, MAX_MEMBER_BYTES, csv_records, normal_name, without_suffix
 from emo.featstore.errors import UsageError
+from emo.featstore.files import csv_text
 from emo.featstore.reading import read_bytes
 from emo.featstore.text import counted, some_of
 from emo.train.challenges.base import Form, Key, Track
@@ -104,11 +104,7 @@ def dump(sheet: Sheet, form: Form) -> bytes:
     if form.kind == "npz":
         names, items = (np.array(sheet.column(name), dtype=np.str_) for name in sheet.header)
         return _archive({"filenames.npy": _npy(names), "fileitems.npy": _npy(items)})
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(sheet.header)
-    writer.writerows(cells for _, cells in sheet.rows)
-    data = text.getvalue().encode()
+    data = csv_text([sheet.header, *(cells for _, cells in sheet.rows)]).encode()
     return data if form.kind == "csv" else _archive({form.inside: data})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from emo.featstore.labels import MER2023_LABELS
 from emo.train.challenges.base import Challenge, Form, Number, OneOf, Track
-from emo.train.metrics.labels import MER2023_LABELS
 
 EMOTION = OneOf("discrete", labels=MER2023_LABELS)
 # MERTools, MER2023/README.md ("submission format") and main-release.py: write_to_csv_pred and

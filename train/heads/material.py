@@ -129,8 +129,9 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
     """
     inputs, targets, train = material.inputs, material.targets, material.train
     notes = [note for note in (profile_note(inputs.specs), spread_note(inputs.streams, recipe)) if note]
-    signs = [SIGNS[1 + int(sign)] for sign in np.sign(np.nan_to_num(targets.valence[train]))]
-    if signs == [material.labels[i] for i in targets.emotion[train]]:
+    valence = targets.valence[train]
+    signs = [SIGNS[1 + int(sign)] for sign in np.sign(valence)] if np.isfinite(valence).all() else []
+    if signs and signs == [material.labels[i] for i in targets.emotion[train]]:
         words = ", ".join(material.labels)
         notes.append(f"Classes are the signs of the valence ({words}); `emo score --metric sentiment` scores them.")
     groups = material.groups

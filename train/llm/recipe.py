@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from emo.featstore.labels import MERR_LABELS
 from emo.train.features import Missing
 from emo.train.heads.folds import FoldBy
 from emo.train.keys import Keys, Recipe
@@ -19,7 +20,6 @@ CLIPS = "clips"  # data source: the labels that the dataset's own clips carry
 RECORDS = "annotations"  # data source: records of `emo annotate run`; with @ and a fingerprint where there are several
 
 # Emotion-LLaMA, minigpt4/datasets/datasets/first_face.py:78, in index order
-EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise", "fear", "contempt", "doubt")
 # What each task's answer is called in MERR's JSON files (first_face.py:84-92; `pseu_emotion` is its label).
 FIELDS: Mapping[Task, str] = {
     "emotion": "pseu_emotion",
@@ -218,7 +218,7 @@ class TuneRecipe(Recipe):
     """Instructions of each task; training draws one, answering takes the first. emotion is asked by validation and
     score, reason by `emo predict --task reason`. Type: table of task: list of texts.
     """
-    labels: tuple[str, ...] = Field(default=EMOTIONS, min_length=2)
+    labels: tuple[str, ...] = Field(default=MERR_LABELS, min_length=2)
     """Emotion words that annotations may hold; any other is an error. Type: list of lower-case words. Default: the
     nine of Emotion-LLaMA.
     """

@@ -14,6 +14,7 @@ from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_csv, read_labels
 from emo.featstore.document import write_page
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import DFEW_LABELS
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
 from emo.train.metrics.compare import intervals
@@ -22,7 +23,6 @@ from emo.train.metrics.report import class_rows, remarks, score_pictures
 
 # Label 1..7 of DFEW's csv files. Emotion-LLaMA answers with nine words, of which worried, contempt and doubt are not
 # among these, and never says disgust: how such answers count is the policy, and it is printed beside every number.
-DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 IEMOCAP_LABELS = ("happy", "sad", "neutral", "angry", "excited", "frustrated")  # by index; the 4-way set has four
 PROTOCOLS = ("dfew", "iemocap")
 MEASURES = ("uar", "war", "f1_weighted")

@@ -14,13 +14,13 @@ import numpy as np
 from emo.featstore.clip import Label
 from emo.featstore.datasets.tables import read_labels
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.text import counted, some_of
 from emo.train.answers import Prediction, read_predictions
 from emo.train.metrics.nearest import parse_nearest
 
 __all__ = ["POLICIES", "Prediction", "Score", "read_labels", "read_predictions", "score", "too_few"]
 
-MER2023_LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")  # MERBench toolkit/globals.py:2
 VALENCE_WEIGHT = 0.25  # combined = F1 - 0.25 * MSE, MERBench toolkit/utils/metric.py:9-11
 FEW_CLIPS = 100  # below this the 95 % interval of an accuracy is wider than +-8 points
 EXAMPLES = 10

@@ -13,9 +13,9 @@ from typing import Any
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import file_clip
 from emo.featstore.errors import EmoError, UsageError
-from emo.featstore.page import json_text
+from emo.featstore.page import page_json
 from emo.train.answers import Prediction
-from emo.train.serve.desk import LOOKS, Desk
+from emo.train.serve.desk import LOOKS, Desk, NotFound
 from emo.train.serve.line import Ticket
 
 MODALITIES = ("audio", "face", "frame", "text")
@@ -77,7 +77,7 @@ def answer(desk: Desk, asked: Question, ticket: Ticket) -> bytes:
         found = predictor.predict([clip], asked.answers, asked.task, keep, lambda _, text: _heard(ticket, text))
         if keep:
             desk.answered(predictor.run.name)
-        return json_text(predictor.page([clip], found, asked.task)).encode()
+        return page_json(predictor.page([clip], found, asked.task)).encode()
     finally:
         if asked.file is not None:
             shutil.rmtree(asked.file.parent, ignore_errors=True)
@@ -111,7 +111,7 @@ def look(desk: Desk, clip: Clip) -> dict[str, Any] | None:
         return known
     try:
         path = desk.media(clip.id)
-    except EmoError:
+    except NotFound:
         return None
     found = desk.hands.look(path, 3600.0, 40_000_000, threading.Event())
     desk.remember(desk.looks, clip.id, found, LOOKS)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from emo.featstore.annotations import ANNOTATION, annotators, edit_spec
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.storage.store import open_store
-from emo.train.metrics.labels import MER2023_LABELS
 from emo.train.serve.desk import Desk
 from emo.train.serve.labels import agreement, check_label, label_spec, record_of, write
 from emo.train.serve.routes_clips import Text

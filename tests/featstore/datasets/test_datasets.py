@@ -406,8 +406,8 @@ def test_kind_decides_over_the_name(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp4")
     table = DataTable("MER2023-SEM1", tmp_path, kind="folder")
     assert [clip.id for clip in open_dataset("MER2023-SEM1", table).clips()] == ["a"]
-    with pytest.raises(UsageError, match=r"no dataset 'MER2022'.*Did you mean MER202\d\?"):
-        open_dataset("x", DataTable("x", tmp_path, kind="MER2022"))
+    with pytest.raises(UsageError, match=r"no dataset 'MELT'.*Did you mean MELD\?"):
+        open_dataset("x", DataTable("x", tmp_path, kind="MELT"))
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 
 from emo.featstore.clip import Clip, Label
 from emo.featstore.errors import FeatureMissing, UsageError
+from emo.featstore.labels import MERR_LABELS
 from emo.train.llm.data import Example, Sample, Sampler, TaskMix, load_examples, order, read_emotions, read_merr_json
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.family import Wanted
 from emo.train.llm.features import Features
-from emo.train.llm.recipe import EMOTIONS
 from emo.train.recipe import family_named, load_recipe
 
 Make = Callable[..., Any]
@@ -33,7 +33,7 @@ def write(path: Path, text: Any) -> Path:
 
 
 def test_merr_fine_loads_whole(shared: Path) -> None:
-    notes = read_merr_json(shared / "data/merr/MERR_fine_grained.json", "smp_reason_caption", EMOTIONS)
+    notes = read_merr_json(shared / "data/merr/MERR_fine_grained.json", "smp_reason_caption", MERR_LABELS)
     assert len(notes) == 4487
     assert notes["sample_00000047"].transcript == "Oh my."
     assert Counter(note.label for note in notes.values())["contempt"] == 41
@@ -44,13 +44,13 @@ def test_every_wrong_entry_of_a_json_is_counted_and_named(tmp_path: Path) -> Non
     entries = {"a": good, "b": {"caption": " "}, "c": [1], "d": good | {"pseu_emotion": "hungry"}, "e": {}}
     path = write(tmp_path / "coarse.json", entries)
     with pytest.raises(UsageError) as caught:
-        read_merr_json(path, "caption", EMOTIONS)
+        read_merr_json(path, "caption", MERR_LABELS)
     assert "of 5 entries 2 have no caption: b, e; 1 are no objects: c; 1 have the unknown emotion 'hungry': d" in str(
         caught.value
     )
     write(path, '{"a": {"caption": "x"}, "a": {"caption": "y"}}')
     with pytest.raises(UsageError, match="1 come twice: a"):
-        read_merr_json(path, "caption", EMOTIONS)
+        read_merr_json(path, "caption", MERR_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_every_wrong_entry_of_a_json_is_counted_and_named(tmp_path: Path) -> Non
 )
 def test_what_is_no_table_of_annotations_is_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        read_merr_json(write(tmp_path / "x.json", text), "caption", EMOTIONS)
+        read_merr_json(write(tmp_path / "x.json", text), "caption", MERR_LABELS)
 
 
 def test_a_list_with_an_unknown_emotion_names_word_and_clip(tmp_path: Path) -> None:
     path = write(tmp_path / "list.txt", "a 35 angry -1.17\nb 125 sad -10\nc 3 hangry 0\n")
     with pytest.raises(UsageError, match="'hangry' of c"):
-        read_emotions(path, EMOTIONS)
+        read_emotions(path, MERR_LABELS)
     path.write_text("a 35 angry -1.17\nb 125 sad -10\n")
-    assert read_emotions(path, EMOTIONS) == {"a": "angry", "b": "sad"}
+    assert read_emotions(path, MERR_LABELS) == {"a": "angry", "b": "sad"}
 
 
 # ---- examples -------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_annotated_clips_that_the_dataset_does_not_list_are_trained_on(tmp_path:
         },
     )
     sets = ["tasks={reason_v2: 1}", "prompts={emotion: [E], reason_v2: [R]}", "data={reason_v2: [fine.json]}"]
-    found = examples(tmp_path, *sets, f"labels=[{', '.join(EMOTIONS)}]")
+    found = examples(tmp_path, *sets, f"labels=[{', '.join(MERR_LABELS)}]")
     assert found.train == (Example("new", "I was quiet.", "angry", {"reason_v2": "he frowns no"}),)
     assert found.left_out == {"split test3": ("t",)}  # a pseudo label does not bring a test clip into training
 
@@ -143,13 +143,13 @@ def test_labels_outside_the_set_and_names_that_come_twice_are_refused(tmp_path: 
 
 
 def many(split: str = "train", n: int = 60) -> list[Clip]:
-    return [Clip(f"c{i:02d}", split=split, label=Label(EMOTIONS[i % 6])) for i in range(n)]
+    return [Clip(f"c{i:02d}", split=split, label=Label(MERR_LABELS[i % 6])) for i in range(n)]
 
 
 def test_the_holdout_is_even_over_emotions_and_never_trained_on(tmp_path: Path) -> None:
     found = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many())
     held = {e.name for e in found.validation}
-    assert Counter(e.label for e in found.validation) == dict.fromkeys(EMOTIONS[:6], 2)
+    assert Counter(e.label for e in found.validation) == dict.fromkeys(MERR_LABELS[:6], 2)
     assert held.isdisjoint(e.name for e in found.train)
     assert len(held) + len(found.train) == 60
     again = examples(tmp_path, "validation.holdout=0.2", "validation.limit=null", clips=many()[::-1])
@@ -199,7 +199,7 @@ def test_choosing_on_a_test_split_is_said(tmp_path: Path) -> None:
     assert [e.name for e in quiet.validation] == ["d"]
     assert [e.name for e in quiet.train] == ["a", "b"]
     few = examples(tmp_path, "validation.split=dev", "validation.limit=12", clips=[*CLIPS, *many("dev")])
-    assert Counter(e.label for e in few.validation) == dict.fromkeys(EMOTIONS[:6], 2)
+    assert Counter(e.label for e in few.validation) == dict.fromkeys(MERR_LABELS[:6], 2)
     assert [e.name for e in few.train] == ["a", "b"]  # what is beyond the limit is not trained on either
     assert "test list" not in " ".join(quiet.notes)
     with pytest.raises(UsageError, match=r"validation.split: nowhere has no clip with a label"):

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import MERR_LABELS
 from emo.train.llm.optim import Schedule, learning_rate
-from emo.train.llm.recipe import EMOTIONS, TuneRecipe
+from emo.train.llm.recipe import TuneRecipe
 from emo.train.recipe import load_recipe, make_recipe, shipped_recipes
 
 TUNE_RECIPES = tuple(name for name in shipped_recipes() if load_recipe(name).makes == TuneRecipe.makes)
@@ -68,8 +69,8 @@ def test_the_numbers_are_the_official_ones(name: str, more: dict[str, Any]) -> N
     expected = OFFICIAL | more
     assert {key: table[key] for key in expected} == expected
     assert (recipe.features.tokens, recipe.features.streams) == ("eva_g_448", ("mae_340_UTT", "maeV_399_UTT", "HL-UTT"))
-    assert recipe.labels == EMOTIONS
-    assert recipe.scored == EMOTIONS[:6]
+    assert recipe.labels == MERR_LABELS
+    assert recipe.scored == MERR_LABELS[:6]
 
 
 def test_the_prompts_are_the_official_ones_to_the_letter() -> None:
@@ -108,7 +109,7 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_key() -> None:
         make_recipe(table)
     for part in (
         "unknown key epochz (did you mean epochs?)",
-        "unknown key lora.dropot (did you mean dropout?)",
+        "unknown key lora.dropot (did you mean lora.dropout?)",
         "unknown key lora.rank",
         "lr: Input should be greater than 0",
         "template: the template needs exactly one {}",

@@ -9,8 +9,9 @@ import pytest
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
+from emo.featstore.labels import DFEW_LABELS
 from emo.train.answers import Prediction
-from emo.train.metrics.folds import DFEW_LABELS, folds_page, read_folds, score_folds, write_folds
+from emo.train.metrics.folds import folds_page, read_folds, score_folds, write_folds
 
 FOLDS = {  # 1: one of two right; 2: four of four right
     "1": {"1": Label("happy"), "2": Label("sad")},

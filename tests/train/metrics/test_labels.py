@@ -14,7 +14,8 @@ from sklearn import metrics as sk
 
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
-from emo.train.metrics.labels import MER2023_LABELS, Prediction, parse_nearest, parse_official, read_labels, score
+from emo.featstore.labels import MER2023_LABELS
+from emo.train.metrics.labels import Prediction, parse_nearest, parse_official, read_labels, score
 
 WORDS = list(MER2023_LABELS)
 

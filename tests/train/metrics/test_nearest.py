@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emo.train.metrics.labels import MER2023_LABELS, parse_nearest
+from emo.featstore.labels import MER2023_LABELS
+from emo.train.metrics.labels import parse_nearest
 
 READ = {  # answers of the kind that language models give -> what a person reads in them
     "The person is happy, not sad.": "happy",
