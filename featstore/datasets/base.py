@@ -216,8 +216,9 @@ class LabelledFolder(ABC):
     @cached_property
     def _tables(self) -> tuple[dict[str, Listed], dict[str, dict[str, str]], list[str]]:
         listed, problems = self.read_listed()
+        listed, alike = _one_spelling(listed)
         transcripts, more = self.read_transcripts()
-        return listed, transcripts, problems + more
+        return listed, transcripts, problems + alike + more
 
     @property
     def _listed(self) -> dict[str, Listed]:
@@ -399,6 +400,24 @@ class LabelledFolder(ABC):
             return None
         folders = [self.table.root, *sorted(Path(each.path) for each in os.scandir(self.table.root))]
         return next((path for folder in folders if os.path.isfile(path := folder / name)), None)
+
+
+def _one_spelling(rows: dict[str, Listed]) -> tuple[dict[str, Listed], list[str]]:
+    """The rows with one name for each split: of names that are compared as one, the first; and problems."""
+    written = Counter(split for row in rows.values() for split in (row.split, *row.also))
+    first: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
+    for split in written:
+        known = first.setdefault(split_name(split), split)
+        if known != split:
+            alike.setdefault(known, []).append(f"{split!r} ({written[split]:,})")
+    if not alike:
+        return rows, []
+    one = {split: first[split_name(split)] for split in written}
+    for name, row in rows.items():
+        also = tuple(split for split in dict.fromkeys(one[each] for each in row.also) if split != one[row.split])
+        rows[name] = replace(row, split=one[row.split], also=also)
+    return rows, [f"Split {split!r} is also written {', '.join(ways)}: one split." for split, ways in alike.items()]
 
 
 class ListFolder(LabelledFolder):

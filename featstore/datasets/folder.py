@@ -51,8 +51,11 @@ class Folder(LabelledFolder):
 
     def read_transcripts(self) -> tuple[dict[str, dict[str, str]], list[str]]:
         path, problems = self._usual(self.table.transcripts, TRANSCRIPT_FILES, "transcripts")
-        texts = transcript_csv(path) if path is not None else {}
-        return {without_suffix(name): said for name, said in texts.items()}, problems
+        texts: dict[str, dict[str, str]] = {}
+        for name, said in transcript_csv(path).items() if path is not None else ():
+            if texts.setdefault(without_suffix(name), said) != said:
+                raise UsageError(f"{path} gives {without_suffix(name)} two different texts.", "Remove one.")
+        return texts, problems
 
     def _usual(self, given: Path | None, names: tuple[str, ...], key: str) -> tuple[Path | None, list[str]]:
         """The file that is meant, and a problem where several have a usual name."""

@@ -492,6 +492,28 @@ def test_two_rows_for_one_clip_are_refused(tmp_path: Path) -> None:
         list(folder(tmp_path).clips())
 
 
+def test_two_texts_for_one_clip_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "transcripts.csv").write_text("name,text\na.mp4,Yes.\na.wav,No.\n")
+    with pytest.raises(UsageError, match="gives a two different texts"):
+        list(folder(tmp_path).clips())
+    (tmp_path / "transcripts.csv").write_text("name,text\na.mp4,Yes.\na,Yes.\n")
+    assert folder(tmp_path).check().problems[-1].endswith("no media file.")
+
+
+def test_spellings_of_a_split_are_one_split(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "name,label,split\na,sad,Train\nb,sad,train\nc,sad,TEST\nd,sad,test\ne,sad,train_corpus\nf,sad,val\n"
+    )
+    dataset = folder(tmp_path)
+    assert dataset.splits == ("Train", "TEST", "val")
+    assert dataset.members() == {"Train": ["a", "b", "e"], "TEST": ["c", "d"], "val": ["f"]}
+    assert dataset.find_split("train") == "Train"
+    assert dataset.check().problems[:2] == (
+        "Split 'Train' is also written 'train' (1), 'train_corpus' (1): one split.",
+        "Split 'TEST' is also written 'test' (1): one split.",
+    )
+
+
 def test_folder_without_tables_is_unlabelled_clips(tmp_path: Path) -> None:
     touch(tmp_path / "a.flac")
     dataset = folder(tmp_path)
