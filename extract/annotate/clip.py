@@ -107,9 +107,11 @@ class ClipAnnotator(OneClip):
                     first = find_peak(table, plan.peak.as_all_au())
                     own = pseudo_label(first.active, first.units, plan.matching)
                 peak = find_peak(table, plan.peak, own)
-                self.keep.put(plan.peaks, {**vars(peak), "active": list(peak.active), "label": own, "of": of})
+                kept = {**vars(peak), "active": list(peak.active), "label": own if by_label else None}
+                self.keep.put(plan.peaks, {**kept, "of": of})
             else:
-                own = value["label"]
+                if by_label:  # a frame by all units is of no label: runs with other labels share it
+                    own = value["label"]
                 names = ("index", "time_s", "score", "units")
                 peak = Peak(**{name: value[name] for name in names}, active=tuple(value["active"]))
         return peak, own or pseudo_label(peak.active, peak.units, plan.matching)

@@ -44,6 +44,8 @@ class Matching:
         phrases_of("AU01", self.profile, self.language)
         if not 0 < self.share <= 1:
             raise UsageError(f"{self.share} is no share of a rule.", "It is a number above 0, up to 1.")
+        if not 0 <= self.strength < float("inf"):
+            raise UsageError(f"{self.strength} is no mean intensity.", "It is a number from 0 up; OpenFace's go to 5.")
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that changes what is found."""

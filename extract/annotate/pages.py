@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +13,16 @@ from emo.extract.annotate.budget import Budget, make_budget
 from emo.extract.annotate.describer import Asking
 from emo.extract.annotate.forms import write_form
 from emo.extract.annotate.near import embedder
-from emo.extract.annotate.plan import Plan
+from emo.extract.annotate.plan import TRANSCRIPTS, Plan
 from emo.extract.annotate.rays import AtWorker, Ray
 from emo.extract.annotate.run import Run, with_media
 from emo.extract.annotate.select import Selection, select
 from emo.extract.annotate.setup import Settings, make_plan
 from emo.extract.run.interrupt import interruptible
 from emo.extract.run.workers import processes_work
+from emo.extract.texts import text_of
 from emo.featstore.annotations import ANNOTATION, edited_annotations
+from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Arg, Flag, Page, Table, throttle
@@ -41,7 +43,7 @@ def run_page(
     say: Callable[[str], None],
     dataset: Annotated[str | None, Flag("A [data.NAME] table of emo.toml.")] = None,
     split: Annotated[str | None, Flag("Only clips of this split.")] = None,
-    limit: Annotated[int | None, Flag("Only the first N clips that are present.")] = None,
+    limit: Annotated[int | None, Flag("Only the first N clips that are present.", least=1)] = None,
     aus: Annotated[str | None, Flag("OpenFace's folder of tables, or mesh. Default: aus in emo.toml.")] = None,
     face: Annotated[int | None, Flag("face_id to take, of several. Default: the most confident.")] = None,
     peak: Annotated[str, Flag("Rule of the frame: all-au or label-au.")] = "all-au",
@@ -66,7 +68,9 @@ def run_page(
     temperature: Annotated[float, Flag("Of endpoints.")] = 0.0,
     max_tokens: Annotated[int, Flag("Most tokens of an answer.")] = 512,
     timeout: Annotated[float, Flag("Seconds of one attempt.")] = 60.0,
-    concurrency: Annotated[int | None, Flag("Clips annotated at once. Default: 8 with an endpoint, else 2.")] = None,
+    concurrency: Annotated[
+        int | None, Flag("Clips annotated at once. Default: 8 with an endpoint, else 2.", least=1)
+    ] = None,
     max_requests: Annotated[int | None, Flag("Most requests of this run.")] = None,
     max_cost: Annotated[float | None, Flag("Most cost of this run, by --prices.")] = None,
     prices: Annotated[Path | None, Flag("TOML: per model, input and output per million tokens.")] = None,
@@ -90,7 +94,7 @@ def run_page(
     run = _begin(ray, there, plan, budget, say)
     with interruptible(run, say, lambda: None):
         run.run(clips)
-    return _outcome(run, plan, budget)
+    return _outcome(run, plan, budget, described_otherwise(run.store, plan, clips) if run.progress.copies else [])
 
 
 def _begin(ray: str | None, there: AtWorker, plan: Plan, budget: Budget, say: Callable[[str], None]) -> Run | Ray:
@@ -102,7 +106,20 @@ def _begin(ray: str | None, there: AtWorker, plan: Plan, budget: Budget, say: Ca
     return Run(store, plan, budget, there.concurrency, there.retry_failed, throttle(say), processes=processes)
 
 
-def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
+def described_otherwise(store: Store, plan: Plan, clips: Sequence[Clip]) -> list[str]:
+    """Return the clips with the content of an earlier one, but another transcript, or a label that is asked for."""
+    store.refresh()
+    first: dict[str, tuple[str, str | None]] = {}
+    found = []
+    for clip in clips:
+        label = clip.label.emotion if clip.label and plan.labels == "dataset" else None
+        own = text_of(clip.transcripts, TRANSCRIPTS[plan.language]), label
+        if (row := store.clip_row(clip.id)) is not None and first.setdefault(row[0], own) != own:
+            found.append(clip.id)
+    return found
+
+
+def _outcome(run: Run | Ray, plan: Plan, budget: Budget, otherwise: Sequence[str] = ()) -> Page:
     progress = run.progress
     left = progress.total - progress.done
     value: dict[str, Any] = {
@@ -110,6 +127,7 @@ def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
         "made": progress.made,
         "there": progress.there,
         "copies": progress.copies,
+        "described_otherwise": list(otherwise),
         "failed": dict(progress.failed),
         "left": left,
         "answers": dict(progress.answers),
@@ -129,7 +147,15 @@ def _outcome(run: Run | Ray, plan: Plan, budget: Budget) -> Page:
         parts.append(
             f"stopped: {budget.stopped}; {counted(left, 'clip is', 'clips are')} left, the same command goes on"
         )
-    verdict = f"{progress.made:,} annotations made, {progress.there:,} were there, {progress.failed.total():,} failed."
+    if otherwise:
+        what = "transcript or label" if plan.labels == "dataset" else "transcript"
+        are = "clip has" if len(otherwise) == 1 else "clips have"
+        parts.append(
+            f"{len(otherwise):,} {are} the content of an earlier clip and another {what}; the earlier one's is in the "
+            f"annotation of both: {some_of(otherwise, LISTED)}"
+        )
+    verdict = f"{progress.made:,} annotations made, {progress.there:,} were there, {progress.failed.total():,} failed"
+    verdict += f", {counted(progress.copies, 'copy', 'copies')} of clips before them." if progress.copies else "."
     code = 130 if progress.stopping else 3 if left else 0
     return Page(value, parts, verdict, code)
 

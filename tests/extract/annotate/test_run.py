@@ -95,6 +95,19 @@ def test_the_same_media_under_two_names_is_described_once(study: Study) -> None:
     assert (found["made"], found["copies"], found["answers"]["scene"]) == (1, 1, 1)
 
 
+def test_a_copy_that_is_told_otherwise_is_named(study: Study) -> None:
+    folder = study(2)
+    shutil.copy(folder / "data/clips/c0.mp4", folder / "data/clips/c1.mp4")
+    page = run_page(load_workspace(folder), lambda sentence: None, labels="dataset")
+    assert page.value["described_otherwise"] == ["c1"]
+    assert any(str(part).startswith("1 clip has the content of an earlier clip") for part in page.parts)
+    assert str(page.verdict).endswith(", 1 copy of clips before them.")
+    for table in ("labels.csv", "transcription.csv"):
+        text = (folder / "data" / table).read_text().splitlines()
+        (folder / "data" / table).write_text("\n".join([text[0], text[1], text[1].replace("c0", "c1", 1)]) + "\n")
+    assert run(folder, labels="dataset")["described_otherwise"] == []
+
+
 def test_of_two_of_one_content_the_earlier_is_described_however_slowly_it_is_read(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +129,22 @@ def test_of_two_of_one_content_the_earlier_is_described_however_slowly_it_is_rea
     found = run(folder, concurrency=4)
     assert (found["failed"], found["copies"]) == ({}, 1)
     assert annotations_of(open_store(folder / "s.emo"))["c0"]["text"] == "I said number 0."
+
+
+def test_labels_of_rules_and_of_the_dataset_do_not_pass_for_each_other(study: Study) -> None:
+    folder = study(4)
+    table = folder / "data/labels.csv"
+    table.write_text(table.read_text().replace("c0,happy", "c0,sad"))
+    found = {}
+    for labels in ("rules", "dataset", "rules"):
+        key = run(folder, labels=labels)["annotation"]
+        found[labels] = annotations_of(open_store(folder / "s.emo"), key)["c0"]
+        assert (found[labels]["pseu_emotion"], found[labels]["label_from"]) == (
+            ("happy", "rules") if labels == "rules" else ("sad", "dataset")
+        )
+    table.write_text(table.read_text().replace("c0,sad", "c0,angry"))
+    key = run(folder, labels="dataset")["annotation"]
+    assert annotations_of(open_store(folder / "s.emo"), key)["c0"]["pseu_emotion"] == "angry"
 
 
 def test_what_has_changed_is_made_again_and_nothing_else(study: Study) -> None:
