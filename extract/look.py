@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from emo.extract.media.container import Frame, Media, open_media
 from emo.extract.media.detect import Detector
@@ -32,6 +33,7 @@ SHOWN, CROPS = 6, 12  # frames and aligned faces on a sheet
 KEPT = 120  # frames that are kept while a clip is read; of longer ones every second, every third ...
 THUMB = 360  # longer side of a frame that is kept
 CHOSEN, OTHERS, INK, SOFT = "#1a9850", "#e08214", "#1b2533", "#8a94a3"
+LINE, LETTERS, GAP = 14, 12, 4  # pixels of a line of words, of its letters, and between two words
 
 
 @dataclass
@@ -232,11 +234,11 @@ def _frames(seen: Seen) -> Iterator[Image.Image]:
         image = image.resize((wide, max(1, round(image.height * scale))))
         _mark(ImageDraw.Draw(image), seen, index, factor * scale)
         images.append((index, image))
-    strip = Image.new("RGB", (WIDTH - 2 * EDGE, max(image.height for _, image in images) + 14), "white")
+    strip = Image.new("RGB", (WIDTH - 2 * EDGE, max(image.height for _, image in images) + LINE), "white")
     pen = ImageDraw.Draw(strip)
     for place, (index, image) in enumerate(images):
-        strip.paste(image, (place * (wide + EDGE), 14))
-        pen.text((place * (wide + EDGE), 0), f"frame {index}", fill=SOFT)
+        strip.paste(image, (place * (wide + EDGE), LINE))
+        _write(pen, place * (wide + EDGE), f"frame {index}")
     yield strip
 
 
@@ -255,13 +257,13 @@ def _crops(seen: Seen) -> Iterator[Image.Image]:
     if not places or seen.crops is None:
         return
     wide = (WIDTH - EDGE) // CROPS - EDGE
-    strip = Image.new("RGB", (WIDTH - 2 * EDGE, wide + 14), "white")
+    strip = Image.new("RGB", (WIDTH - 2 * EDGE, wide + LINE), "white")
     pen = ImageDraw.Draw(strip)
     for number, place in enumerate(places):
         crop = Image.fromarray(seen.crops[place]).resize((wide, wide))
-        strip.paste(crop, (number * (wide + EDGE), 14))
+        strip.paste(crop, (number * (wide + EDGE), LINE))
         if seen.chosen is not None:
-            pen.text((number * (wide + EDGE), 0), f"frame {int(seen.chosen.index[place])}", fill=SOFT)
+            _write(pen, number * (wide + EDGE), f"frame {int(seen.chosen.index[place])}")
     yield strip
 
 
@@ -270,11 +272,11 @@ def _times(seen: Seen) -> Iterator[Image.Image]:
     people = [] if seen.tracks is None else [*seen.tracks.tracks, *seen.tracks.glimpses][:12]
     if not people or seen.tracks is None:
         return
-    strip = Image.new("RGB", (WIDTH - 2 * EDGE, 14 * len(people) + 14), "white")
+    strip = Image.new("RGB", (WIDTH - 2 * EDGE, LINE * (len(people) + 1)), "white")
     pen, wide = ImageDraw.Draw(strip), (WIDTH - 2 * EDGE) / max(1, seen.tracks.n_frames)
-    pen.text((0, 0), "who is seen when", fill=SOFT)
+    _write(pen, 0, "who is seen when")
     for row, track in enumerate(people):
-        colour, top = CHOSEN if track is seen.chosen else OTHERS, 14 + 14 * row
+        colour, top = CHOSEN if track is seen.chosen else OTHERS, LINE * (1 + row)
         pen.line([0, top + 5, strip.width, top + 5], fill="#e4e8ee")
         starts = np.split(track.index, np.flatnonzero(np.diff(track.index) > 1) + 1)
         for part in starts:
@@ -290,13 +292,25 @@ def _wave(seen: Seen) -> Iterator[Image.Image]:
     strip = Image.new("RGB", (WIDTH - 2 * EDGE, 94), "white")
     pen = ImageDraw.Draw(strip)
     loudest = float(np.abs(seen.sound).max())
-    pen.text((0, 0), f"sound, {len(seen.sound) / 16_000:.2f} s, loudest sample {loudest:.3f}", fill=SOFT)
+    _write(pen, 0, f"sound, {len(seen.sound) / 16_000:.2f} s, loudest sample {loudest:.3f}")
     for x, part in enumerate(np.array_split(seen.sound, strip.width)):
         if len(part):
             low, high = float(part.min()), float(part.max())
             scale = 38 / max(loudest, 1e-9)
             pen.line([x, 54 - high * scale, x, 54 - low * scale], fill=INK)
     yield strip
+
+
+def _write(pen: ImageDraw.ImageDraw, x: float, words: str) -> None:
+    """Write words at the top of a strip, one by one: the font's own space is two pixels wide, and they run together."""
+    for word in words.split():
+        pen.text((x, -2), word, fill=SOFT, font=_font())
+        x += _font().getlength(word) + GAP
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(LETTERS)
 
 
 def _png(image: Image.Image) -> bytes:

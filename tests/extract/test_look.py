@@ -48,6 +48,16 @@ def test_a_sheet_shows_the_face_where_it_is_and_what_was_cut_out(workspace: Work
     assert (np.asarray(blank) == 255).all()
 
 
+def test_words_on_a_sheet_stand_apart(workspace: Workspace) -> None:
+    seen = see(workspace, Clip("face", workspace.root / "data/face.mp4"), face_config(workspace).open_detector())
+    drawn = np.asarray(sheet(seen).convert("L"))
+    wave = drawn[-12 - 94 : -94]  # the line above the sound: "sound, 0.60 s, loudest sample 0.123"
+    people = drawn[-12 - 94 - 12 - 28 : -94 - 12 - 28]  # "who is seen when"
+    for line, words in ((wave, 6), (people, 4)):
+        inked = np.flatnonzero((line < 220).any(axis=0))
+        assert (np.diff(inked) > 3).sum() == words - 1
+
+
 def test_a_clip_that_cannot_be_read_says_why_beside_the_others(workspace: Workspace, tmp_path: Path) -> None:
     said: list[str] = []
     page = look_page(workspace, said.append, ["face", "cut"], out=tmp_path / "sheets")
