@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Form, Request
+from fastapi import Depends, FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from emo import __version__
 from emo.featstore.errors import EmoError, FeatureMissing, MediaError, UsageError
+from emo.featstore.text import did_you_mean
 from emo.train.serve import routes_ask, routes_clips, routes_data, routes_jobs, routes_notes
 from emo.train.serve.desk import Desk, NotFound
 from emo.train.serve.guard import COOKIE, Guard, check_host, same
@@ -52,13 +53,39 @@ def make_app(desk: Desk, token: str | None = None, host: str = "127.0.0.1") -> G
         token: Secret that every request must have; `None` for none.
         host: Address that the server listens on.
     """
-    app = FastAPI(title="emo", version=__version__, docs_url=None, redoc_url=None)
+    known = [Depends(_known_parameters)]
+    app = FastAPI(title="emo", version=__version__, docs_url=None, redoc_url=None, dependencies=known)
     for make in ROUTERS:
         app.include_router(make(desk))
     _errors(app, desk)
     _pages(app, token)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return Guard(app, desk.limits, token, host)
+
+
+def _known_parameters(request: Request) -> None:
+    """Refuse a query parameter that the route does not have: it would be ignored, and the answer another one.
+
+    Raises:
+        UsageError: There is one.
+    """
+    about = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower())
+    if about is None:  # the page itself, whose links carry what its scripts read
+        return
+    known = [each["name"] for each in about.get("parameters", []) if each["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            there = f"Parameters: {', '.join(known)}." if known else "There is none here; see GET /openapi.json."
+            raise UsageError(f"There is no parameter {name[:40]!r}.", did_you_mean(name[:40], known) or there)
+
+
+def _where(app: FastAPI, request: Request) -> str:
+    """Return what there is near a path that there is not, or where to look."""
+    paths, path = list(app.openapi()["paths"]), request.url.path[:100]
+    if not path.startswith("/api"):
+        return "The page is at /, its interface under /api/: GET /openapi.json describes it."
+    plain = [each for each in paths if "{" not in each]
+    return f"{did_you_mean(path, plain, 0.75)} GET /openapi.json lists what there is.".strip()
 
 
 def _pages(app: FastAPI, token: str | None) -> None:
@@ -101,6 +128,8 @@ def _errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(HTTPException)
     def _(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return say(404, f"There is nothing at {request.url.path[:100]}.", _where(app, request))
         return say(error.status_code, str(error.detail))
 
     @app.exception_handler(Exception)

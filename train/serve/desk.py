@@ -19,7 +19,7 @@ from emo.featstore.errors import EmoError, FeatureMissing, TrainError, UsageErro
 from emo.featstore.search import Neighbourhood
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import did_you_mean
+from emo.featstore.text import did_you_mean, some_of
 from emo.featstore.workspace import Workspace
 from emo.train.predictor import Predictor, find_run, open_predictor
 from emo.train.runs import Run, read_run, runs_folder
@@ -127,7 +127,8 @@ class Desk:
         known = [run.name for run in self.runs()]
         wanted = name or self._run or (known[0] if known else None)
         if wanted is not None and wanted not in known:
-            raise NotFound(f"There is no finished run {wanted!r}.", did_you_mean(wanted, known))
+            there = f"Runs: {some_of(known)}." if known else "None is finished yet."
+            raise NotFound(f"There is no finished run {wanted[:80]!r}.", did_you_mean(wanted[:80], known) or there)
         return wanted
 
     def predictor(self, name: str | None = None) -> Predictor:

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import parse_json
+from emo.featstore.text import did_you_mean
 from emo.train.runs import Run, listed_runs
 from emo.train.serve.desk import Desk, NotFound
 from emo.train.serve.routes_clips import Text
@@ -34,9 +35,10 @@ def router(desk: Desk) -> APIRouter:
     @api.get("/jobs/log")
     def log(run: Text) -> dict[str, Any]:
         """Return the end of a run's log."""
-        found = next((each for each in listed_runs(desk.workspace.root) if each.name == run), None)
-        if found is None:
-            raise NotFound(f"There is no run {run[:80]!r}.")
+        known = {each.name: each for each in listed_runs(desk.workspace.root)}
+        if (found := known.get(run)) is None:
+            hint = did_you_mean(run[:80], known) or "GET /api/jobs lists them."
+            raise NotFound(f"There is no run {run[:80]!r}.", hint)
         lines = [line for name in LOGS for line in _tail(found.path / name)]
         return {"run": found.name, "lines": lines, "notes": found.info.get("notes", [])}
 

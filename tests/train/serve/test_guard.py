@@ -197,13 +197,16 @@ ESCAPES = (
 )
 
 
-def _malformed(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
-    """Draw one request that nobody in their right mind would send."""
+def _malformed(rng: random.Random, known: dict[str, set[str]]) -> tuple[str, str, dict[str, Any]]:
+    """Draw one request that nobody in their right mind would send; `known`: the parameters of each path."""
     words = [rng.choice(ESCAPES) if rng.random() < 0.7 else "".join(rng.choices(string.printable, k=9)) for _ in NAMES]
     query = {name: word for name, word in zip(NAMES, words, strict=True) if rng.random() < 0.4}
     kind = rng.randrange(6)
     if kind < 2:
-        return "GET", rng.choice(PATHS), {"params": query}
+        path = rng.choice(PATHS)
+        if rng.random() < 0.9:  # the others are refused for the name of a parameter
+            query = {name: word for name, word in query.items() if name in known.get(path, query)}
+        return "GET", path, {"params": query}
     if kind == 2:
         path = "/static/" + "".join(
             rng.choices(("..", "%2e%2e", "/", "%2f", "js", "main.js", "%5c", "etc/passwd"), k=6)
@@ -224,8 +227,14 @@ def test_two_thousand_malformed_requests_give_no_traceback_and_no_other_file(pag
     rng = random.Random(16)
     secrets = ("root:x:0", "Traceback", 'File "/', "[store]", '"schema"')
     seen: dict[int, int] = {}
+    described = page.get("/openapi.json").json()["paths"]
+    known = {
+        path: {each["name"] for each in of["get"].get("parameters", ())}
+        for path, of in described.items()
+        if "get" in of
+    }
     for number in range(2000):
-        method, path, given = _malformed(rng)
+        method, path, given = _malformed(rng, known)
         answer = page.request(method, path, **given, follow_redirects=False)
         seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
         assert answer.status_code < 500, (number, method, path, given, answer.text)
@@ -234,3 +243,45 @@ def test_two_thousand_malformed_requests_give_no_traceback_and_no_other_file(pag
         assert not any(word in answer.text for word in secrets), (number, method, path)
     assert seen.get(404, 0) > 100
     assert page.get("/api/about").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/api/clips?lable=sad", "Did you mean label?"),
+        ("/api/clips?zzz=1", "Parameters: q, dataset, "),
+        ("/api/map?methd=pca", "Did you mean method?"),
+        ("/api/clip?id=demo_0001&runn=x", "Did you mean run?"),
+        ("/api/jobs?run=x", "There is none here"),
+    ],
+)
+def test_a_parameter_that_is_not_there_is_refused_with_the_one_that_was_meant(
+    page: TestClient, path: str, hint: str
+) -> None:
+    answer = page.get(path)
+    assert answer.status_code == 400
+    assert "There is no parameter" in answer.json()["error"]
+    assert answer.json()["hint"].startswith(hint)
+    assert page.get("/?view=clips&t=3").status_code == 200  # a link of the page, which its scripts read
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/api/confussion", "Did you mean /api/confusion?"),
+        ("/api/nothing/like/that", "GET /openapi.json"),
+        ("/clips", "The page is at /"),
+        ("/static/no.js", "The page is at /"),
+        ("/api/clips?run=xyz", "Runs: "),
+        ("/api/jobs/log?run=x", "GET /api/jobs"),
+        ("/api/jobs/log?run={head}_", "Did you mean {head}?"),
+        ("/api/clip?id=nobody", "GET /api/clips"),
+        ("/api/line/x", "Ask again."),
+    ],
+)
+def test_whoever_asks_for_what_is_not_there_is_told_where_to_look(
+    page: TestClient, head: str, path: str, hint: str
+) -> None:
+    answer = page.get(path.format(head=head))
+    assert answer.status_code == 404
+    assert hint.format(head=head) in answer.json()["hint"]
