@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from serving import CLIPS, LOCAL, Idle, add_clips
+from serving import CLIPS, LOCAL, Idle, add_clips, served_at
 from starlette.testclient import TestClient
 
 from emo.featstore.storage.store import Store
@@ -41,14 +39,8 @@ def head(demo_copy: Workspace) -> str:
 @pytest.fixture(scope="session")
 def address(demo_copy: Workspace, head: str) -> Iterator[str]:
     """Where `emo serve` shows that workspace, as a process of its own."""
-    command = [sys.executable, "-m", "emo.cli", "serve", "--port", "0", "--run", head]
-    server = subprocess.Popen(command, cwd=demo_copy.root, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    found = re.search(r"http://\S+/", server.stderr.readline())
-    assert found
-    yield found[0]
-    server.terminate()
-    server.wait(20)
+    with served_at(demo_copy.root, "--run", head) as found:
+        yield found
 
 
 @pytest.fixture

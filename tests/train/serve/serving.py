@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,22 @@ def add_clips(store: Store, *names: str) -> None:
             media = f"{number:032x}"
             writer.clip(name, FileId(media, 1, 1))
             writer.add(SPEC, media, np.array([[np.cos(number / 9), np.sin(number / 9), 0, 0]], np.float32))
+
+
+@contextmanager
+def served_at(folder: Path, *flags: str) -> Iterator[str]:
+    """Serve the workspace of a folder by `emo serve`, as a process of its own, and yield its address."""
+    command = [sys.executable, "-m", "emo.cli", "serve", "--port", "0", *flags]
+    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        said = server.stderr.readline()
+        found = re.search(r"http://\S+/", said)
+        assert found, said
+        yield found[0]
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 class Idle(Hands):

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import SPEC, served_at
 
 from emo.extract.demo import generate_clip
+from emo.featstore.clip import FileId
+from emo.featstore.errors import MediaError
+from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
 
 pytest.importorskip("selenium", reason="selenium is not installed")
@@ -247,6 +251,88 @@ def test_what_the_server_says_often_is_said_in_chinese(seen: Seen, demo_copy: Wo
     seen.keep(language="en")
     seen.open("?view=map")
     assert seen.wait("#view p[lang]").text.startswith("Two principal components")
+
+
+LONG = [f"session_{i:08d}_of_interview_{i:08d}" for i in range(660, 670)]
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a workspace of clips with long names is served, of which each lacks its feature; there is no run."""
+    folder = tmp_path_factory.mktemp("failing")
+    (folder / "emo.toml").write_text('[store]\npath = "s.emo"\n[data.few]\nroot = "data"\nkind = "folder"\n')
+    (folder / "data").mkdir()
+    (folder / "data" / "labels.csv").write_text("".join(["name,emotion\n", *(f"{name},sad\n" for name in LONG)]))
+    with Store.create(folder / "s.emo").writer() as writer:
+        for i, name in enumerate(LONG):
+            kind = ("no-face", "unreadable", "of-a-plugin")[i % 3]
+            writer.clip(name, FileId(f"{i:032x}", 1, 1))
+            writer.fail(SPEC, name, MediaError(kind, "It says why."))
+    with served_at(folder) as address:
+        yield address
+
+
+def test_failures_and_errors_are_told_in_chinese(browser: Any, failing: str) -> None:
+    seen = Seen(browser, failing)
+    seen.keep(language="zh", theme="light", annotator="")
+    seen.open("?view=clips")
+    seen.wait(".clips tbody tr")
+    cells = " ".join(seen.texts(".clips td"))
+    options = " ".join(seen.texts(".filters option"))
+    for shown in (cells, options):
+        assert "没有人脸 no-face" in shown
+        assert "无法读取 unreadable" in shown
+        assert "of-a-plugin" in shown  # a kind that the page does not know stays as it is
+    seen.open(f"?view=ask&clip={LONG[0]}")
+    seen.until(lambda: any("文件不在这里。" in each for each in seen.texts("[lang=zh]")))
+    assert not [each for each in seen.texts("#view [lang=en]") if each.startswith(("There ", "No feature "))]
+    seen.open("?view=ask&clip=nobody")
+    assert seen.wait(".error").text.splitlines() == ["这个工作区里没有片段 nobody。", "GET /api/clips 会列出所有片段。"]
+    seen.open("?view=map")
+    assert seen.wait(".error").text.splitlines() == [
+        "特征库里没有任何整段特征覆盖至少三个片段。",
+        "请先运行 emo extract。",
+    ]
+    why = "import('/static/js/i18n.js').then(({ why }) => arguments[1](why(arguments[0])))"
+    told = browser.execute_async_script(why, "no-face: No face was found.")
+    assert told == {"kind": "没有人脸 no-face：", "lang": "en", "words": "No face was found."}
+    assert browser.execute_async_script(why, "it was not extracted")["words"] == "还没有提取"
+    assert [each for each in seen.complaints() if "404" not in each and "400" not in each] == []
+    seen.keep(language="en")
+    seen.open("?view=ask&clip=nobody")
+    assert seen.wait(".error").text.splitlines()[0] == "'nobody' is no clip of this workspace."
+    seen.complaints()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_name_is_broken_between_its_parts(browser: Any, failing: str, width: int) -> None:
+    """No word and no number in a name goes over two lines, in a list, a grid or a choice of clips."""
+    broken = (
+        "return [...document.querySelectorAll(arguments[0])].flatMap((each) => [...each.childNodes])"
+        ".filter((each) => { const range = document.createRange(); range.selectNodeContents(each);"
+        "return each.nodeType === 3 && range.getClientRects().length > 1; }).map((each) => each.data)"
+    )
+    seen = Seen(browser, failing)
+    seen.keep(language="en", theme="light", annotator="")
+    for view, css in (("clips", ".clips td a"), ("clips&look=grid", ".tile strong"), ("ask", ".near strong")):
+        seen.open(f"?view={view}", width=width)
+        seen.wait(css)
+        assert seen.texts(css)[0] == LONG[0]
+        assert browser.execute_script(broken, css) == [], view
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, view
+    seen.complaints()
+
+
+def test_the_last_tick_of_the_reliability_curve_is_whole(seen: Seen) -> None:
+    seen.open("?view=matrix")
+    seen.wait("canvas")
+    inked = (
+        "const canvas = document.querySelector('canvas'), width = arguments[0] ? 3 : canvas.width;"
+        "const { data } = canvas.getContext('2d').getImageData(canvas.width - width, 0, width, canvas.height);"
+        "return data.some(Boolean)"
+    )
+    seen.until(lambda: seen.browser.execute_script(inked, False))
+    assert not seen.browser.execute_script(inked, True)  # its right edge is free
 
 
 def test_chinese_and_a_phone(seen: Seen) -> None:

@@ -1,4 +1,5 @@
 // The HTTP interface. Errors carry the server's sentence and hint.
+import { t } from "./i18n.js";
 
 export class ApiError extends Error {
   constructor(status, message, hint) {
@@ -61,7 +62,7 @@ export function watch(ticket, tell) {
       else read(await fetch(`/api/line/${ticket.id}/answer`)).then(done, failed);
     };
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) failed(new ApiError(0, "The connection to the server was lost."));
+      if (source.readyState === EventSource.CLOSED) failed(new ApiError(0, t("lost.connection")));
     };
   });
 }

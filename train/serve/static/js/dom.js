@@ -1,4 +1,5 @@
 // Small helpers around the DOM: no framework, no HTML from strings.
+import { served } from "./i18n.js";
 
 /** Make an element: h("button", {class: "main", onclick: f}, "text", child). Null children are left out. */
 export function h(tag, attributes = {}, ...children) {
@@ -51,9 +52,15 @@ export function paint(canvas, width, height, draw) {
 /** Say whether keys belong to a field that somebody types in. */
 export const typing = (event) => event.target.closest("input, textarea, select, [contenteditable]") !== null;
 
+/** An element with a sentence of the server, in the language that it is in; before it the kind of failure, if it has one. */
+export const say = (tag, { lang, words, kind }, style = null) => h(tag, { class: style, lang: kind ? null : lang }, kind, kind ? h("span", { lang }, words) : words);
+
+/** A name as children of an element: where it must be broken, that is between its parts and not inside a number. */
+export const name = (text) => String(text ?? "").split(/([^_@./-]*[_@./-]+)/).filter(Boolean).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+
 /** A box that says what went wrong, and what to do about it. */
 export function failure(error) {
-  return h("div", { class: "error", role: "alert" }, h("div", {}, error.message), error.hint ? h("div", { class: "hint" }, error.hint) : null);
+  return h("div", { class: "error", role: "alert" }, say("div", served(error.message)), error.hint ? say("div", served(error.hint), "hint") : null);
 }
 
 /** Colours of labels, told apart by most people with a colour deficiency too (Okabe and Ito 2008, darkened). */

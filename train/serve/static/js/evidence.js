@@ -1,7 +1,7 @@
 // Evidence beside an answer: neighbours with their labels, and what the clip lacks and why.
 import { get } from "./api.js";
-import { failure, fill, h } from "./dom.js";
-import { emotion, served, t } from "./i18n.js";
+import { failure, fill, h, name, say } from "./dom.js";
+import { emotion, served, t, why } from "./i18n.js";
 import { href } from "./place.js";
 
 export function neighbours(id) {
@@ -14,7 +14,7 @@ export function neighbours(id) {
       const found = await get("clip/neighbours", { id, feature, k: 6 });
       fill(chooser, ...found.features.map((key) => h("option", { value: key, selected: key === found.by }, `${t("near.by")} ${key}`)));
       fill(list, ...found.neighbours.map((each) =>
-        h("a", { href: href({ view: "ask", clip: each.id, t: null }) }, h("strong", {}, emotion(each.label) || t("clips.empty")), h("span", { class: "soft" }, each.id), h("span", { class: "soft" }, `cos ${each.cosine.toFixed(3)} ${each.split}`)),
+        h("a", { href: href({ view: "ask", clip: each.id, t: null }) }, h("strong", {}, emotion(each.label) || t("clips.empty")), h("span", { class: "soft" }, ...name(each.id)), h("span", { class: "soft" }, `cos ${each.cosine.toFixed(3)} ${each.split}`)),
       ));
       if (!found.neighbours.length) fill(list, t("near.none"));
       const { lang, words } = served(found.note);
@@ -33,9 +33,9 @@ export function missing(clip) {
     h(
       "tr",
       {},
-      h("td", {}, each.key, each.asked ? "" : h("span", { class: "soft" }, " ·")),
+      h("td", {}, ...name(each.key), each.asked ? "" : h("span", { class: "soft" }, " ·")),
       h("td", {}, each.there ? h("span", { class: "good" }, t("yes")) : h("span", { class: "bad" }, t("no"))),
-      h("td", { lang: "en" }, each.there ? h("span", { class: "soft" }, each.profile) : each.why, each.there ? null : h("span", { class: "soft" }, ` (${t(each.retry ? "retry" : "final")})`)),
+      h("td", {}, each.there ? h("span", { class: "soft", lang: "en" }, each.profile) : say("span", why(each.why)), each.there ? null : h("span", { class: "soft" }, ` (${t(each.retry ? "retry" : "final")})`)),
     ),
   );
   const gone = clip.features.filter((each) => !each.there).length;

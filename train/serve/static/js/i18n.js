@@ -1,4 +1,5 @@
-// Words of the page, one dictionary per language; what the server says stays in English but for a few frequent sentences.
+// Words of the page, one dictionary per language; of what the server says, kinds of failures and the sentences of served.js.
+import { SERVED } from "./served.js";
 import en from "./words.en.js";
 import zh from "./words.zh.js";
 
@@ -8,26 +9,35 @@ document.documentElement.lang = language;
 
 /** The words under a key; {name} in them is replaced. */
 export function t(key, values = {}) {
-  const words = WORDS[language][key] ?? en[key] ?? key;
-  return words.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  return put(WORDS[language][key] ?? en[key] ?? key, values);
 }
 
-/** An emotion in the page's language, with the label as it is where that is another word. */
-export function emotion(label) {
-  const words = label ? WORDS[language][`label.${label}`] : null;
-  return words && words !== label ? `${words} ${label}` : label ?? "";
+const put = (words, values) => words.replace(/\{(\w+)\}/g, (_, name) => values?.[name] ?? "");
+
+/** A word of data in the page's language, with the word as it is where that is another one. */
+function named(form, word) {
+  const words = word ? WORDS[language][`${form}.${word}`] : null;
+  return words && words !== word ? `${words} ${word}` : word ?? "";
 }
 
-const SERVED = [
-  [/^(\d+) clips are too few for a score: /, "served.few"],
-  [/^Two principal components, which hold (\d+) % /, "served.pca"],
-  [/^UMAP .*, seed (\d+): /, "served.umap"],
-];
+export const emotion = (label) => named("label", label);
+export const failed = (kind) => named("kind", kind);
 
 /** A sentence of the server: its `words` in the page's language where it is known there, and the `lang` that they are in. */
 export function served(sentence) {
-  const known = SERVED.map(([form, key]) => [form.exec(sentence ?? ""), WORDS[language][key]]).find(([found, words]) => found && words);
-  return known ? { lang: language, words: known[1].replace("{n}", known[0][1]) } : { lang: "en", words: sentence ?? "" };
+  for (const [key, form] of SERVED) {
+    const found = form.exec(sentence ?? "");
+    const words = found && WORDS[language][`served.${key}`];
+    if (words) return { lang: language, words: put(words, found.groups) };
+  }
+  return { lang: "en", words: sentence ?? "" };
+}
+
+/** Why a clip lacks something: the kind of failure, in the page's language where it is known there, and the sentence. */
+export function why(text) {
+  const [, kind, sentence] = /^([a-z]+(?:-[a-z]+)*): (.*)$/s.exec(text ?? "") || [];
+  if (!kind || !WORDS[language][`kind.${kind}`]) return { ...served(text), kind: "" };
+  return { kind: `${failed(kind)}${language === "zh" ? "：" : ": "}`, lang: "en", words: sentence };
 }
 
 export const lang = () => language;

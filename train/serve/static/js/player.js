@@ -72,7 +72,7 @@ export function player(clip, blob, moved) {
   function draw() {
     const { faces } = made;
     const [wide, high] = [box.clientWidth, box.clientHeight];
-    if (!wide || !media.videoWidth) return;
+    if (!wide || !made.media?.videoWidth) return; // a clip without media has no frame to draw on
     paint(overlay, wide, high, (pen) => {
       if (!faces || !made.shown) return;
       const at = nearest(faces.times_s, media.currentTime + 1e-3);

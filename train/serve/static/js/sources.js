@@ -1,7 +1,7 @@
 // Where a clip comes from: a file, the webcam, or the workspace.
 import { get } from "./api.js";
-import { fill, h, toast } from "./dom.js";
-import { emotion, t } from "./i18n.js";
+import { fill, h, name, say, toast } from "./dom.js";
+import { emotion, served, t } from "./i18n.js";
 import { go, href } from "./place.js";
 
 const RECORD_S = 30;
@@ -74,10 +74,10 @@ function picker() {
     try {
       const { clips } = await get("clips", { q: field.value, limit: 8, missing: field.value ? null : false }, asking.signal);
       fill(list, ...clips.map((clip) =>
-        h("a", { href: href({ clip: clip.id, t: null }), role: "listitem" }, h("strong", {}, clip.id), h("span", { class: "soft" }, emotion(clip.label))),
+        h("a", { href: href({ clip: clip.id, t: null }), role: "listitem" }, h("strong", {}, ...name(clip.id)), h("span", { class: "soft" }, emotion(clip.label))),
       ));
     } catch (error) {
-      if (error.name !== "AbortError") fill(list, h("span", { class: "bad" }, error.message));
+      if (error.name !== "AbortError") fill(list, say("span", served(error.message), "bad"));
     }
   }
   field.addEventListener("keydown", (event) => {

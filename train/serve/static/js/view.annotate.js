@@ -1,6 +1,6 @@
 // Label clips by keyboard, several people at once, with their agreement; and edit MERR records. Each action is a commit.
 import { get, post } from "./api.js";
-import { count, failure, fill, h, toast, typing } from "./dom.js";
+import { count, failure, fill, h, name as broken, toast, typing } from "./dom.js";
 import { emotion, t } from "./i18n.js";
 import { go } from "./place.js";
 import { player } from "./player.js";
@@ -57,7 +57,7 @@ export async function show(holder, { about, place }) {
   const number = page.offset + page.clips.findIndex((each) => each.id === clip.id) + 1;
   const text = Object.values(detail.transcripts)[0];
   const moves = h("div", { class: "row" }, h("button", { type: "button", onclick: () => step(-1) }, h("kbd", {}, "K"), t("annotate.before")), h("button", { type: "button", onclick: () => step(1) }, h("kbd", {}, "J"), t("annotate.next")));
-  const title = h("div", { class: "row between" }, h("h1", {}, clip.id), h("span", { class: "soft" }, number > 0 ? t("annotate.at", { at: count(number), total: count(page.total) }) : ""));
+  const title = h("div", { class: "row between" }, h("h1", {}, ...broken(clip.id)), h("span", { class: "soft" }, number > 0 ? t("annotate.at", { at: count(number), total: count(page.total) }) : ""));
   fill(left, h("section", { class: "card" }, title, screen.box, text ? h("p", { class: "said" }, text) : null, keys, others, h("div", { class: "row between" }, moves, only(place))));
   right.append(record(state, clip.id));
 

@@ -1,8 +1,8 @@
 // Ask: a clip, what the run says about it, and why.
 import { ask, cancel, get, post, watch } from "./api.js";
 import { bars } from "./bars.js";
-import { failure, fill, h, toast, typing } from "./dom.js";
-import { emotion, t } from "./i18n.js";
+import { failure, fill, h, name, say, toast, typing } from "./dom.js";
+import { emotion, served, t, why } from "./i18n.js";
 import { missing, neighbours } from "./evidence.js";
 import { go } from "./place.js";
 import { player } from "./player.js";
@@ -49,7 +49,7 @@ async function open(stage, boxes, id, time, address = null) {
   const facts = [clip.dataset, clip.split, clip.speaker].filter(Boolean).map((each) => h("span", { class: "tag" }, each));
   if (clip.label) facts.unshift(h("span", { class: "tag" }, `${t("label")}: ${emotion(clip.label)}`));
   const strip = h("div", { class: "soft" }, t("loading"));
-  fill(card, h("div", { class: "row between" }, h("h1", {}, id), h("div", { class: "row" }, ...facts, copy)), shown.box, strip, words(stage, boxes, clip));
+  fill(card, h("div", { class: "row between" }, h("h1", {}, ...name(id)), h("div", { class: "row" }, ...facts, copy)), shown.box, strip, words(stage, boxes, clip));
   fill(boxes.left, card);
   keys(stage, () => line);
   drawLine().catch((error) => fill(strip, failure(error)));
@@ -73,7 +73,7 @@ async function open(stage, boxes, id, time, address = null) {
     }
     if (data.curves) below.append(h("span", { lang: "en" }, `${t("units.from", { source: data.curves.source })}. ${data.curves.note}`));
     else if (clip.media) below.append(h("button", { type: "button", onclick: (event) => units(event.target, below) }, t("units.make")));
-    for (const why of Object.values(data.why)) if (!(why.includes("action units") && clip.media)) below.append(h("span", { lang: "en" }, why));
+    for (const reason of Object.values(data.why)) if (!(reason.includes("action units") && clip.media)) below.append(say("span", served(reason)));
     strip.className = "";
     fill(strip, line.empty ? h("p", { class: "soft" }, t("timeline.none")) : line.box, h("p", { class: "soft wide-only" }, t("timeline.help")), below);
     line.show(shown.time());
@@ -171,7 +171,7 @@ function result(stage, boxes, value, likely) {
   const odds = row.probabilities || likely?.answers[0]?.probabilities || null;
   const title = stage.task === "emotion" ? h("div", { class: "answer" }, emotion(row.answer) || t("answer.none")) : h("p", { class: "reason" }, row.answer || t("answer.none"));
   const parts = [h("div", { class: "row between" }, h("h2", {}, t(stage.task === "reason" ? "answer.reason" : "answer")), h("span", { class: "tag cut", title: value.run }, value.run)), title];
-  if (row.why) parts.push(h("p", { class: "bad", lang: "en" }, row.why));
+  if (row.why) parts.push(say("p", why(row.why), "bad"));
   if (row.valence !== undefined) parts.push(h("p", {}, `${t("answer.valence")}: ${row.valence.toFixed(3)}`));
   const chart = h("div", {});
   if (odds) parts.push(h("h2", {}, t(likely ? "answer.likelihood" : "answer.probabilities")), fill(chart, bars(odds, about.labels)) && chart);
@@ -224,7 +224,7 @@ function switches(stage, id, chart, odds) {
       const [a, b] = [found.all?.answer, found.without?.answer];
       const gone = t("switches.without", { off: [...off].map((each) => t(`mod.${each}`)).join(", ") });
       const outcome = a === b ? t("switches.same", { a: emotion(a) }) : t("switches.changed", { a: emotion(a), b: emotion(b) });
-      fill(said, h("strong", {}, `${gone}: ${outcome}`), " ", h("span", { class: "soft", lang: "en" }, found.note));
+      fill(said, h("strong", {}, `${gone}: ${outcome}`), " ", say("span", served(found.note), "soft"));
       if (found.all?.probabilities) fill(chart, bars(found.all.probabilities, stage.about.labels, found.without?.probabilities));
     } catch (error) {
       fill(said, failure(error));

@@ -1,7 +1,7 @@
 // All clips: filtered, sorted, as a list or a grid, a page at a time.
 import { get, link } from "./api.js";
-import { count, fill, h, seconds, share, typing } from "./dom.js";
-import { emotion, t } from "./i18n.js";
+import { count, fill, h, name as broken, seconds, share, typing } from "./dom.js";
+import { emotion, failed, t } from "./i18n.js";
 import { go, href } from "./place.js";
 
 const PAGE = 50;
@@ -26,8 +26,9 @@ function filters(found, place) {
   const parts = [h("label", {}, t("clips.search"), search)];
   for (const name of WORDS) {
     const words = Object.entries(found.counts[name]);
+    const told = name === "failure" ? failed : emotion;
     if (words.length < 2 && place[name] === undefined) continue;
-    const options = words.map(([word, n]) => h("option", { value: word, selected: place[name] === word }, `${word ? emotion(word) : t("clips.empty")} (${count(n)})`));
+    const options = words.map(([word, n]) => h("option", { value: word, selected: place[name] === word }, `${word ? told(word) : t("clips.empty")} (${count(n)})`));
     const chooser = h("select", { onchange: () => go({ [name]: chooser.selectedIndex ? chooser.value : null, offset: null }) }, h("option", {}, t("clips.any")), ...options);
     parts.push(h("label", {}, t(name), chooser));
   }
@@ -61,11 +62,12 @@ function list(found, place) {
     return h("th", { "aria-sort": way, scope: "col" }, h("button", { type: "button", onclick: () => go({ sort: sort === name ? `-${name}` : name, offset: null }) }, t(name), way ? (way === "ascending" ? " ▲" : " ▼") : ""));
   });
   const cell = {
-    name: (clip) => [h("a", { href: to(clip) }, clip.id), clip.text ? h("div", { class: "soft" }, clip.text) : null],
+    name: (clip) => [h("a", { href: to(clip) }, ...broken(clip.id)), clip.text ? h("div", { class: "soft" }, clip.text) : null],
     label: (clip) => emotion(clip.label),
     prediction: (clip) => h("span", { class: clip.disagrees ? "bad" : clip.label && clip.prediction ? "good" : null }, emotion(clip.prediction), clip.other ? ` / ${clip.other}` : ""),
     confidence: (clip) => share(clip.confidence),
     length_s: (clip) => seconds(clip.length_s),
+    failure: (clip) => failed(clip.failure),
     annotators: (clip) => (clip.annotators ? String(clip.annotators) : ""),
   };
   const rows = found.clips.map((clip) => h("tr", { "data-id": clip.id }, ...columns.map((name) => h("td", {}, cell[name] ? cell[name](clip) : clip[name] ?? ""))));
@@ -76,7 +78,7 @@ function tiles(found) {
   return h("div", { class: "grid" }, ...found.clips.map((clip) =>
     h("a", { class: "tile", href: to(clip), "data-id": clip.id },
       clip.media ? h("video", { src: `${link("clip/media", { id: clip.id })}#t=0.5`, preload: "metadata", muted: true, tabindex: "-1", "aria-hidden": "true" }) : null,
-      h("strong", {}, clip.id),
+      h("strong", {}, ...broken(clip.id)),
       h("span", {}, emotion(clip.label), clip.prediction ? h("span", { class: clip.disagrees ? "bad" : "good" }, ` → ${emotion(clip.prediction)} ${share(clip.confidence)}`) : null),
       h("span", { class: "soft" }, clip.text)),
   ));

@@ -1,6 +1,6 @@
 // Work in the workspace, read only: runs with their state and log, and what the store holds.
 import { get } from "./api.js";
-import { count, failure, fill, h } from "./dom.js";
+import { count, failure, fill, h, name } from "./dom.js";
 import { t } from "./i18n.js";
 
 const STATES = ["finished", "running", "failed", "interrupted"];
@@ -49,7 +49,7 @@ export async function show(holder) {
 
   function drawStore({ store: held, waiting }) {
     if (!held) return fill(store, h("h2", {}, t("jobs.store")), h("p", { class: "soft" }, t("jobs.no-store")));
-    const rows = held.features.map((each) => h("tr", {}, h("td", {}, each.key), h("td", { class: "number" }, count(each.ok)), h("td", { class: each.failed ? "number bad" : "number" }, count(each.failed)), h("td", { class: "number" }, size(each.size_bytes))));
+    const rows = held.features.map((each) => h("tr", {}, h("td", {}, ...name(each.key)), h("td", { class: "number" }, count(each.ok)), h("td", { class: each.failed ? "number bad" : "number" }, count(each.failed)), h("td", { class: "number" }, size(each.size_bytes))));
     const head = [t("feature"), t("jobs.ok"), t("failure"), "MiB"].map((words, i) => h("th", { class: i ? "number" : null }, words));
     return fill(store, h("h2", {}, t("jobs.store")), h("p", {}, t("jobs.held", { clips: count(held.clips), commits: count(held.commits), newest: (held.newest || "").slice(0, 19).replace("T", " ") })), h("p", {}, t("jobs.writers", { n: held.writers }), " ", t("jobs.waiting", { n: waiting })), h("div", { class: "scroll" }, h("table", { class: "tight names" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows))));
   }

@@ -70,15 +70,17 @@ function reliability(found) {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width) return;
     paint(canvas, width, height, (pen) => {
-      const [left, bottom, wide, high] = [42, height - 30, width - 52, height - 42];
+      const [left, bottom, wide, high] = [42, height - 30, width - 66, height - 42]; // room for half of "100 %" on the right
       pen.font = "11px system-ui";
       pen.fillStyle = soft;
       pen.strokeStyle = line;
       for (let i = 0; i <= 4; i++) {
         const [x, y] = [left + (wide * i) / 4, bottom - (high * i) / 4];
         pen.strokeRect(left, y, wide, 0);
-        pen.fillText(`${25 * i} %`, 4, y + 4);
-        pen.fillText(`${25 * i} %`, x - 12, height - 14);
+        pen.textAlign = "right";
+        pen.fillText(`${25 * i} %`, left - 6, y + 4);
+        pen.textAlign = "center";
+        pen.fillText(`${25 * i} %`, x, height - 14);
       }
       pen.setLineDash([4, 4]);
       pen.strokeStyle = soft;

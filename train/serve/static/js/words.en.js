@@ -56,5 +56,5 @@ export default {
   "jobs.what": "What", "jobs.state": "State", "jobs.started": "Started (UTC)", "jobs.log": "Log", "jobs.none": "There is no run yet.", "jobs.no-log": "It has no log.", "jobs.read-only": "read only", "jobs.stale": "silent; perhaps killed",
   "jobs.store": "Store", "jobs.no-store": "There is no store yet.", "jobs.held": "{clips} clips, {commits} commits, the newest at {newest}", "jobs.waiting": "Questions waiting: {n}", "jobs.ok": "There", "jobs.writers": "Writers that are at work on the store, or were killed: {n}.",
   "state.finished": "finished", "state.running": "running", "state.failed": "failed", "state.interrupted": "interrupted",
-  "loading": "Loading …", "lost": "Something went wrong",
+  "loading": "Loading …", "lost": "Something went wrong", "lost.connection": "The connection to the server was lost.",
 };
