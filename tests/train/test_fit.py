@@ -47,6 +47,25 @@ def test_a_dataset_of_numbers_alone_is_learned_by_their_signs(fill: Fill, tmp_pa
     assert given == (tuple(clips), LABELS)  # words stay what they are
 
 
+def test_clips_of_one_content_on_both_sides_are_named(
+    fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy under another name is known to the folds that trained on the other."""
+    store, clips = fill()
+    assert not any(
+        "content" in note for note in fit_head(store, clips, LABELS, quick("logistic"), tmp_path / "a").notes
+    )
+    content = {clip.id: clip.id for clip in clips} | {"clip_003": "clip_001", "clip_042": "clip_002"}
+    monkeypatch.setattr(store, "clip_row", lambda clip: (content[clip], None, -1, -1))
+    said = " ".join(fit_head(store, clips, LABELS, quick("logistic"), tmp_path / "b").notes)
+    assert "1 clip has the content of another: clip_003 is clip_001. Folds may train on the one" in said
+    assert "1 clip that was left out has the content of clips that are trained on: clip_042 is clip_002." in said
+    clips = [replace(clip, speaker="x" if clip.id in ("clip_001", "clip_003") else clip.id) for clip in clips]
+    said = " ".join(fit_head(store, clips, LABELS, quick("logistic"), tmp_path / "c").notes)
+    assert "clip_003 is clip_001" not in said  # of one speaker: in one fold
+    assert "clip_042 is clip_002" in said
+
+
 # Heads of frames are fitted in test_heads.py and test_heads_trained.py.
 OF_UTTERANCES = [name for name in HEADS if not head_class(name).frames_only]
 # What the others need to learn, `learns_what_can_be_learned` of the contract knows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,16 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
 from emo.featstore.text import counted, some_of
-from emo.train.features import FeatureSource, Inputs, Stream, StreamShape, load_inputs, profile_note, trained_splits
+from emo.train.features import (
+    FeatureSource,
+    Inputs,
+    Stream,
+    StreamShape,
+    load_inputs,
+    media_of,
+    profile_note,
+    trained_splits,
+)
 from emo.train.heads.base import HeadRecipe, Measure, Outputs, Targets
 from emo.train.heads.folds import Groups, group_clips, make_folds
 from emo.train.metrics.labels import combined_metric, weighted_f1
@@ -107,7 +116,35 @@ def load_material(store: FeatureSource, clips: Sequence[Clip], labels: tuple[str
             "name some by train_splits.",
         )
     groups = group_clips([clips[i] for i in train], recipe.fold_by)
+    media = media_of(store, inputs.clip_ids)
+    groups = replace(groups, note=" ".join(filter(None, (groups.note, *copies(clips, train, groups, media)))))
     return Material(labels, clips, inputs, _targets(clips, labels), train, np.flatnonzero(~trains), groups)
+
+
+def copies(clips: Sequence[Clip], train: np.ndarray, groups: Groups, media: Mapping[str, str]) -> list[str]:
+    """Say which clips have the very content of clips that are trained on, and so are known where they are scored.
+
+    Args:
+        clips: All of them.
+        train: Rows that folds are made of.
+        groups: Of these rows; copies within a group are never on both sides of a fold.
+        media: Content hash by clip, as far as known.
+    """
+    rows = train.tolist()
+    group_of = dict(zip(rows, range(len(rows)) if groups.of is None else groups.of.tolist(), strict=True))
+    first = {media[clips[i].id]: i for i in reversed(rows) if clips[i].id in media}
+    known = {i: first[media[clip.id]] for i, clip in enumerate(clips) if media.get(clip.id) in first}
+    pairs = {i: f"{clips[i].id} is {clips[j].id}" for i, j in known.items()}
+    inside = [pair for i, pair in pairs.items() if i in group_of and group_of[i] != group_of[known[i]]]
+    outside = [pair for i, pair in pairs.items() if i not in group_of and _has_emotion(clips[i])]
+    told = []
+    if inside:
+        what = counted(len(inside), "clip has the content of another", "clips have the content of others")
+        told.append(f"{what}: {some_of(inside, 3)}. Folds may train on the one and validate on the other.")
+    if outside:
+        what = counted(len(outside), "clip that was left out has", "clips that were left out have")
+        told.append(f"{what} the content of clips that are trained on: {some_of(outside, 3)}.")
+    return told
 
 
 def trained_mask(clips: Sequence[Clip], recipe: HeadRecipe) -> np.ndarray:
