@@ -115,6 +115,7 @@ def import_features(
     Raises:
         UsageError: No such layout, nothing to import, or a name that is not there.
         StoreError: The store cannot be written.
+        StoreCorrupt: A record of an earlier import is damaged there.
     """
     path = Path(path)
     origin = origin or os.path.abspath(path)
@@ -291,9 +292,10 @@ class _Take:
             )
 
     def _as_stored(self, source: Source, spec: EncoderSpec, clip: str, place: Any) -> bool:
+        there = self.store.get(spec, clip).array  # where the store is damaged, that is said
         try:
             rows, _ = matrix(read_place(source, place))
-            return np.array_equal(storable(spec, rows, clip), self.store.get(spec, clip).array)
+            return np.array_equal(storable(spec, rows, clip), there)
         except (MediaError, StoreError):
             return False
 

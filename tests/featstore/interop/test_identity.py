@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emo.featstore.clip import Clip, hash_media
-from emo.featstore.errors import StoreError, UsageError
+from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
 from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
 from emo.featstore.storage.store import Store
@@ -138,6 +138,14 @@ def test_files_that_were_exchanged_are_said_and_not_taken(store: Store, put: Any
     assert "such as b" in note
     assert f"emo store drop {store.resolve('x-UTT').key}" in note
     assert (store.get("x-UTT", "b").array == B).all()
+
+
+def test_a_damaged_record_is_not_taken_for_another_file(store: Store, put: Any) -> None:
+    import_features(store, put("x-UTT", a=A, b=B))
+    data = next((store.path / "features.zarr").glob("x-UTT*/*/c/0/0"))
+    data.write_bytes(data.read_bytes().replace(B.tobytes(), (B + 1).tobytes()))
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        import_features(Store.open(store.path), put("x-UTT"))
 
 
 def test_an_export_leaves_out_clips_whose_names_mean_other_files_in_the_store(
