@@ -410,11 +410,15 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
     place = emo_home() if isinstance(workspace.store_path, Url) else workspace.store_path
     folder = next(each for each in (place, *place.parents) if each.exists())
     free = shutil.disk_usage(folder).free
-    clips, each = _present(workspace), clip_bytes(workspace)
-    need = clips * each
+    clips, (each, unknown) = _present(workspace), clip_bytes(workspace)
+    need = (clips or 0) * each
     what = f"{size_text(free)} free at {folder}; "
-    what += f"{counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}" if clips else "no clip is there yet"
-    unknown = [name for name in catalog().spread(workspace.extract.encoders) if _record_bytes(workspace, name) is None]
+    if clips is None:
+        what += f"{each:,} bytes a clip, and how many clips there are is not known: see data"
+    elif clips:
+        what += f"{counted(clips, 'clip')} x {each:,} bytes take {size_text(need)}"
+    else:
+        what += "no clip is there yet"
     if unknown:
         what += f", not counting {', '.join(unknown)}"
     if need > free:
@@ -429,14 +433,17 @@ def _time(workspace: Workspace) -> Iterator[Finding]:
     made = {each: encoder for each in catalog().spread(extract.encoders) if (encoder := _made(workspace, each))}
     names = [encoder.spec(encoder.level_of(each)).name for each, encoder in made.items()]
     found = pace.last(extract.profile, names) if names else None
-    every = f"a full extraction of profile {extract.profile} ({counted(clips, 'clip')})"
+    many = "how many clips is not known: see data" if clips is None else counted(clips, "clip")
+    every = f"a full extraction of profile {extract.profile} ({many})"
     how = f"a pass of these features over {pace.LEAST} clips or more measures it, such as `emo extract --limit 32`"
     if found is None:
         yield Finding("time", "ok", f"{every}: not measured on this machine; {how}")
     else:
         took = f"{found.clips:,} clips in {span_text(found.seconds)} on {found.device}, loading included"
-        whole = span_text(clips * found.seconds / found.clips)
-        yield Finding("time", "ok", f"{every} takes about {whole} at the pace of the last pass: {took}")
+        pace_of = "; the last pass"
+        if clips is not None:
+            pace_of = f" takes about {span_text(clips * found.seconds / found.clips)} at the pace of the last pass"
+        yield Finding("time", "ok", f"{every}{pace_of}: {took}")
     if found is None or found.gpu_bytes is None:
         yield Finding("gpu memory", "ok", "of an extraction, by batch: not measured on this machine")
     else:
@@ -444,21 +451,24 @@ def _time(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("gpu memory", "ok", f"of an extraction: {taken}; by batch: not measured")
 
 
-def _present(workspace: Workspace) -> int:
-    """Clips of all datasets that have a file; what is wrong with a dataset is said under data."""
-    clips = 0
-    for name, table in workspace.data.items():
-        with contextlib.suppress(EmoError):
-            clips += open_dataset(name, table).check().present
-    return clips
+def _present(workspace: Workspace) -> int | None:
+    """Clips of all datasets that have a file; `None` where a dataset cannot be read, which is said under data."""
+    try:
+        return sum(open_dataset(name, table).check().present for name, table in workspace.data.items())
+    except EmoError:
+        return None
 
 
-def clip_bytes(workspace: Workspace) -> int:
+def clip_bytes(workspace: Workspace) -> tuple[int, list[str]]:
     """Bytes that the configured features of one clip take in the store: the sum of T x D x bytes per number.
 
     For the published four: 3 x 1024 x 4 + 1025 x 1408 x 2 = 2,898,688. The tiny profile takes less.
+
+    Returns:
+        The bytes, and the encoders whose part of them is not known.
     """
-    return sum(_record_bytes(workspace, name) or 0 for name in catalog().spread(workspace.extract.encoders))
+    sizes = {name: _record_bytes(workspace, name) for name in catalog().spread(workspace.extract.encoders)}
+    return sum(each for each in sizes.values() if each is not None), [name for name in sizes if sizes[name] is None]
 
 
 def _record_bytes(workspace: Workspace, name: str) -> int | None:

@@ -243,7 +243,7 @@ def test_a_folder_that_is_no_store_is_a_problem(tmp_path: Path) -> None:
 
 def test_disk_is_compared_with_what_the_clips_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = workspace(tmp_path, data(tmp_path, clips=3) + '[extract]\nencoders = ["HL-UTT", "eva_g_448", "mine"]\n')
-    assert clip_bytes(place) == 1024 * 4 + 1025 * 1408 * 2
+    assert clip_bytes(place) == (1024 * 4 + 1025 * 1408 * 2, ["mine"])
     finding = only(diagnose(place), "disk")
     assert finding.status == "ok"
     assert "3 clips x 2,890,496 bytes take 8.67 MB, not counting mine" in finding.what
@@ -252,6 +252,17 @@ def test_disk_is_compared_with_what_the_clips_will_take(tmp_path: Path, monkeypa
     finding = only(diagnose(place), "disk")
     assert finding.status == "problem"
     assert "[store] path" in finding.do
+
+
+def test_of_a_dataset_that_cannot_be_read_no_number_of_clips_is_said(tmp_path: Path) -> None:
+    place = workspace(tmp_path, data(tmp_path) + '[extract]\nencoders = ["HL-UTT"]\n')
+    (tmp_path / "data" / "labels.csv").write_bytes(b"name,label\nc0,\xff\n")
+    findings = diagnose(place)
+    assert only(findings, "data").status == "problem"
+    assert only(findings, "disk").what.endswith(
+        "4,096 bytes a clip, and how many clips there are is not known: see data"
+    )
+    assert "(how many clips is not known: see data)" in only(findings, "time").what
 
 
 def test_memory_is_compared_with_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +290,10 @@ def test_time_is_said_by_the_last_pass_and_never_guessed(tmp_path: Path, monkeyp
     pace.keep(specs, 10, 200.0)
     said = only(diagnose(place), "time").what
     assert said.endswith("takes about 60 s at the pace of the last pass: 10 clips in 3 min on cpu, loading included")
+    (tmp_path / "data" / "labels.csv").write_bytes(b"name,label\nc0,\xff\n")
+    said, unknown = only(diagnose(place), "time").what, "how many clips is not known: see data"
+    assert said.startswith(f"a full extraction of profile tiny ({unknown}); the last pass: 10 clips in 3 min on cpu")
+    (tmp_path / "data" / "labels.csv").unlink()
     (tmp_path / "home" / "passes.json").write_text("{")
     assert only(diagnose(place), "time").what == nothing
 
