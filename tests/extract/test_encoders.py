@@ -27,6 +27,7 @@ from emo.extract.encoders.registry import encoder_names, find_encoder, load_enco
 from emo.extract.encoders.videomae import VideoMaeAuthor, VideoMaeMerbench
 from emo.extract.testing import CONTRACT, INVARIANCE, difference, every_constant_is_in_the_key, neighbours_do_not_matter
 from emo.extract.weights import seeded_state
+from emo.featstore import install
 from emo.featstore.errors import MediaError, ModelError, UsageError, WeightsMissing
 from emo.featstore.install import install_command
 from emo.featstore.names import meaning
@@ -510,7 +511,7 @@ def test_egemaps_of_a_tone_is_its_pitch_and_of_silence_nothing():
 
 
 def test_egemaps_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(install, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="opensmile") as caught:
         load_encoder("egemaps")
     assert install_command("egemaps") in caught.value.hint

@@ -8,12 +8,11 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import EmoError
-from emo.featstore.install import versions
+from emo.featstore.install import is_installed, versions
 from emo.featstore.workspace import find_workspace, load_workspace
 from emo.train.metrics.seen import run_of
 from emo.train.predictor import find_run
@@ -45,7 +44,7 @@ def made_of(run: str | None, predictions: Path | None, model: str | None, truth:
     if asked is not None:
         found |= _of_run(asked)
     found |= {"truth": str(truth), "command": shlex.join(["emo", *sys.argv[1:]]), "date": utc(time.time())}
-    there = [name for name in SOFTWARE if _is_installed(name)]
+    there = [name for name in SOFTWARE if is_installed(name)]
     found["software"] = ", ".join(f"{name} {version}" for name, version in versions(*there).items())
     found["machine"] = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     return found
@@ -74,11 +73,3 @@ def _of_run(run: Run) -> dict[str, str]:
     found["store"] = str(info.get("store") or "")
     found["trained"] = str(info.get("started_at") or "")
     return {name: text for name, text in found.items() if text}
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
