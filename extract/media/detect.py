@@ -230,7 +230,7 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float) -> list[int]:
 
 
 def onnx_path() -> Path:
-    """Where CenterFace's ONNX file lies.
+    """Return the path of CenterFace's ONNX file.
 
     Raises:
         WeightsMissing: The package that brings it is not installed.
