@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +32,7 @@ from emo.featstore.storage.store import Store, open_store
 from emo.train.llm.emotion_llama.captions import process_answer
 from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.emotion_llama.prompt import build_prompt, encode_answer, instruction
+from emo.train.llm.model import IGNORED, Batch, TunedModel
 from emo.train.llm.tokenizer import Tokenizer
 from emo.train.recipe import load_recipe
 
@@ -294,3 +296,11 @@ def official_loader(items: OfficialItems, device: str) -> Iterator[tuple[Tensor,
     """Batches of one, from the six workers of the official YAML; without workers where there is no GPU to feed."""
     cuda = device.startswith("cuda")
     return iter(DataLoader(items, batch_size=1, num_workers=6 if cuda else 0, pin_memory=cuda))
+
+
+def official_loss(model: TunedModel, batch: Batch) -> Tensor:
+    """Return the loss as the official code computes it (modeling_llama.py): a dense mask, logits at every row."""
+    with model.autocast():
+        rows, mask = model.embed(batch), batch.mask.long()
+        logits = model.llm(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
+    return F.cross_entropy(logits.float()[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED)

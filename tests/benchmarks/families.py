@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from emotion_llama import official_loss
 from record import PAGE, alternate, ratios, record, typed
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
@@ -102,7 +103,7 @@ class Bench:
             total, count = self.model.loss(batch)
             loss = total / count
         else:
-            loss = self.model.loss_reference(batch)
+            loss = official_loss(self.model, batch)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

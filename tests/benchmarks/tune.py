@@ -36,6 +36,7 @@ from emotion_llama import (
     make_store,
     measured_peak,
     official_loader,
+    official_loss,
     reached,
     roomy,
     talks,
@@ -254,7 +255,7 @@ class Bench:
             total, supervised = model.loss(batch)
             return total / supervised
         if row.attention == "eager":
-            return model.loss_reference(batch)
+            return official_loss(model, batch)
         with model.autocast():
             logits = model.llm(inputs_embeds=model.embed(batch), use_cache=False).logits
         return F.cross_entropy(logits.float()[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from reference import released_names
 from safetensors.torch import load_file, save_file
 from towers import beats_of, part, siglip_of
 
@@ -17,7 +18,7 @@ from emo.train.llm.build import build
 from emo.train.llm.model import LoraArgs
 from emo.train.llm.prompt import fill_slots, make_prompt
 from emo.train.llm.tokenizer import Tokenizer
-from emo.train.llm.videollama2.checkpoint import export_official, import_official, plain_name, released_names
+from emo.train.llm.videollama2.checkpoint import export_official, import_official, plain_name
 from emo.train.llm.videollama2.connector import StcConnector, rows
 from emo.train.llm.videollama2.family import VideoLlama2Family
 from emo.train.llm.videollama2.model import Sizes, VideoLlama2

@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference import OFFICIAL_STREAMS, load_official
 from safetensors.torch import load_file
 from torch import Tensor
 
-from emo.train.heads.attention import (
-    OFFICIAL_STREAMS,
-    AttentionFusion,
-    load_official,
-    mer2023_attention,
-    merbench_attention,
-)
+from emo.train.heads.attention import AttentionFusion, mer2023_attention, merbench_attention
 from emo.train.heads.objective import head_loss
 from emo.train.metrics.labels import combined_metric, read_labels, read_predictions, score, weighted_f1
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference import load_official
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from emo.train.features import StreamShape
 from emo.train.heads.align import Frames, align_clip, map_length, pad_front
-from emo.train.heads.attention import load_official
 from emo.train.heads.gradient import load_strict
 from emo.train.heads.objective import Fused, head_loss
 from emo.train.recipe import HEADS, head_class

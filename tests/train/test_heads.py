@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference import load_official
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from emo.featstore.errors import ModelError, UsageError
 from emo.train.features import Stream
-from emo.train.heads.attention import load_official, mer2023_attention, merbench_attention
+from emo.train.heads.attention import mer2023_attention, merbench_attention
 from emo.train.heads.base import Targets
 from emo.train.heads.objective import Fused, head_loss
 from emo.train.recipe import HEADS, head_class

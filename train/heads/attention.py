@@ -7,7 +7,7 @@ MER2023/main-release.py:226-290.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,12 +17,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from emo.train.features import StreamShape
 from emo.train.heads.base import HeadRecipe
-from emo.train.heads.gradient import GradientHead, GradientRecipe, Share, load_strict
+from emo.train.heads.gradient import GradientHead, GradientRecipe, Share
 from emo.train.heads.layers import Linear, LstmEncoder, MlpEncoder
 from emo.train.heads.noise import Drop
 from emo.train.heads.objective import Fused
-
-OFFICIAL_STREAMS = ("audio", "text", "video")
 
 
 class AttentionRecipe(GradientRecipe):
@@ -97,28 +95,6 @@ def mer2023_attention(
     """MER2023's head."""
     encoders = [_mlp(dim, layers, dropout) for dim in dims]
     return AttentionFusion(encoders, _mlp(layers[-1] * len(dims), layers, dropout), layers[-1], classes, valence)
-
-
-def load_official(net: AttentionFusion, state: Mapping[str, Tensor], streams: Sequence[str] = OFFICIAL_STREAMS) -> None:
-    """Load a state dict in the official naming: `audio_encoder.*`, `encoder0.*` (MERBench), `audio_mlp.*` (MER2023).
-
-    Args:
-        net: Head with as many encoders as `streams`.
-        state: Official state dict.
-        streams: Official name of each encoder, in the order of the head's inputs.
-
-    Raises:
-        ModelError: A tensor is missing, left over or of another shape; all are named.
-    """
-    kinds = ("_encoder.", "_mlp.", ".")
-    places = {f"{name}{kind}": f"encoders.{i}." for i, name in enumerate(streams) for kind in kinds}
-    renamed = {}
-    for key, tensor in state.items():
-        if not tensor.numel():
-            continue  # `output_dim2=0`: the official head without valence has an empty fc_out_2
-        prefix = next((prefix for prefix in places if key.startswith(prefix)), "")
-        renamed[places.get(prefix, "") + key.removeprefix(prefix)] = tensor
-    load_strict(net, renamed)
 
 
 class Attention(GradientHead):

@@ -205,7 +205,7 @@ class TunedAnswerer(Answerer):
 
 
 def load_tuned(
-    store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto", missing: Missing | None = None
+    store: Store | None, run: Run | Path, names: Sequence[str], device: str = "auto"
 ) -> tuple[TunedModel, Features, TuneRecipe]:
     """A finished run's model, and the features of the clips to ask about, found by the run's own fingerprints.
 
@@ -215,7 +215,7 @@ def load_tuned(
         ModelError: The language model or the adapter cannot be loaded.
     """
     answerer = TunedAnswerer(load_run(run) if isinstance(run, Path) else run, device)
-    features = answerer.features(store, names, missing)
+    features = answerer.features(store, names)
     return answerer.model(features), features, answerer.recipe
 
 

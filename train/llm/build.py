@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +30,6 @@ from emo.featstore.sources.hub import cached, weight_files
 from emo.featstore.workspace import HUB_ID
 from emo.train.llm.tokenizer import Tokenizer, quiet
 
-Profile = Literal["paper", "tiny", "random"]
 Model = TypeVar("Model")
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -124,7 +124,7 @@ def import_page(run: Run) -> Page:
     return Page({"run": str(run.path), **run.info}, [*lines, *run.info["notes"], f"run: {run.path}"])
 
 
-def export_run(store: Store | None, run: Run, dest: Path, form: str, device: str = "cpu") -> Page:
+def export_run(store: Store | None, run: Run, dest: Path, form: str) -> Page:
     """Write what a run has learned for other tools.
 
     Args:
@@ -132,7 +132,6 @@ def export_run(store: Store | None, run: Run, dest: Path, form: str, device: str
         run: A finished run.
         dest: File or folder, which must not exist.
         form: One of `FORMS`.
-        device: Torch device on which the model is put together.
 
     Raises:
         UsageError: Unknown form, or `dest` exists.
@@ -143,7 +142,7 @@ def export_run(store: Store | None, run: Run, dest: Path, form: str, device: str
         raise UsageError(f"There is no form {form!r} of a model.", f"Forms: {known}.")
     if dest.exists():
         raise UsageError(f"{dest} exists already.", "Choose another path.")
-    model, _, recipe = load_tuned(store, run, (), device)
+    model, _, recipe = load_tuned(store, run, (), "cpu")
     extra = {"run": run.name, "layout": run.info["layout"], "notes": list(run.info["notes"])}
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)

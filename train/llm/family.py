@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emo.featstore.errors import UsageError
 from emo.featstore.sources.hub import Source
 from emo.featstore.spec import EncoderSpec
 from emo.train.llm.prompt import Prompt
@@ -156,15 +155,3 @@ class Family(ABC):
     @abstractmethod
     def answer_text(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
         """Return the text of an answer from the ids that were generated."""
-
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def check_layout(self, layout: str) -> str:
-        """Return the layout.
-
-        Raises:
-            UsageError: The family has no such layout.
-        """
-        if layout not in self.layouts:
-            raise UsageError(f"There is no prompt layout {layout!r}.", f"Layouts: {', '.join(self.layouts)}.")
-        return layout

@@ -104,7 +104,7 @@ class TunedModel(nn.Module, ABC):
 
     Only adapters and the family's own modules are trainable, all of them float32. Run it under `autocast()` where the
     language model has half precision; the methods below do. A family derives from it, makes its modules behind
-    `super().__init__`, and answers `rows`, `slot`, `condition`, `check` and `build`.
+    `super().__init__`, and answers `rows`, `slot`, `condition`, `shapes` and `build`.
 
     Args:
         llm: A causal language model with `model.layers`, `model.norm` and `lm_head`, with SDPA attention.
@@ -163,19 +163,29 @@ class TunedModel(nn.Module, ABC):
         """
         raise UsageError("This family of models has no key `standardise`.", "Leave it out of the recipe.")
 
+    @property
     @abstractmethod
-    def check(self, clips: int, features: Sequence[Tensor]) -> None:
-        """Refuse features that are not what the model was made for.
-
-        Raises:
-            ModelError: With both shapes.
-        """
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the features of one clip, `(D,)` or `(R, D)` each, in the order in which the family wants them."""
 
     @abstractmethod
     def build(self) -> dict[str, Any]:
         """Return what two models of the family must share for weights of one to make sense in the other; plain JSON."""
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def check(self, clips: int, features: Sequence[Tensor]) -> None:
+        """Refuse features of clips that are not what the model was made for.
+
+        Raises:
+            ModelError: With both shapes.
+        """
+        want = [(clips, *shape) for shape in self.shapes]
+        got = [tuple(each.shape) for each in features]
+        if not want:
+            raise ModelError("The prompts have places for features, but the model was made for none.")
+        if got != want:
+            raise ModelError(f"The model was made for features of shapes {want}, not {got}.")
 
     @property
     def llm(self) -> PreTrainedModel:
@@ -302,20 +312,6 @@ class TunedModel(nn.Module, ABC):
             hidden = self.llm.model(inputs_embeds=self.embed(batch), use_cache=False).last_hidden_state
             logits = self.llm.lm_head(hidden.flatten(0, 1)[batch.predictors])  # (supervised, ids)
         return F.cross_entropy(logits.float(), batch.targets, reduction="sum"), batch.supervised
-
-    def loss_reference(self, batch: Batch, reduction: str = "mean") -> Tensor:
-        """The loss as the official code computes it (modeling_llama.py): mask, logits everywhere.
-
-        Args:
-            batch: For `none` as wide as the longest prompt and the longest answer together, because of what follows.
-            reduction: `mean` over supervised ids; or `none`: per sample the mean over *all* rows, where those that are
-                not supervised count as 0.
-        """
-        with self.autocast():
-            logits = self.llm(inputs_embeds=self.embed(batch), attention_mask=batch.mask.long(), use_cache=False).logits
-        logits, labels = logits.float()[:, :-1].flatten(0, 1), batch.labels[:, 1:]
-        loss = F.cross_entropy(logits, labels.flatten(), reduction=reduction, ignore_index=IGNORED)
-        return loss if reduction == "mean" else loss.view(labels.shape).mean(1)
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 

@@ -91,16 +91,12 @@ def parameter_groups(
 
 
 def adamw(
-    parameters: Iterable[tuple[str, nn.Parameter]],
-    lr: float,
-    weight_decay: float = WEIGHT_DECAY,
-    betas: tuple[float, float] = BETAS,
-    eps: float = EPS,
+    parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float = WEIGHT_DECAY
 ) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`; each group keeps its names in `param_names`. Fused on a GPU."""
     groups = parameter_groups(parameters, weight_decay)
     fused = bool(groups) and all(p.device.type == "cuda" for group in groups for _, p in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, eps=EPS, fused=fused)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -26,6 +26,7 @@ from emo.train.metrics.labels import shared_clips, too_few
 
 T = TypeVar("T")
 KINDS = ("clue", "label")
+TITLE = "Descriptions"  # of the table of scores
 LANGUAGES = ("zh", "en")
 COLUMNS = {"zh": ("chi_reasons", "chinese", "reasons", "reason"), "en": ("eng_reasons", "english", "reasons", "reason")}
 ASIDE = ("emotions", "subtitles")  # in EMER's files beside the description
@@ -288,12 +289,10 @@ def emer_page(
     truth: Mapping[str, str],
     predictions: Mapping[str, str],
     chat: Chat | None,
-    title: str = "Descriptions",
     kinds: Sequence[str] = KINDS,
     repeats: int = 1,
     test_clips: int = 0,
     allow_missing: bool = False,
-    notes: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Page:
     """Score descriptions by a judge, or without one by the proxy, which then is all that is told.
@@ -302,12 +301,10 @@ def emer_page(
         truth: Descriptions by clip name.
         predictions: Likewise.
         chat: The judge's model; `None` for the proxy.
-        title: Of the page.
         kinds: `clue`, `label`.
         repeats: How often each clip is judged.
         test_clips: Of the truth, for a self-test of the judge before; 0 for none.
         allow_missing: Score the clips that have a prediction although others have none.
-        notes: Further sentences that must stand beside the numbers.
         on_progress: Called after every clip.
 
     Raises:
@@ -328,21 +325,21 @@ def emer_page(
         lines.append(few)
     some = {name: truth[name] for name in names[:test_clips]}
     if chat is None:
-        page = _proxy_page(pairs, some, title)
+        page = _proxy_page(pairs, some)
     else:
-        page = _judged_page(Judge(chat, language), kinds, pairs, some, repeats, title, on_progress)
-    value = {**page.value, **counts, "language": language, "notes": list(notes)}
-    return replace(page, value=value, parts=[*page.parts, *dict.fromkeys([*lines, *notes])])
+        page = _judged_page(Judge(chat, language), kinds, pairs, some, repeats, on_progress)
+    value = {**page.value, **counts, "language": language, "notes": []}
+    return replace(page, value=value, parts=[*page.parts, *lines])
 
 
-def _proxy_page(pairs: Mapping[str, tuple[str, str]], some: Mapping[str, str], title: str) -> Page:
+def _proxy_page(pairs: Mapping[str, tuple[str, str]], some: Mapping[str, str]) -> Page:
     share = token_overlap(pairs)
     tests = self_test(some, token_overlap) if some else {}
     rows = [("shared tokens, 0 to 1", share), *((f"self-test: {what}", each) for what, each in tests.items())]
     return Page(
         {"metric": PROXY, PROXY: share, "scale": "0-1", "self_test": tests or None},
         [
-            Table(title, ("", "value"), rows, ("value",)),
+            Table(TITLE, ("", "value"), rows, ("value",)),
             "No judge was asked: this is a share of common tokens, and no figure of EMER's.",
         ],
         f"Shared tokens {share:.4f} ({PROXY}, a proxy) over {len(pairs)} clips.",
@@ -355,7 +352,6 @@ def _judged_page(
     pairs: Mapping[str, tuple[str, str]],
     some: Mapping[str, str],
     repeats: int,
-    title: str,
     on_progress: Callable[[int, int], None] | None,
 ) -> Page:
     lines = ["Judges differ: compare only numbers of the same judge and prompts, and score the baselines again."]
@@ -397,7 +393,7 @@ def _judged_page(
             **{f"{kind}_overlap": asdict(each) for kind, each in results.items()},
             "self_test": {kind: {w: asdict(each) for w, each in of.items()} for kind, of in tests.items()} or None,
         },
-        [Table(f"{title}, {LOWEST} to {HIGHEST}", columns, rows, columns[1:5]), *lines],
+        [Table(f"{TITLE}, {LOWEST} to {HIGHEST}", columns, rows, columns[1:5]), *lines],
         f"{', '.join(told)} of {HIGHEST}, judged by {judge.chat.id} with {' '.join(asked)}, "
         f"{repeats} repeat{'s' if repeats > 1 else ''}, {len(pairs)} clips.",
     )

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import ModelError, UsageError
+from emo.train.llm.affectgpt.model import AffectGpt
 from emo.train.llm.emotion_llama.family import EmotionLlamaFamily
+from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.family import Family, Wanted
+from emo.train.llm.model import TunedModel
 from emo.train.llm.prompt import Prompt
+from emo.train.llm.videollama2.model import VideoLlama2
 from emo.train.recipe import FAMILIES
 from emo.train.testing import check_family
 
@@ -116,3 +121,9 @@ def test_a_family_keeps_the_contract(name: str, tmp_path: Path) -> None:
 def test_a_broken_family_is_noticed(family: Callable[[], Family], says: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=says):
         check_family(family(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [EmotionLlama, AffectGpt, VideoLlama2])
+def test_prompts_with_places_for_features_are_refused_by_a_model_made_for_none(kind: type[TunedModel]) -> None:
+    with pytest.raises(ModelError, match="made for none"):
+        kind.check(SimpleNamespace(shapes=[]), 2, [])

@@ -197,13 +197,13 @@ def test_the_proxy_tells_the_truth_from_shuffled_truth(shared: Path, name: str, 
 
 
 def test_the_proxy_never_has_the_name_of_the_judged_metric() -> None:
-    page = emer_page(TRUE, shuffled(TRUE), None, "Descriptions", test_clips=4)
+    page = emer_page(TRUE, shuffled(TRUE), None, test_clips=4)
     said = json.dumps(page.value) + str(page.parts) + page.verdict
     for name in ("clue", "label", "overlap_", "1-10", "of 10"):
         assert name not in said, name
     assert page.value["metric"] == "token-overlap-1"
     assert "No judge was asked" in said
     assert "a proxy" in page.verdict
-    again = emer_page(TRUE, shuffled(TRUE), None, "Descriptions", test_clips=4)
+    again = emer_page(TRUE, shuffled(TRUE), None, test_clips=4)
     assert isinstance(page, Page)
     assert page == again

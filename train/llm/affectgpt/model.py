@@ -176,12 +176,10 @@ class AffectGpt(TunedModel):
         weights = self.fc_att(self.attention_mlp(torch.cat(both, -1)))  # (B, 2)
         return weights[:, :1] * both[0] + weights[:, 1:] * both[1]
 
-    def check(self, clips: int, features: Sequence[Tensor]) -> None:
-        """Refuse features that are not what the widths say."""
-        want = [(clips, *shape) for shape in self.widths.shapes.values()]
-        got = [tuple(each.shape) for each in features]
-        if got != want:
-            raise ModelError(f"The model was made for features of shapes {want}, not {got}.")
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the features of one clip."""
+        return list(self.widths.shapes.values())
 
     def build(self) -> dict[str, Any]:
         """Return setting and widths."""

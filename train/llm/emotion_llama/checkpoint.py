@@ -13,11 +13,8 @@ from torch import Tensor
 
 from emo.featstore.errors import ModelError
 from emo.featstore.files import replacing
-from emo.train.llm.build import SIZES
-from emo.train.llm.checkpoint import ImportReport, load_adapter, read_manifest
-from emo.train.llm.emotion_llama.build import build
-from emo.train.llm.emotion_llama.model import EmotionLlama, Widths
-from emo.train.llm.model import LoraArgs
+from emo.train.llm.checkpoint import ImportReport
+from emo.train.llm.emotion_llama.model import EmotionLlama
 from emo.train.llm.official import read_official, take
 
 IGNORED = (
@@ -78,24 +75,6 @@ def export_official(model: EmotionLlama, path: str | Path, settings: Mapping[str
     config = {"model": {**(settings or {}), "lora_r": model.lora.r, "lora_alpha": model.lora.alpha}}
     with replacing(path) as temporary:
         torch.save({"model": state, "config": config, "epoch": 0}, temporary)
-
-
-def open_adapter(
-    folder: str | Path, source: str | None = None, dtype: str = "float32", device: str = "cpu"
-) -> EmotionLlama:
-    """The whole model of an adapter folder, its language model from where the manifest says, or from `source`.
-
-    Raises:
-        WeightsMissing: The folder or the language model is not there.
-        ModelError: They do not fit.
-    """
-    manifest = read_manifest(folder)
-    lora = LoraArgs(**{**manifest["lora"], "targets": tuple(manifest["lora"]["targets"])})
-    named = source or manifest["source"]
-    profile = named if named in SIZES else "paper"
-    model = build(named, Widths.from_json(manifest["widths"]), lora, dtype, device, profile, manifest["seed"])
-    load_adapter(model, folder)
-    return model.eval()
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------

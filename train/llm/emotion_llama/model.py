@@ -171,16 +171,11 @@ class EmotionLlama(TunedModel):
             rows = (rows - getattr(self, f"feats_mean{number}")) / getattr(self, f"feats_deviation{number}")
         return getattr(self, f"feats_llama_proj{number}")(rows)
 
-    def check(self, clips: int, features: Sequence[Tensor]) -> None:
-        """Refuse features that are not what the widths say."""
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the features of one clip."""
         w = self.widths
-        want = [(clips, w.tokens_rows, w.tokens_dim)] if w.tokens_rows else []
-        want += [(clips, dim) for _, dim in w.streams]
-        got = [tuple(each.shape) for each in features]
-        if not want:
-            raise ModelError("The prompts have places for features, but the model was made for none.")
-        if got != want:
-            raise ModelError(f"The model was made for features of shapes {want}, not {got}.")
+        return [*([(w.tokens_rows, w.tokens_dim)] if w.tokens_rows else []), *((dim,) for _, dim in w.streams)]
 
     def build(self) -> dict[str, Any]:
         """Return the widths."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from emo.featstore.errors import ModelError, UsageError, WeightsMissing
 from emo.featstore.files import replacing, write_json
@@ -145,11 +145,3 @@ def _config(model: VideoLlama2) -> dict[str, Any]:
         table |= {"mm_projector_a_type": "mlp2x_gelu", "mm_hidden_size_a": sizes.audio[1]}
         table |= {"hidden_size_a": model.embeddings.weight.shape[1]}
     return table
-
-
-def released_names(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """Give parameters the names of the released checkpoints: `model.mm_projector...`; adapters as peft has them."""
-    return {
-        name.removeprefix(OURS).removeprefix(ADAPTERS) if name.startswith(OURS) else f"model.{name}": each
-        for name, each in named.items()
-    }

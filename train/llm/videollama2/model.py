@@ -167,12 +167,10 @@ class VideoLlama2(TunedModel):
                 row[known] = torch.where(row[known] < 0, row[known] * self.penalty, row[known] / self.penalty)
         return logits
 
-    def check(self, clips: int, features: Sequence[Tensor]) -> None:
-        """Refuse features that are not what the sizes say."""
-        want = [(clips, *shape) for shape in (self.sizes.video, self.sizes.audio) if shape[0]]
-        got = [tuple(each.shape) for each in features]
-        if got != want:
-            raise ModelError(f"The model was made for features of shapes {want}, not {got}.")
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the features of one clip."""
+        return [shape for shape in (self.sizes.video, self.sizes.audio) if shape[0]]
 
     def build(self) -> dict[str, Any]:
         """Return the sizes."""
