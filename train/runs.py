@@ -121,7 +121,8 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Path:
         try:
             (runs / name).mkdir()
         except FileExistsError as error:
-            raise UsageError(f"Run {name!r} exists in {runs}.", "Choose another --run name.") from error
+            how = f"Choose another --run name, or remove that run: emo run drop {name}"
+            raise UsageError(f"Run {name!r} exists in {runs}.", how) from error
         return runs / name
     stamp = f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     count = 1

@@ -240,7 +240,7 @@ def test_an_interrupted_run_is_not_finished(fill: Fill, tmp_path: Path) -> None:
         if event.done == 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"train it again \(`emo run drop run` frees the name"):
         fit(fill(), tmp_path / "run", on_progress=stop)
     run = load_run(tmp_path / "run")
     assert (run.finished, run.info["status"]) == (False, "interrupted")

@@ -32,6 +32,8 @@ from emo.train.metrics.labels import Score, too_few
 from emo.train.recipe import head_class
 from emo.train.runs import Run, dataset_of, seal, split_counts, utc, write_sealed
 
+AGAIN = "interrupted; a head has no checkpoint to go on from: train it again (`emo run drop {}` frees the name)"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -103,6 +105,7 @@ def fit_head(
         UsageError: Clips or recipe cannot be used, or the head allows no search.
         FeatureMissing: Clips lack features and `recipe.missing` is `error`.
         TrainError: The training diverges.
+        KeyboardInterrupt: With a sentence on what to do.
     """
     if (run_dir / "run.json").exists():
         raise UsageError(f"{run_dir} holds a run already.", "Choose another run name.")
@@ -116,22 +119,29 @@ def fit_head(
     try:
         material = load_material(store, clips, tuple(labels), recipe)
         result = _fit(material, recipe, run_dir, resolve_device(device), on_progress, info, search)
-        clip_ids = [clip.id for clip in material.clips]
-        trained = [clip_ids[i] for i in material.train]
-        media, own = media_of(store, clip_ids), set(trained)
-        # Every one of them is trained on by all folds but the one that validates on it.
-        seen = {"train": trained, "validation": trained, "media": {k: m for k, m in media.items() if k in own}}
-        seen["answered"] = {k: m for k, m in media.items() if k not in own}
-        write_json(run_dir / "clips.json", seen)
-        info |= {"splits": split_counts(clips, trained)}
+        info |= {"splits": split_counts(clips, _write_clips(store, material, run_dir))}
     except BaseException as error:
         info |= {"status": "failed" if isinstance(error, Exception) else "interrupted", "error": str(error)}
         write_json(run_dir / "run.json", info)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(AGAIN.format(run_dir.name)) from None
         raise
     seal(run_dir)
     info |= {"status": "finished", "finished_at": utc(time.time()), "duration_s": round(time.time() - started, 3)}
     write_sealed(run_dir / "run.json", json_text(info))
     return result
+
+
+def _write_clips(store: FeatureSource, material: Material, run_dir: Path) -> list[str]:
+    """Write clips.json, and return the names of the clips that were trained on."""
+    clip_ids = [clip.id for clip in material.clips]
+    trained = [clip_ids[i] for i in material.train]
+    media, own = media_of(store, clip_ids), set(trained)
+    # Every one of them is trained on by all folds but the one that validates on it.
+    seen = {"train": trained, "validation": trained, "media": {k: m for k, m in media.items() if k in own}}
+    seen["answered"] = {k: m for k, m in media.items() if k not in own}
+    write_json(run_dir / "clips.json", seen)
+    return trained
 
 
 class _Teller:
