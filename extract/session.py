@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from emo.extract.annotate.peak import peak_frames
+from emo.extract.device import resolve_device
 from emo.extract.encoders.base import Encoder
 from emo.extract.encoders.catalog import catalog
 from emo.extract.encoders.registry import find_encoder, load_encoder
@@ -466,9 +467,7 @@ def _levels(encoders: Sequence[Encoder], args: ExtractArgs) -> dict[str, str]:
 
 
 def _devices(text: str) -> list[str]:
-    if text == "auto":
-        return ["cuda:0" if torch.cuda.is_available() else "cpu"]
-    names = [each.strip() for each in text.split(",") if each.strip()]
+    names = [str(resolve_device(each.strip())) for each in text.split(",") if each.strip()]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"{text!r} does not name devices, each once.", "Use auto, cpu, cuda or cuda:0,cuda:1.")
     return names

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emo.extract.annotate.describer import RATE, Asking, Question
+from emo.extract.device import resolve_device
 from emo.extract.encoders.pretrained import quiet
 from emo.extract.weights import Weights, find_weights
 from emo.featstore.errors import EmoError, MediaError, ModelError, UsageError
@@ -74,7 +75,7 @@ class LocalModel:
         Raises:
             MediaError: It cannot answer about this clip.
             ModelError: It cannot be loaded.
-            UsageError: It has no template for what is shown, or hears at another rate.
+            UsageError: It has no template for what is shown, hears at another rate, or there is no such device.
         """
         shown = _shown(question)
         able = {"sound": "audio", "image": "image"}
@@ -147,8 +148,8 @@ class LocalModel:
         name = "AutoModelForCausalLM"
         if self.takes:
             name = "AutoModelForMultimodalLM" if "sound" in self.takes else "AutoModelForImageTextToText"
-        where = self.asking.device if self.asking.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        options: dict[str, Any] = {"dtype": torch.float32 if where == "cpu" else "auto"}
+        where = resolve_device(self.asking.device)
+        options: dict[str, Any] = {"dtype": torch.float32 if where.type == "cpu" else "auto"}
         path, words = self.weights.path, _gguf(self.weights)
         path = path.parent if words else path
         try:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from emo.extract.device import resolve_device
 from emo.extract.encoders.vit import ViT, ViTConfig
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, resize, to_float
 from emo.extract.media.reading import AUDIO_RATE
@@ -242,7 +243,7 @@ class Encoder(ABC):
             raise UsageError(f"{self.name}: profile `random` draws its weights and takes no file.")
         if config is not None and profile != "tiny":
             raise UsageError(f"{self.name}: sizes of one's own go with profile `tiny`, not `{profile}`.")
-        self.device = _device(device)
+        self.device = resolve_device(device)
         self.profile, self.dtype, self.seed = profile, dtype, seed
         self.weights: Weights | None = None if weights is None else find_weights(weights)
         self.media_recipe = dict(media_recipe or {})
@@ -584,13 +585,3 @@ def check_audio(audio: NDArray[np.float32] | None, shortest: int, who: str) -> N
     if not np.isfinite(audio).all():
         raise MediaError("bad-input", "The audio holds values that are not finite.")
     return audio
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{name!r} is not a device.", "Use cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"There is no device {name}: torch sees {torch.cuda.device_count()} CUDA devices.", "Use cpu.")
-    return device

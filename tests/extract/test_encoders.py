@@ -575,6 +575,7 @@ def test_devices_and_types_that_are_not_there():
         load_encoder("mae_340_UTT", "tiny", device="abacus")
     with pytest.raises(UsageError, match="CUDA"):
         load_encoder("mae_340_UTT", "tiny", device="cuda:99")
+    assert load_encoder("mae_340_UTT", "tiny", device="auto").device.type in ("cpu", "cuda")
     with pytest.raises(UsageError, match="float8"):
         load_encoder("mae_340_UTT", "tiny", dtype="float8")
 

@@ -183,6 +183,12 @@ def test_what_is_no_model_is_said(tmp_path: Path, writes: Path) -> None:
         find_describer(f"hf:{broken}", asking()).describe(question("caption"))
 
 
+@pytest.mark.parametrize(("device", "says"), [("gpu", "'gpu' is not a device"), ("cuda:99", "no device cuda:99")])
+def test_a_device_that_is_not_there_is_not_called_a_broken_model(writes: Path, device: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        find_describer(f"hf:{writes}", asking(device=device)).describe(question("caption"))
+
+
 def test_a_run_with_a_local_model_and_a_second_one_that_asks_nothing(study: Callable[..., Path], sees: Path) -> None:
     folder = study(2)
     flags = {"scene": f"hf:{sees}", "max_tokens": 4}  # random weights end no sentence in four tokens
