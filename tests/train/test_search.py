@@ -23,7 +23,7 @@ from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Outputs, Targets
 from emo.train.heads.fit import Progress, fit_head
 from emo.train.heads.noise import Drop, WideDrop, draw_noise
 from emo.train.heads.objective import Diverged
-from emo.train.heads.search import RUNS, average_parts, check_search, draw, rank, search_parts
+from emo.train.heads.search import RUNS, average_parts, best_of_note, check_search, draw, rank, search_parts
 from emo.train.metrics.labels import score
 from emo.train.recipe import head_class, load_recipe, make_recipe
 from emo.train.runs import load_run
@@ -400,6 +400,10 @@ def test_thirteen_clips_can_be_searched(fill: Callable[..., Any], tmp_path: Path
     assert "13 labelled clips allow 13 folds instead of 20." in result.notes
     assert "The settings are the best of 5 draws on the same validation clips." in result.notes
     assert result.search["configurations"][0]["models"] in (13, 26)
+
+
+def test_a_single_draw_is_not_several() -> None:
+    assert best_of_note(1) == "The settings are the best of 1 draw on the same validation clips."
 
 
 def test_progress_counts_search_and_runs_together(fill: Callable[..., Any], tmp_path: Path) -> None:

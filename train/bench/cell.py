@@ -12,7 +12,6 @@ from typing import Any
 
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic, write_json, write_jsonl
-from emo.featstore.text import counted
 from emo.train.bench.ledger import Record
 from emo.train.bench.plan import Phase, plan_runs, plan_search
 from emo.train.bench.recipe import VALIDATION, Cell
@@ -21,8 +20,8 @@ from emo.train.bench.work import Shop
 from emo.train.features import media_of
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material
-from emo.train.heads.outcome import describe, prediction_rows, scores
-from emo.train.heads.search import average, choose_again, numbers_of, rank
+from emo.train.heads.outcome import describe, passes_note, prediction_rows, scores
+from emo.train.heads.search import average, best_of_note, candidates, choose_again, numbers_of, rank
 from emo.train.metrics.labels import too_few
 from emo.train.runs import dataset_of, seal, split_counts
 
@@ -82,10 +81,7 @@ def run_cell(setup: Setup, cell: Cell, material: Material, shop: Shop) -> dict[s
         return _written(shop, about | _failed(tried, ran))
     search = {"schema": 1, "drawn": len(draws), "select_by": metric, "ranges": recipe.search}
     search |= {"chosen": board[0]["settings"], "configurations": board}
-    why: dict[int, str] = {}
-    for row in board:
-        if row["mean"] is None:
-            break
+    for row in candidates(search):
         drawn = next(i for i, each in enumerate(draws) if each.settings == row["settings"])
         chosen = type(recipe).model_validate(recipe.model_dump() | row["settings"])
         phase = plan_runs(material, chosen, protocol, draws, drawn)
@@ -93,10 +89,9 @@ def run_cell(setup: Setup, cell: Cell, material: Material, shop: Shop) -> dict[s
         now = Counted.of(records)
         ran = Counted(ran.models + now.models, ran.diverged + now.diverged)
         if now.diverged:
-            why[row["rank"]] = f"{now} trainings were not finite"
+            row["again"] = f"{now} trainings were not finite"
             continue
-        notes = [f"The settings are the best of {counted(len(draws), 'draw')} on the same validation clips."]
-        notes += choose_again(search, why) if why else []
+        notes = [best_of_note(len(draws)), *choose_again(search)]
         write_json(shop.ledger.folder / "search.json", search)
         return _finished(setup, material, shop, phase, records, about | _counts(row["settings"], tried, ran), notes)
     return _written(shop, about | _failed(tried, ran))
@@ -116,9 +111,7 @@ def _finished(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     found = _results(setup, material, phase, records, shop)
-    told = [*found.pop("notes"), *phase.plan.notes, phase.plan.fold_note, *notes]
-    if phase.plan.recipe.passes:
-        told.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
+    told = [*found.pop("notes"), *phase.plan.notes, phase.plan.fold_note, *notes, passes_note(phase.plan.recipe)]
     result = _written(shop, result | found | {"notes": [note for note in told if note]})
     seal(shop.ledger.folder)
     return result

@@ -26,8 +26,19 @@ from emo.train.heads.base import Epoch, Fold, HeadRecipe, OnEpoch
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan, with_classes
 from emo.train.heads.objective import Diverged
-from emo.train.heads.outcome import describe, member_seed, prediction_rows, scores
-from emo.train.heads.search import RUNS, all_diverged, average, check_search, choose_again, draw, numbers_of, rank
+from emo.train.heads.outcome import describe, member_seed, passes_note, prediction_rows, scores
+from emo.train.heads.search import (
+    RUNS,
+    all_diverged,
+    average,
+    best_of_note,
+    candidates,
+    check_search,
+    choose_again,
+    draw,
+    numbers_of,
+    rank,
+)
 from emo.train.metrics.labels import Score, too_few
 from emo.train.recipe import head_class
 from emo.train.runs import Run, dataset_of, seal, split_counts, utc, write_sealed
@@ -256,20 +267,16 @@ def _train_best(
     Raises:
         TrainError: All settings diverge.
     """
-    why: dict[int, str] = {}
-    for row in search["configurations"]:
-        if row["mean"] is None:
-            break
+    for row in candidates(search):
         chosen = row["settings"] | {"seeds": search["chosen_seeds"]}
         plan = make_plan(material, type(recipe).model_validate(recipe.model_dump() | chosen))
         try:
             trained = _train(material, plan, run_dir, device, teller)
         except Diverged as error:
-            why[row["rank"]] = error.message
+            row["again"] = error.message
             teller.total += plan.epochs
             continue
-        told = choose_again(search, why) if why else []
-        if why:
+        if told := choose_again(search):
             write_json(run_dir / "search.json", search)
         return plan, trained, told
     raise all_diverged()
@@ -325,10 +332,8 @@ def _notes(plan: Plan, validation: Score, drawn: int | None) -> list[str]:
     """Sentences that must stand beside the validation score."""
     notes = [*plan.notes, plan.fold_note, too_few(validation.n)]
     if drawn:
-        notes.append(f"The settings are the best of {drawn} draws on the same validation clips.")
-    if plan.recipe.passes:
-        notes.append("The validation clips chose the epoch, so the validation score is somewhat too good.")
-    return [note for note in notes if note]
+        notes.append(best_of_note(drawn))
+    return [note for note in [*notes, passes_note(plan.recipe)] if note]
 
 
 def _contiguous(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from emo.featstore.clip import Label
 from emo.featstore.install import versions
 from emo.train.answers import Prediction
 from emo.train.features import profile_note
+from emo.train.heads.base import HeadRecipe
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material, Plan
 from emo.train.metrics.labels import Score, score
@@ -85,3 +86,10 @@ def scores(material: Material, rows: Sequence[Mapping[str, Any]]) -> tuple[Score
 def member_seed(seed: int, fold: int) -> int:
     """Return the seed of the head that a fold of a seed is held out from."""
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
+
+
+def passes_note(recipe: HeadRecipe) -> str:
+    """Return the sentence that must stand beside a validation score whose clips chose the epoch; empty for none."""
+    return (
+        "The validation clips chose the epoch, so the validation score is somewhat too good." if recipe.passes else ""
+    )

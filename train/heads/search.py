@@ -6,8 +6,9 @@ The ranges are the recipe's `search`. Only held-out folds are looked at; test sp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -102,20 +103,28 @@ def all_diverged() -> TrainError:
     return TrainError("Training diverged under all settings.", "Lower the learning rates of search.")
 
 
-def choose_again(search: dict[str, Any], why: Mapping[int, str]) -> list[str]:
+def candidates(search: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a leaderboard whose settings may be trained again, best first.
+
+    A caller whose training diverges sets the row's `again`, why it does, and takes the next; see `choose_again`.
+    """
+    yield from takewhile(lambda row: row["mean"] is not None, search["configurations"])
+
+
+def choose_again(search: dict[str, Any]) -> list[str]:
     """Put settings that diverged when they were trained again behind all others, and say so.
 
     Args:
-        search: What search.json holds; its leaderboard, and what was chosen, are changed.
-        why: Messages by rank; the settings behind the last of these ranks are the chosen ones.
+        search: What search.json holds; its leaderboard, and what was chosen, are changed where a row has `again`. The
+            settings behind the last such row are the chosen ones.
 
     Returns:
         Sentences that must stand beside the result.
     """
     board = search["configurations"]
-    search["chosen"] = board[max(why)]["settings"]
-    for row in board:
-        row |= {"again": why[row["rank"]]} if row["rank"] in why else {}
+    if not (again := [row["rank"] for row in board if "again" in row]):
+        return []
+    search["chosen"] = board[max(again)]["settings"]
     rows = [*(row for row in board if "again" not in row), *(row for row in board if "again" in row)]
     rows.sort(key=lambda row: row["mean"] is None)
     told = [
@@ -125,6 +134,11 @@ def choose_again(search: dict[str, Any], why: Mapping[int, str]) -> list[str]:
     ]
     search["configurations"] = [row | {"rank": place} for place, row in enumerate(rows, 1)]
     return told
+
+
+def best_of_note(count: int) -> str:
+    """Return the sentence that must stand beside a validation score of searched settings."""
+    return f"The settings are the best of {counted(count, 'draw')} on the same validation clips."
 
 
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

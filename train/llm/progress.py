@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import write_atomic
 from emo.featstore.install import install_command
 from emo.featstore.reading import parse_own, read_bytes
@@ -162,11 +161,20 @@ def summary_writer() -> type[SummaryWriter]:
 
 
 def _trim(path: Path, step: int) -> None:
-    """Drop the rows of steps that will be made again."""
-    lines = read_bytes(path).decode(errors="replace").split("\n") if path.exists() else []
+    """Drop the rows of steps that will be made again, and half a line that a killed process has left at the end.
+
+    Raises:
+        TrainError: Another line is damaged.
+    """
+    text = read_bytes(path).decode(errors="replace") if path.exists() else ""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line]
     kept = []
-    for line in filter(None, lines):
-        with suppress(UsageError, TypeError, KeyError):  # the last line of a killed process
+    for number, line in lines:
+        try:
             if parse_own(line, str(path))["step"] <= step:
                 kept.append(line + "\n")
+        except (UsageError, TypeError, KeyError) as error:
+            if number != lines[-1][0]:  # the last line of a killed process may be half a line
+                hint = "Remove that line: this file holds reports alone."
+                raise TrainError(f"{path} line {number} is damaged: it reports no step.", hint) from error
     write_atomic(path, "".join(kept))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emo.featstore.errors import TrainError
 from emo.train.llm import progress
 from emo.train.llm.progress import MENTION_S, Progress, Reporter
 
@@ -29,3 +30,16 @@ def test_a_slow_training_speaks_between_two_lines_of_its_log(tmp_path: Path, mon
     reporter.tell(state(10))
     assert heard == [3, 10]
     assert [line.count('"step": 10') for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1]
+
+
+def test_of_an_earlier_log_only_half_a_last_line_is_passed_over(tmp_path: Path) -> None:
+    path, rows = tmp_path / "log.jsonl", ['{"step": 1}', '{"step": 2}', '{"step": 3}']
+    path.write_text("\n".join(rows) + '\n{"ste')
+    Reporter(tmp_path, 2, None, False, "uar", silent=False)
+    assert path.read_text() == "\n".join(rows[:2]) + "\n"
+    for odd in ('{"ste', '{"loss": 1}', "[1]"):
+        text = f"{rows[0]}\n{odd}\n{rows[1]}\n"
+        path.write_text(text)
+        with pytest.raises(TrainError, match=r"log\.jsonl line 2 is damaged"):
+            Reporter(tmp_path, 2, None, False, "uar", silent=False)
+        assert path.read_text() == text
