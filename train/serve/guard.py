@@ -92,7 +92,7 @@ class Guard:
     Args:
         app: The application.
         limits: Bounds.
-        token: Secret that every request must have, by header, by cookie, or once by `?token=`; `None` for none.
+        token: Secret that every request must have, by header or by the cookie of /login; `None` for none.
         host: Address that the server listens on: on the loopback, only names of the loopback are answered to, so that
             no page elsewhere can pass for this one.
     """

@@ -51,7 +51,7 @@ FORM = {
 }
 
 
-class Without(BaseModel):
+class Without(BaseModel, extra="forbid"):
     """A clip with parts of it switched off."""
 
     clip: str = Field(max_length=500)

@@ -64,7 +64,7 @@ class Wanted(BaseModel):
         return Filter(self.q.strip(), words, self.disagree, other or "", *bounds)
 
 
-class Selected(BaseModel):
+class Selected(BaseModel, extra="forbid"):
     """Clips that were selected on a map."""
 
     ids: list[Annotated[str, Field(max_length=500)]] = Field(max_length=MOST_IDS)

@@ -19,7 +19,7 @@ from emo.train.serve.routes_clips import Text
 Who = Annotated[str, Field(min_length=1, max_length=40)]
 
 
-class Given(BaseModel):
+class Given(BaseModel, extra="forbid"):
     """A label that somebody gives a clip; `None` takes it back."""
 
     clip: str = Field(max_length=500)
@@ -27,7 +27,7 @@ class Given(BaseModel):
     label: str | None = Field(max_length=200)
 
 
-class Edit(BaseModel):
+class Edit(BaseModel, extra="forbid"):
     """Fields of a MERR record that somebody writes anew."""
 
     clip: str = Field(max_length=500)

@@ -92,6 +92,7 @@ def test_labels_are_commits_with_a_history_and_agreement_is_live(page: TestClien
         {"clip": "demo_0001", "annotator": "", "label": "sad"},
         {"clip": "demo_0001", "annotator": "ann", "label": "purple"},
         {"clip": "demo_0001", "annotator": "ann"},
+        {"clip": "demo_0001", "annotator": "ann", "label": "sad", "lable": "happy"},
     ],
 )
 def test_a_wrong_label_is_refused(page: TestClient, given: dict[str, str]) -> None:
