@@ -19,10 +19,10 @@ from emo.extract.annotate.run import Progress, Run
 from emo.extract.annotate.setup import Settings, make_plan
 from emo.extract.annotate.spool import recover
 from emo.extract.run.plan import sample_of
-from emo.extract.run.workers import processes_work
+from emo.extract.run.workers import crash_of, processes_work
 from emo.featstore.clip import Clip
 from emo.featstore.cluster import Common, Crew, Place, connected, keep_here, telling
-from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.errors import UsageError
 from emo.featstore.sources.chat import Reply
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
@@ -256,10 +256,9 @@ class Ray:
         """Record clips at which two workers died that had nothing else to do."""
         with self.store.writer() as writer:
             for clip in clips:
-                sentence = f"{clip.id} made the process that worked on it die, alone, twice."
-                hint = "Look for lack of memory (dmesg), or re-encode the clip."
-                writer.fail(self.plan.goal, clip.id, MediaError("crash", sentence, hint, retry=True))
-                self._sum.failed["crash"] += 1
+                error = crash_of(clip.id)
+                writer.fail(self.plan.goal, clip.id, error)
+                self._sum.failed[error.kind] += 1
                 self._sum.done += 1
 
 

@@ -174,10 +174,3 @@ def align_faces(
     if mask:
         crops *= _mask_of_channels(size, scale)
     return crops
-
-
-def align_face(
-    rgb: np.ndarray, landmarks: np.ndarray, *, size: int = 112, scale: float = 0.7, mask: bool = True
-) -> np.ndarray:
-    """`align_faces` for one frame and landmarks `(5, 2)` or `(68, 2)`: `(size, size, 3)` uint8."""
-    return align_faces([rgb], np.asarray(landmarks)[None], size=size, scale=scale, mask=mask)[0]

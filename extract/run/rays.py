@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from emo.extract.run.executor import Executor
 from emo.extract.run.pipeline import Progress
 from emo.extract.run.plan import Job, left
+from emo.extract.run.workers import crash_of
 from emo.featstore.cluster import Crew, Place
 from emo.featstore.errors import MediaError
 from emo.featstore.spec import EncoderSpec
@@ -115,10 +116,8 @@ class Ray:
         assert self._store is not None
         with self._store.writer() as writer:
             for job in jobs:
-                sentence = f"{job.path.name} made the process that worked on it die, alone, twice."
-                hint = "Look for lack of memory (dmesg), or re-encode the clip."
+                error = crash_of(job.path.name)
                 for spec in self.specs:
-                    error = MediaError("crash", sentence, hint, retry=True)
                     writer.fail(spec, job.clip.id, error)
                     failures.append((job.clip.id, spec, error))
         return failures

@@ -84,14 +84,18 @@ class DecodePool(Generic[Result_co]):
                 self._pool = self._start(self._processes)
             with contextlib.suppress(BrokenProcessPool), self._start(1) as alone:
                 return alone.submit(_decode, clip, path, names).result()
-        sentence = f"{path.name} made the decoding process die twice."
-        failure = MediaError("crash", sentence, "Look for lack of memory (dmesg), or re-encode the clip.", retry=True)
-        return self._decoder.crashed(names, failure)
+        return self._decoder.crashed(names, crash_of(path.name))
 
     def _start(self, processes: int) -> ProcessPoolExecutor:
         prepare_processes()
         context = multiprocessing.get_context("forkserver")
         return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(self._decoder,))
+
+
+def crash_of(name: str) -> MediaError:
+    """Return the failure of a clip at which two processes died, the last one with nothing else to do."""
+    sentence = f"{name} made the process that worked on it die twice."
+    return MediaError("crash", sentence, "Look for lack of memory (dmesg), or re-encode the clip.", retry=True)
 
 
 def processes_work() -> bool:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emo.extract.media import tflite
-from emo.extract.media.align import MEAN_SHAPE_MM, RIGID, TEMPLATE_MM, align_face, into_crop, to_pixels
+from emo.extract.media.align import MEAN_SHAPE_MM, RIGID, TEMPLATE_MM, align_faces, into_crop, to_pixels
 from emo.extract.media.blazeface import NETWORKS, BlazeFace, decode, merge
 from emo.extract.media.container import open_media
 from emo.extract.media.detect import CenterFace, iou
@@ -227,7 +227,7 @@ class TestBlazeFace:
             for frame in media.frames():
                 tracker.feed(frame)
                 if frame.index == 32:
-                    there = align_face(frame.rgb, blaze.detect(frame.rgb)[0].points).astype(float)
+                    there = align_faces([frame.rgb], blaze.detect(frame.rgb)[0].points[None])[0].astype(float)
         track = tracker.finish().choose()
         at = track.index.tolist().index(32)
         assert len(track.index) == media.info.n_frames

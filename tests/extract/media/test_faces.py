@@ -11,13 +11,14 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from emo.extract.demo import generate_clip
-from emo.extract.media.align import OUTLINE_MM, TEMPLATE_MM, align_face, face_mask, similarity, to_pixels
+from emo.extract.media.align import OUTLINE_MM, TEMPLATE_MM, align_faces, face_mask, similarity, to_pixels
 from emo.extract.media.container import Frame, open_media
 from emo.extract.media.detect import CenterFace, Detection, Detections, Detector, iou
 from emo.extract.media.faces import COLUMNS, RULES, FaceConfig, FaceTrack, FaceTracks, open_detector, read_openface
@@ -29,6 +30,10 @@ def moved(points: np.ndarray, *, scale: float, turn_deg: float, shift: tuple[flo
     turn = np.deg2rad(turn_deg)
     matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     return points @ matrix.T + shift
+
+
+def align_face(rgb: np.ndarray, landmarks: np.ndarray, **how: Any) -> np.ndarray:
+    return align_faces([rgb], landmarks[None], **how)[0]
 
 
 class TestAlignment:

@@ -162,6 +162,7 @@ def test_a_decoding_process_that_dies_costs_its_clip_alone(
     )
     outcome = run.run()
     assert [(f.clip, f.kind, f.retry) for f in outcome.failures] == [("clip 5", "crash", True)]
+    assert "made the process that worked on it die twice." in outcome.failures[0].message
     assert outcome.progress.stored == 5
 
 
