@@ -173,7 +173,7 @@ profile = "tiny"
 """
 
 
-def generate_workspace(folder: Path | str, n_per_emotion: int, seed: int = 0) -> None:
+def generate_workspace(folder: Path | str, n_per_emotion: int) -> None:
     """Write a dataset and an emo.toml that reads it; over an earlier one of the same kind, nothing changes.
 
     Raises:
@@ -182,7 +182,7 @@ def generate_workspace(folder: Path | str, n_per_emotion: int, seed: int = 0) ->
     toml = Path(folder) / "emo.toml"
     if toml.exists() and toml.read_text(encoding="utf-8") != TOML:
         raise UsageError(f"{toml} is not the demo's.", "Name another folder: emo demo DIR.")
-    generate_dataset(Path(folder) / "data", n_per_emotion, seed)
+    generate_dataset(Path(folder) / "data", n_per_emotion)
     toml.write_text(TOML, encoding="utf-8")
 
 

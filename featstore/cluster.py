@@ -30,6 +30,7 @@ POLL_S, EACH_S = 0.2, 0.01  # least time between two looks at a worker; and that
 MOST, PARCELS = 200, 16  # items dealt at a time; of few items, this part of all
 LOOK_S = 2.0  # between two looks at the nodes
 START_S = 180.0  # in which a first worker must have come up
+TELL_S = 5.0  # between two lines about how far it is
 DEATHS = 8  # of one worker, one after the other, after which its place is left
 
 
@@ -471,13 +472,13 @@ def connected(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def telling(line: Callable[[], str], say: Callable[[str], None], every_s: float = 5.0) -> Iterator[None]:
-    """Say a line now and then while something runs in this thread, where it has changed."""
+def telling(line: Callable[[], str], say: Callable[[str], None]) -> Iterator[None]:
+    """Say a line every few seconds while something runs in this thread, where it has changed."""
     ended = threading.Event()
 
     def tell() -> None:
         said = ""
-        while not ended.wait(every_s):
+        while not ended.wait(TELL_S):
             if (now := line()) != said:
                 say(said := now)
 

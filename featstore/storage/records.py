@@ -30,7 +30,6 @@ def record_spec(
     prompt: str = "",
     decoding: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    version: int = 1,
     profile: str = "paper",
 ) -> EncoderSpec:
     """Return the recipe of a record: everything that changes the values, and nothing else.
@@ -42,11 +41,10 @@ def record_spec(
         prompt: What the model is asked.
         decoding: Settings of its decoding.
         inputs: What it is made of: fingerprints of features and records, frames chosen, languages.
-        version: Version of the code for this recipe; raised when the values change.
         profile: As of a feature.
     """
     recipe = {"prompt": prompt, "decoding": dict(decoding or {}), "inputs": dict(inputs or {})}
-    return EncoderSpec(name, kind, "record", RECORD_LEVEL, 1, None, profile, model, version, recipe)
+    return EncoderSpec(name, kind, "record", RECORD_LEVEL, 1, None, profile, model, recipe=recipe)
 
 
 def encode(spec: EncoderSpec, media: str, value: Any) -> Array:

@@ -222,7 +222,6 @@ def test_everything_that_changes_the_value_changes_the_fingerprint() -> None:
         record_spec("a", "asr", "m", prompt="Say."),
         record_spec("a", "asr", "m", decoding={"beam": 2}),
         record_spec("a", "asr", "m", inputs={"of": "f"}),
-        record_spec("a", "asr", "m", version=2),
         record_spec("a", "asr", "m", profile="tiny"),
     ]
     assert len({each.fingerprint for each in others}) == len(others)
