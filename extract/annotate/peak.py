@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from emo.extract.annotate.actions import INTENSITIES, PRESENCES, phrases_of, rules
 from emo.extract.annotate.units import UnitTable
+from emo.extract.frame_choice import BY_RECORDS
 from emo.extract.media.reading import FrameTable
 from emo.featstore.errors import EmoError, FeatureMissing, MediaError, UsageError
 from emo.featstore.spec import EncoderSpec
@@ -221,4 +222,4 @@ def peak_frames(store: Store | None, name: str) -> FrameTable:
     found = store.records(spec)
     indices = {clip: int(value["index"]) for clip, value in found.items()}
     lacking = "There is no record of the peak of clip {clip}."
-    return FrameTable(indices, f"peak:{spec.fingerprint}", lacking, "Run `emo annotate run` on it.", retry=True)
+    return FrameTable(indices, BY_RECORDS + spec.fingerprint, lacking, "Run `emo annotate run` on it.", retry=True)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from emo.extract.encoders.base import Encoder, Output
+from emo.extract.frame_choice import chosen_by, index_spec
 from emo.extract.media.detect import CenterFace, Detector
 from emo.extract.media.facenet import DetectionServer
 from emo.extract.media.faces import COLUMNS, FaceConfig
@@ -369,6 +370,8 @@ class Pass:
             writer.add(spec, ready.file.media, result.array, result.t0_s, result.hop_s)
             if LANGUAGES in spec.recipe:  # after the feature: cut off between the two, a pass makes it again
                 writer.add_record(hash_spec(spec), ready.file.media, hash_of(ready.clip, spec))
+            if chosen_by(spec) and isinstance(self.decoder.frame, FrameTable):
+                writer.add_record(index_spec(spec), ready.file.media, self.decoder.frame.index_of(ready.clip.id))
             self.progress.stored += 1
         ready.pending -= 1
         self._finished(ready)

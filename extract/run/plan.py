@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
+from emo.extract.frame_choice import chosen_by, moved
 from emo.extract.texts import LANGUAGES, changed, text_of
 from emo.featstore.address import Address, Url
 from emo.featstore.clip import Clip, FileId, MediaId, many_objects
@@ -171,7 +172,7 @@ def plan(
 def left(
     store: Store, specs: Iterable[EncoderSpec], clips: Sequence[tuple[Clip, MediaId]], retry_failed: bool
 ) -> dict[str, set[MediaId]]:
-    """`Store.work`, and what was made of another transcript than the clip has now.
+    """`Store.work`, and what was made of another transcript than the clip has now, or of another frame.
 
     Args:
         store: The store.
@@ -188,6 +189,9 @@ def left(
     found = store.work(others, [(clip.id, media) for clip, media in clips if clip.media is not None], retry_failed)
     if texts:
         found |= store.work(texts, [(clip.id, media) for clip, media in clips], retry_failed)
+    for spec in others:
+        if chosen_by(spec):
+            found[spec.key] |= moved(store, spec, [each for each in clips if each[1] not in found[spec.key]])
     for spec in texts:
         found[spec.key] |= changed(store, spec, [each for each in clips if each[1] not in found[spec.key]])
     return found

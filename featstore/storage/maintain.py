@@ -43,6 +43,7 @@ from emo.featstore.storage.writer import Commit, OpenSegment
 BESIDE = {
     "faces": ("detector", "where faces were found, and whose were taken"),
     "text-hash": ("text hash", "which transcript a feature was made of"),
+    "frame-index": ("frame index", "which frame a feature was made of"),
 }
 SMALL_BYTES = 64 << 20  # `compact` merges segments below this size ...
 LARGE_BYTES = 1 << 30  # ... into new ones of about this size

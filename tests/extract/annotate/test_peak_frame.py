@@ -57,6 +57,21 @@ def test_the_frame_of_the_record_is_seen_under_another_fingerprint(folder: Path)
     assert times == pytest.approx([0, 0, 7 / 25, 3 / 25], abs=1e-3)
 
 
+def test_a_feature_is_made_anew_where_its_record_names_another_frame(folder: Path) -> None:
+    peaks(folder, PeakOptions(), a=7, b=3)
+    choose(folder, "peak")
+    session = open_session(load_workspace(folder), ARGS)
+    session.run()
+    assert open_session(load_workspace(folder), ARGS).plan.jobs == []
+    peaks(folder, PeakOptions(), a=2)
+    again = open_session(load_workspace(folder), ARGS)
+    assert [job.clip.id for job in again.plan.jobs] == ["a"]
+    again.run()
+    store = open_store(folder / "s.emo")
+    assert [store.get(session.specs[0], clip).t0_s for clip in "ab"] == pytest.approx([2 / 25, 3 / 25], abs=1e-3)
+    assert open_session(load_workspace(folder), ARGS).plan.jobs == []
+
+
 def test_a_clip_without_a_peak_fails_and_is_tried_again(folder: Path) -> None:
     fingerprint = peaks(folder, PeakOptions(), a=7)
     choose(folder, f"peak@{fingerprint[:8]}")
