@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from emo.featstore.clip import many_objects
 from emo.featstore.datasets.tables import EMOTION_COLUMNS, VALENCE_COLUMNS, by_clip, normal_name, read_csv, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.reading import parse_own, read_json, read_jsonl, read_text
-from emo.featstore.text import whole_text
+from emo.featstore.text import counted, whole_text
 
 FILES = (".csv", ".json", ".jsonl")
 NAMES = ("name", "names")
@@ -23,6 +23,7 @@ ANSWER_COLUMNS = (  # nothing but an answer stands here
     *("prediction", "answer", "predictions", "predicted", "predict", "pred", "answers", "response", "output"),
     *("predicted_label", "predicted_emotion", "pred_label", "pred_emotion", "generated_text"),
 )
+SHARE, WHY = "p_", "why"  # columns that `emo predict --csv` writes: a label's probability; no answer, and the reason
 TRUTH_COLUMNS = ("truth", "truth_valence")  # in the files of emo's own runs
 ASIDE = (  # never an answer; any other column beside one of EMOTION_COLUMNS may be one
     *("", "index", *NAMES, *TRUTH_COLUMNS, *VALENCE_COLUMNS, "arousal", "split", "speaker", "gender", "frames", "path"),
@@ -86,9 +87,9 @@ def read_answers(
 ) -> Answers:
     """Read predictions: csv (`name,prediction`), jsonl (`{"name", "prediction"}`) or json (`{name: answer}`).
 
-    csv may also be MER2023's own form, `name,discrete,valence`; jsonl may carry `valence` and `probabilities`. The same
-    row twice counts once. The answer stands in the column that `answer_column` chooses. A valence beside another
-    column that may be the truth's is not read.
+    csv may also be MER2023's own form, `name,discrete,valence`, or have a column `p_LABEL` per label, as `emo predict
+    --csv` writes; jsonl may carry `valence` and `probabilities`. The same row twice counts once. The answer stands in
+    the column that `answer_column` chooses. A valence beside another column that may be the truth's is not read.
 
     Args:
         path: The file.
@@ -136,7 +137,9 @@ def _answers(
 ) -> Answers:
     """Read rows of jsonl, or a csv where there are none; see `read_answers`."""
     suffix = path.suffix.lower()
-    header = list(dict.fromkeys(key for _, row in lines for key in row)) if lines else _csv_header(path)
+    columns = list(dict.fromkeys(key for _, row in lines for key in row)) if lines else _csv_header(path)
+    shares = {each.lower(): each[len(SHARE) :] for each in columns if not lines and each.lower().startswith(SHARE)}
+    header = [each.lower() for each in columns]
     chosen = answer_column(path, header, column, own, aside)
     doubtful = [each for each in header if each in (*own, *EMOTION_COLUMNS) and each != chosen]
     numbers = [each for each in header if each in VALENCE_COLUMNS and each != chosen]
@@ -145,17 +148,23 @@ def _answers(
     if len(numbers) > 1:
         raise UsageError(f"{path} has the columns {' and '.join(numbers)}.", "Keep one valence.")
     said: dict[str, Prediction] = {}
-    for where, row in lines or _csv_rows(path, [chosen, *numbers]):
+    silent = 0
+    for where, row in lines or _csv_rows(path, [chosen, *numbers, *shares, *({WHY} & set(header))]):
+        if not lines and row.get(WHY, "").strip() and not row[chosen].strip():
+            silent += 1
+            continue
         name = next((row[each] for each in NAMES if isinstance(row.get(each), str)), "")
         if not name.strip() or chosen not in row:
             lacks = chosen if name.strip() else "name"
             raise UsageError(f"{where} has no {lacks}.", f"Expected: a name and {chosen}.")
         valence = row.get(numbers[0]) if numbers else None
         given = {"answer": row[chosen], "valence": None if valence == "" else valence}
-        _add(said, where, name, given | {"probabilities": row.get("probabilities") if suffix == ".jsonl" else None})
+        odds = row.get("probabilities") if suffix == ".jsonl" else _odds(row, shares)
+        _add(said, where, name, given | {"probabilities": odds})
     told = f"Answers were read from column {chosen} of {path.name}"
     told += f"; not read, because it may hold the truth: {', '.join(doubtful)}." if doubtful else "."
-    return Answers(by_clip(said), (told,))
+    left = f"{counted(silent, 'row has', 'rows have')} no answer in {path.name}, with the reason beside it: left out."
+    return Answers(by_clip(said), (told, left) if silent else (told,))
 
 
 def answer_column(
@@ -198,17 +207,21 @@ def answer_column(
     return candidates[0]
 
 
+def _odds(row: Mapping[str, Any], shares: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the probabilities of a row of csv, by label; `None` where it has none."""
+    return {label: row[column] for column, label in shares.items()} if any(row.get(each) for each in shares) else None
+
+
 def _csv_header(path: Path) -> list[str]:
     try:
         records = csv.reader(io.StringIO(read_text(path), newline=""))
-        header = [
-            column.strip().lower() for column in next((each for each in records if any(map(str.strip, each))), [])
-        ]
+        found = [column.strip() for column in next((each for each in records if any(map(str.strip, each))), [])]
     except csv.Error as error:
         raise UsageError(f"{path} is not csv: {error}.") from error
+    header = [each.lower() for each in found]
     if twice := [each for each in header if each and header.count(each) > 1]:
         raise UsageError(f"{path} has several columns {twice[0]}.", "Keep one of them.")
-    return header
+    return found
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:

@@ -125,9 +125,11 @@ def _kept(page: Page, path: Path | None) -> Page:
 
 def answers_csv(answers: Sequence[Mapping[str, Any]]) -> str:
     """Table of answers: name, answer, valence where there is one, `p_LABEL` of every label, and why there is none."""
+    from emo.train.answers import SHARE, WHY
+
     labels = list(dict.fromkeys(label for each in answers for label in each.get("probabilities") or ()))
     columns = ["name", "answer", *(["valence"] if any("valence" in each for each in answers) else [])]
-    rows = [[*columns, *(f"p_{label}" for label in labels), "why"]]
+    rows = [[*columns, *(f"{SHARE}{label}" for label in labels), WHY]]
     for each in answers:
         shares = each.get("probabilities") or {}
         rows.append([*(each.get(key) for key in columns), *map(shares.get, labels), each.get("why")])

@@ -205,26 +205,19 @@ class Predictor:
         A clip is known by its name, and by the content of its media where store and run know it.
         """
         trained = self.trained_among(clips)
-        names = {clip_id: clip_id for clip_id in trained.seen([clip.id for clip in clips])}
-        media = self._media([clip for clip in clips if clip.id not in names]) if trained.media else {}
-        return names | {clip_id: trained.media[m] for clip_id, m in media.items() if m in trained.media}
+        return {name: name for name in trained.seen([clip.id for clip in clips])} | dict(trained.twins)
 
     def trained_among(self, clips: Sequence[Clip]) -> Trained:
-        """Return what the run was trained on, but for names that mean other clips among these."""
+        """Return what the run was trained on of these clips, see `Trained.among`."""
         return self._answerer.trained.among(clips, self._media(clips))
 
     def notes(self, policy: str, clips: Sequence[Clip], task: str = "emotion") -> list[str]:
-        """Return what must stand beside a score of answers about these clips, but for what the run has seen by name."""
-        notes = [*self.run.info["notes"], *self._twins(clips), *self._stale(clips)]
+        """Return what must stand beside a score of answers about these clips, but for what the run has seen."""
+        notes = [*self.run.info["notes"], *self._stale(clips)]
         if names := self._answerer.zeroed(policy, [clip.id for clip in clips], task):
             lack = counted(len(names), "clip lacks features, and was", "clips lack features, and were")
             notes.append(f"{lack} answered with zeros: {some_of(names)}.")
         return notes
-
-    def _twins(self, clips: Sequence[Clip]) -> list[str]:
-        twins = [f"{name} is {other}" for name, other in self.seen(clips).items() if name != other]
-        told = f"The run was trained on {len(twins):,} of these clips under other names: {some_of(twins, 3)}."
-        return [told] if twins else []
 
     def _stale(self, clips: Sequence[Clip]) -> list[str]:
         """Return the sentence on clips that are answered by features of what their files held before."""
@@ -237,7 +230,7 @@ class Predictor:
     def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
         trained = self.trained_among(clips)
         names, said = ([clip.id for clip in each] for each in (clips, answered))
-        return [trained.verdict(names), *trained.notes(said), *self._twins(clips)]
+        return [trained.verdict(names), *trained.notes(said)]
 
     def tell_missing(self, clip_ids: Sequence[str], said: Mapping[str, Prediction]) -> str:
         """Return one sentence on the clips without an answer, which are all listed in missing.txt; empty for none."""

@@ -10,6 +10,7 @@ import pytest
 from emo.featstore import reading
 from emo.featstore.errors import UsageError
 from emo.train.answers import Prediction, prediction_rows, read_answers, read_predictions
+from emo.train.pages import answers_csv
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,21 @@ def test_numbers_come_along(tmp_path: Path) -> None:
     assert read_predictions(tmp_path / "p.csv")["a"].valence == -10.0  # only in a truth does -10 mean "none"
     (tmp_path / "p.jsonl").write_text('{"name": "a", "answer": "x", "valence": 1, "probabilities": {"sad": 0.5}}\n')
     assert read_predictions(tmp_path / "p.jsonl")["a"] == Prediction("x", 1.0, {"sad": 0.5})
+
+
+def test_what_predict_writes_comes_along_and_a_clip_without_an_answer_stays_without(tmp_path: Path) -> None:
+    answers = [
+        {"name": "a", "answer": "Sad", "valence": -0.5, "probabilities": {"Sad": 0.75, "happy": 0.25}},
+        {"name": "b", "answer": None, "why": "no HL-UTT"},
+        {"name": "c", "answer": ""},
+    ]
+    (tmp_path / "p.csv").write_text(answers_csv(answers))
+    found = read_answers(tmp_path / "p.csv")
+    assert found.said == {"a": Prediction("Sad", -0.5, {"Sad": 0.75, "happy": 0.25}), "c": Prediction("")}
+    assert found.told[1] == "1 row has no answer in p.csv, with the reason beside it: left out."
+    (tmp_path / "p.csv").write_text("name,answer,p_sad,p_happy\na,sad,much,0.5\n")
+    with pytest.raises(UsageError, match="line 2: probability of sad 'much' is not a number"):
+        read_answers(tmp_path / "p.csv")
 
 
 def test_the_same_row_twice_counts_once(tmp_path: Path) -> None:

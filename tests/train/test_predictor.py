@@ -177,9 +177,16 @@ def test_a_clip_of_another_name_with_the_same_media_has_been_seen(workspace: Wor
     predictor = open_predictor(workspace, "first", "cpu")
     clips = [Clip(name) for name in ("renamed", "clip_005", "clip_041", NEW)]
     assert predictor.seen(clips) == {"clip_005": "clip_005", "renamed": "clip_005"}
-    told = "The run was trained on 1 of these clips under other names: renamed is clip_005."
-    assert told in predictor.notes("official", clips)
-    assert told in predictor.page([Clip("renamed")], {}).value["notes"]
+    told, names = "first was trained on 1 of these clips under other names: renamed is clip_005.", [c.id for c in clips]
+    trained = predictor.trained_among(clips)
+    assert told in trained.notes(names)
+    assert trained.verdict(names) == (
+        "first has seen 1 of these 4 clips in training by their names, and 1 more under other names."
+    )
+    assert trained.verdict(["renamed", NEW]) == "first has seen 1 of these 2 clips in training under other names."
+    page = predictor.page([Clip("renamed")], {"renamed": Prediction("sad")})
+    assert told in page.value["notes"]
+    assert not any("has seen none of these" in note for note in page.value["notes"])
     assert predictor.explain(Clip("renamed"))["seen"] == "clip_005"
     assert predictor.seen([Clip("clip_041"), Clip(NEW)]) == {}
 

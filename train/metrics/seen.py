@@ -30,6 +30,7 @@ class Trained:
         dataset: Whose clips they are; empty where nobody says.
         contents: Content hashes of the media of all clips that the run knows, by name, as far as known.
         others: Names of trained clips that mean other clips where this is asked.
+        twins: Names of clips of content that was trained on under another name, with that name.
     """
 
     run: str
@@ -41,18 +42,26 @@ class Trained:
     dataset: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    twins: Mapping[str, str] = field(default_factory=dict)
 
     def knows(self, clip: Clip, media: str | None) -> bool:
         """Say whether a clip may be the one that the run knows by this name; `media` is its content as far as known."""
         return same_clip(clip, media, self.dataset, self.contents.get(clip.id))
 
     def among(self, clips: Iterable[Clip], media: Mapping[str, str]) -> Trained:
-        """Return the same without those names that mean other clips here; `media` has contents by name."""
-        named = [clip for clip in clips if clip.id in self.clips or clip.id in self.chose]
+        """Return the same for these clips: without names that mean others here, with those that had another name then.
+
+        Args:
+            clips: Those that are asked about.
+            media: Their contents by name, as far as known.
+        """
+        names = {clip.id: clip for clip in clips}
+        named = [clip for name, clip in names.items() if name in self.clips or name in self.chose]
         others = tuple(clip.id for clip in named if not self.knows(clip, media.get(clip.id)))
-        if not others and not self.others:
-            return self
-        return replace(self, clips=self.clips.difference(others), chose=self.chose.difference(others), others=others)
+        known = self.clips.difference(others)
+        contents = ((name, media.get(name)) for name in names if name not in known)
+        twins = {name: self.media[content] for name, content in contents if content in self.media}
+        return replace(self, clips=known, chose=self.chose.difference(others), others=others, twins=twins)
 
     def seen(self, names: Collection[str]) -> list[str]:
         """Return those of the clips that the run was trained on."""
@@ -62,9 +71,12 @@ class Trained:
         """Return the remark that stands in the verdict over these clips."""
         if self.unknown:
             return f"How many of these clips {self.run} has seen in training is not known."
-        seen = self.seen(names)
-        if not seen:
+        seen, twins = self.seen(names), sum(name in self.twins for name in names)
+        if not seen and not twins:
             return f"{self.run} has seen none of these clips in training."
+        if twins:
+            more = f" by their names, and {twins} more under other names" if seen else " under other names"
+            return f"{self.run} has seen {len(seen) or twins} of these {len(names)} clips in training{more}."
         how = "answered by folds that did not train on it"
         if len(names) == 1:
             return f"{self.run} has seen this clip in training{f', and it is {how}' if self.by_folds else ''}."
@@ -92,6 +104,10 @@ class Trained:
             )
         if chose:
             lines.append(f"{chose} of these clips chose the checkpoint of {self.run}.")
+        if twins := [f"{name} is {self.twins[name]}" for name in names if name in self.twins]:
+            lines.append(
+                f"{self.run} was trained on {len(twins):,} of these clips under other names: {some_of(twins, 3)}."
+            )
         if others := [name for name in names if name in self.others]:
             lines.append(
                 f"{len(others)} of these clips have names of clips of {self.run}, but are others: {some_of(others, 3)}."
