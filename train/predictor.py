@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.lookup import holds_another, is_another, is_changed
+from emo.featstore.datasets.lookup import changed_note, holds_another, is_another
 from emo.featstore.errors import TrainError
 from emo.featstore.files import write_atomic
 from emo.featstore.page import Page
@@ -221,11 +221,8 @@ class Predictor:
 
     def _stale(self, clips: Sequence[Clip]) -> list[str]:
         """Return the sentence on clips that are answered by features of what their files held before."""
-        store = self.store if self.features else None
-        names = [clip.id for clip in clips if store is not None and is_changed(store, clip)]
-        have = counted(len(names), "clip has another file", "clips have other files")
-        told = f"{have} now than the one that the features were made of: {some_of(names, 3)}. Run emo extract."
-        return [told] if names else []
+        told = changed_note(self.store, clips, 3) if self.features and self.store is not None else ""
+        return [told] if told else []
 
     def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
         trained = self.trained_among(clips)

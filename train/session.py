@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
-from emo.featstore.datasets.lookup import is_another, is_changed
+from emo.featstore.datasets.lookup import changed_note, is_another
 from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.meant import as_set
 from emo.featstore.names import differences, named
@@ -243,9 +243,8 @@ def usable_clips(source: Dataset, store: Store | None, say: Say) -> list[Clip]:
     say(f"{source.name}: {counted(len(clips), 'clip')}, {labelled:,} of them labelled")
     if store is not None:
         _refuse_others(source.name, store, clips)
-        if changed := [clip.id for clip in clips if is_changed(store, clip)]:
-            have = counted(len(changed), "clip has another file", "clips have other files")
-            say(f"{have} now than the one that the features were made of: {some_of(changed)}. Run emo extract.")
+        if told := changed_note(store, clips):
+            say(told)
     return clips
 
 

@@ -21,8 +21,9 @@ from emo.featstore.datasets.tables import (
 )
 from emo.featstore.errors import UsageError
 from emo.featstore.fetch import at_hand
+from emo.featstore.looking import GONE, looking
 from emo.featstore.storage.store import Store
-from emo.featstore.text import did_you_mean
+from emo.featstore.text import SHOWN, counted, did_you_mean, some_of
 from emo.featstore.workspace import Workspace
 
 LISTS = (".csv", ".jsonl", ".txt", ".npz")
@@ -160,14 +161,21 @@ def is_another(store: Store, clip: Clip) -> bool:
     return known is not None and known.media != row[0]
 
 
-def is_changed(store: Store, clip: Clip) -> bool:
-    """Say whether a clip's file has another size than it had when the store came to know it, at the same place."""
-    row = store.clip_row(clip.id)
-    if row is None or clip.media is None or absolute(clip.media) != row[1]:
-        return False
-    with suppress(OSError):
-        return seen(clip.media)[0] != row[2]
-    return False
+def changed_files(store: Store, clips: Iterable[Clip]) -> list[str]:
+    """Return the names of clips whose file has another size than when the store came to know it, at the same place."""
+    rows = [(clip.id, clip.media, store.clip_row(clip.id)) for clip in clips]
+    there = [(name, path, row[2]) for name, path, row in rows if row and path and absolute(path) == row[1]]
+    with looking([path for _, path, _ in there], [str(path) for _, path, _ in there]) as looked:
+        sizes = looked()[:, 0].tolist()
+    return [name for (name, _, then), now in zip(there, sizes, strict=True) if now not in (then, GONE)]
+
+
+def changed_note(store: Store, clips: Iterable[Clip], shown: int = SHOWN) -> str:
+    """Return the sentence on clips whose features were made of what their files held before; empty where all fit."""
+    names = changed_files(store, clips)
+    have = counted(len(names), "clip has another file", "clips have other files")
+    told = f"{have} now than the one that the features were made of: {some_of(names, shown)}. Run emo extract."
+    return told if names else ""
 
 
 def holds_another(store: Store, clip: Clip) -> bool:
@@ -179,7 +187,7 @@ def holds_another(store: Store, clip: Clip) -> bool:
     row = store.clip_row(clip.id)
     if row is None or clip.media is None or absolute(clip.media) != row[1]:
         return False
-    if is_changed(store, clip):
+    if changed_files(store, [clip]):
         return True
     with suppress(OSError):
         if seen(clip.media)[1] != row[3]:
