@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from emo.featstore.address import Address
 from emo.featstore.clip import Label
 from emo.featstore.datasets.base import Card, Dataset, LabelledFolder
 from emo.featstore.datasets.lists import NAME, Listed, add_rows, two_labels
@@ -49,7 +50,12 @@ class Dfew(LabelledFolder):
 
     def scan(self, folder: Path) -> MediaTree:
         tree = super().scan(folder)
-        return replace(tree, files={_name(id_): path for id_, path in tree.files.items()}, aliases={})
+        files: dict[str, Address] = {}
+        double = [id_ for id_, path in tree.files.items() if files.setdefault(_name(id_), path) != path]
+        if double:
+            are = "is a number" if len(double) == 1 else "are numbers"
+            raise UsageError(f"{quoted(double)} in {folder} {are} that another file has too.", "Remove one of them.")
+        return replace(tree, files=files, aliases={})
 
     def read_listed(self) -> tuple[dict[str, Listed], list[str]]:
         folder = self.table.labels or self.table.root / "EmoLabel_DataSplit"

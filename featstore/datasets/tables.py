@@ -34,6 +34,7 @@ Column: TypeAlias = str | tuple[str, ...]  # a name, or its accepted spellings, 
 
 EMOTION_COLUMNS = ("label", "emotion", "discrete")
 VALENCE_COLUMNS = ("valence", "val")
+_ONE_MEANING = (EMOTION_COLUMNS, VALENCE_COLUMNS)  # where a table has several of these, they must say the same
 NO_VALENCE = -10.0  # "not annotated" in MERBench's npz and in the relative_*_NCEV.txt lists
 MAX_MEMBER_BYTES = 1 << 28  # the largest published label table is below 1 MB; a bomb is refused
 # What zipfile, the decompressors behind it and numpy's header parser make of damaged bytes; nothing else runs there.
@@ -162,11 +163,13 @@ def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] =
         One row per record, fields stripped, in file order. Header names are compared in lower case.
 
     Raises:
-        UsageError: The file is absent, empty, not UTF-8, not comma-separated, lacks a column or has a ragged row.
+        UsageError: The file is absent, empty, not UTF-8, not comma-separated, lacks a column or has a ragged row; or
+            several columns could be the label (or the valence), and they differ.
     """
     (_, first), *records = csv_records(read_text(path), str(path))
     header = [column.strip().lower() for column in first]
     chosen: dict[str, int] = {}
+    rivals: list[list[int]] = []
     for each in [*columns, *optional]:
         spellings = (each,) if isinstance(each, str) else each
         found = [header.index(spelling) for spelling in spellings if spelling in header]
@@ -174,6 +177,7 @@ def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] =
             raise UsageError(f"{path} has several columns {header[found[0]]}.", "Keep one of them.")
         if found:
             chosen[spellings[0]] = found[0]
+            rivals += [found] if spellings in _ONE_MEANING else []
         elif each in columns:
             raise UsageError(
                 f"{path} has no column {' or '.join(spellings)}; its header is {_short(','.join(header))}.",
@@ -183,6 +187,8 @@ def read_csv(path: Path, columns: Sequence[Column], optional: Sequence[Column] =
     for line, record in records:
         if len(record) != len(header):
             raise UsageError(f"{path} line {line} has {len(record)} fields where the header has {len(header)}.")
+        for alike in rivals:
+            _same_meaning(f"{path} line {line}", {header[i]: record[i] for i in alike})
         rows.append(CsvRow(line, {name: record[index].strip() for name, index in chosen.items()}))
     if not rows:
         raise UsageError(f"{path} has a header and no rows.")
@@ -205,9 +211,33 @@ def read_table(path: Path, columns: Sequence[Column], optional: Sequence[Column]
         here = [spelling for spelling in spellings if spelling in known]
         if here:
             chosen[spellings[0]] = here[0]
+            for number, fields in found if spellings in _ONE_MEANING else ():
+                _same_meaning(f"{path} line {number}", {key: fields.get(key, "") for key in here})
         elif each in columns:
             raise UsageError(f"{path} has no key {' or '.join(spellings)}; its keys are {', '.join(sorted(known))}.")
     return [CsvRow(n, {name: fields.get(key, "") for name, key in chosen.items()}) for n, fields in found]
+
+
+def _same_meaning(where: str, cells: Mapping[str, str]) -> None:
+    """Refuse a row in which several columns could be the label (or the valence), and not all say what the first says.
+
+    An empty cell beside a filled first one is no difference.
+    """
+    (first, said), *others = cells.items()
+    for name, other in others:
+        if label_word(other) is not None and _as_told(other) != _as_told(said):
+            raise UsageError(
+                f"{where}: column {first} says {said.strip()!r} and column {name} says {other.strip()!r}.",
+                "Keep the one that is meant, or call the other something else.",
+            )
+
+
+def _as_told(cell: str) -> str | float | None:
+    word = label_word(cell)
+    try:
+        return None if word is None else float(word)
+    except ValueError:
+        return word
 
 
 def _json_row(row: Any, where: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ The pickle is read without unpickling (`featstore/pickles.py`). It cannot be str
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,16 +147,22 @@ def write(path: Path, export: Export) -> Sequence[str]:
     whole = set.intersection(*(set(each.clips) for each in export.features))
     splits: dict[str, list[tuple[Clip, float]]] = {"train": [], "valid": [], "test": []}
     left = 0
+    became: dict[str, list[str]] = {}  # spellings here by the split there
     for clip in export.clips.values():
         split = next((there for here, there in SPLITS.items() if split_name(clip.split).startswith(here)), None)
         if split and clip.id in whole and clip.label is not None and clip.label.valence is not None:
             splits[split].append((clip, clip.label.valence))
+            became.setdefault(split, []).append(clip.split)
         else:
             left += 1
     if not any(splits.values()):
         text = "No clip has all three features, a valence, and a split that MMSA knows (train, valid, test)."
         raise UsageError(text, "Export the clips of a dataset.")
     notes = [f"Split {name} has no clip; MMSA's loader wants some." for name, clips in splits.items() if not clips]
+    for name, spellings in became.items():
+        if len(found := Counter(spellings)) > 1:
+            parts = ", ".join(f"{split} ({count:,})" for split, count in found.items())
+            notes.append(f"Split {name} is several here: {parts}. A score on it is over all of them together.")
     if left:
         are = counted(left, "clip is", "clips are")
         notes.append(f"{are} left out, for lack of a feature, a valence, or a split that MMSA knows.")

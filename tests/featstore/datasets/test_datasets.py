@@ -728,6 +728,15 @@ def test_dfew_folds_are_splits_where_all_five_are_there(tmp_path: Path) -> None:
     assert [text for text in dataset.check().problems if "no media" not in text] == []
 
 
+def test_dfew_clips_of_one_number_are_refused(tmp_path: Path) -> None:
+    dataset = dfew(tmp_path, {1: "1,3\n"})
+    for part, name in (("part_1", "1.mp4"), ("part_2", "00001.mp4")):
+        (tmp_path / "Clip/original" / part).mkdir(parents=True)
+        (tmp_path / "Clip/original" / part / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"'1' in .* is a number that another file has too"):
+        list(dataset.clips())
+
+
 def test_dfew_lists_that_share_clips_are_reported(tmp_path: Path) -> None:
     problems = dfew(tmp_path, {1: "1,1\n2,2\n", 2: "2,2\n"}, {1: "1,1\n3,3\n"}).check().problems
     assert any("1 clip of" in text and "is in an earlier test list too: '00002'" in text for text in problems)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from emo.featstore.clip import Label
+from emo.featstore.datasets.lists import listed_file
 from emo.featstore.datasets.tables import (
     ListRow,
     npz_splits,
@@ -274,6 +275,32 @@ def test_texts_of_several_lines_are_read_whole(tmp_path: Path) -> None:
         (6, 'She said "no", twice'),
         (7, "it's 5\" long"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": "a", "label": "happy", "emotion": "sad"}, r"column label says 'happy' and column emotion says 'sad'"),
+        ({"name": "a", "emotion": "sad", "label": 3}, r"column label says '3' and column emotion says 'sad'"),
+        ({"name": "a", "label": "", "discrete": "sad"}, r"column label says '' and column discrete says 'sad'"),
+        ({"name": "a", "label": "sad", "valence": 0.5, "val": -1}, r"column valence says '0.5' and column val says"),
+        ({"name": "a", "label": " Sad", "emotion": "sad", "valence": 0.5, "val": "0.50"}, None),
+        ({"name": "a", "label": "sad", "emotion": ""}, None),
+    ],
+)
+def test_two_columns_that_could_be_the_label_must_agree(
+    tmp_path: Path, fields: dict[str, object], said: str | None
+) -> None:
+    table = write(tmp_path / "l.csv", f"{','.join(fields)}\n{','.join(map(str, fields.values()))}\n")
+    lines = write(tmp_path / "l.jsonl", json.dumps(fields) + "\n")
+    for path, line in ((table, 2), (lines, 1)):
+        if said is None:
+            assert read_labels(path)["a"].emotion == "sad"
+        else:
+            with pytest.raises(UsageError, match=f"line {line}: {said}"):
+                read_labels(path)
+            with pytest.raises(UsageError, match=f"line {line}: {said}"):
+                listed_file(path)
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
