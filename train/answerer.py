@@ -11,7 +11,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.train.answers import Prediction
-from emo.train.features import Missing
+from emo.train.features import Missing, made_anew, made_of
 from emo.train.metrics.seen import Trained, trained_on
 from emo.train.runs import Run
 
@@ -100,6 +100,16 @@ class Answerer(ABC):
     @abstractmethod
     def missing(self) -> Missing:
         """Rule of a `Predictor` for clips that lack features: `skip`, or `zeros` where the recipe says so."""
+
+    def made(self, store: Any, clip_ids: Sequence[str]) -> dict[str, str]:
+        """Return the checksums of the clips' features that the run reads, see `made_of`."""
+        return made_of(store, [feature["key"] for feature in self.run.info["features"]], clip_ids)
+
+    def made_anew(self, store: Any, clip_ids: Sequence[str]) -> list[str]:
+        """Return those of the clips that the run was trained on with other features than they have now."""
+        trained = [clip_id for clip_id in clip_ids if clip_id in self.trained.clips]
+        now = self.made(store, trained)
+        return [each for each in trained if made_anew(self.trained.made.get(each), now.get(each))]
 
     def kept(self) -> dict[str, Prediction]:
         """Return all answers to `emotion` that are in the run folder; of several policies, of the one that says most.

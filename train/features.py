@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -206,6 +207,27 @@ def media_of(store: FeatureSource | None, clip_ids: Iterable[str]) -> dict[str, 
     """Content hashes of the media of clips, as far as the store knows them."""
     rows = {clip_id: store.clip_row(clip_id) for clip_id in clip_ids} if store is not None else {}
     return {clip_id: row[0] for clip_id, row in rows.items() if row is not None and not row[0].startswith("clip:")}
+
+
+def made_of(store: FeatureSource | None, features: Sequence[str], clip_ids: Sequence[str]) -> dict[str, str]:
+    """Return by clip the checksums of its features, as one word each; `-` for one that it lacks.
+
+    Nothing where the store does not have all of the features.
+    """
+    if store is None or not features:
+        return {}
+    with suppress(FeatureMissing):
+        columns = [store.checksums(each, clip_ids).tolist() for each in features]
+        return {
+            clip_id: "".join(f"{each:08x}" if each >= 0 else "-" for each in row)
+            for clip_id, row in zip(clip_ids, zip(*columns, strict=True), strict=True)
+        }
+    return {}
+
+
+def made_anew(then: str | None, now: str | None) -> bool:
+    """Say whether a clip has other features than then, by `made_of`; not so where it lacks one now, or nobody knows."""
+    return bool(then and now and then != now and "-" not in now)
 
 
 def _stream(

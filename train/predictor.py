@@ -220,9 +220,16 @@ class Predictor:
         return notes
 
     def _stale(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the sentence on clips that are answered by features of what their files held before."""
-        told = changed_note(self.store, clips, 3) if self.features and self.store is not None else ""
-        return [told] if told else []
+        """Return the sentences on clips that are answered by features of what their files held before, or were trained
+        on with other features."""
+        if not self.features or self.store is None:
+            return []
+        told = [each] if (each := changed_note(self.store, clips, 3)) else []
+        if anew := self._answerer.made_anew(self.store, [clip.id for clip in clips]):
+            answered = " Their answers are of the earlier features." if self._answerer.trained.by_folds else ""
+            was = f"{self.run.name} was trained on {len(anew):,} of these clips before their features were made anew"
+            told.append(f"{was}: {some_of(anew, 3)}.{answered}")
+        return told
 
     def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
         trained = self.trained_among(clips)

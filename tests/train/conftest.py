@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +77,10 @@ class FakeStore:
 
     def get(self, feature: str, clip_id: str) -> FakeFeature:
         return FakeFeature(self.rows[self.resolve(feature).name][clip_id])
+
+    def checksums(self, feature: str, clip_ids: Sequence[str]) -> np.ndarray:
+        rows = self.rows[self.resolve(feature).name]
+        return np.array([zlib.crc32(rows[clip].tobytes()) if clip in rows else -1 for clip in clip_ids])
 
     def utterances(self, feature: str, clip_ids: Sequence[str], missing: str = "error") -> np.ndarray:
         spec = self.resolve(feature)

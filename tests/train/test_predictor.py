@@ -109,6 +109,30 @@ def test_a_clip_that_the_run_has_answered_needs_neither_recipe_nor_model(
     assert (counted["recipes"], counted["weights"]) == (0, 0)
 
 
+def test_a_clip_whose_features_were_made_anew_is_answered_anew(workspace: Workspace) -> None:
+    """Answers of clips that nobody was trained on follow their features; what was trained on is said."""
+    first = open_predictor(workspace, "first", "cpu")
+    answered, trained = "clip_041", "clip_003"
+    clips = [Clip(name, dataset="mine") for name in (answered, trained)]
+    before = first.predict(clips)
+    assert not any("made anew" in note for note in first.notes("official", clips))
+    store = Store.open(workspace.root / "f.emo")
+    spec = store.resolve("HL-UTT")
+    with store.writer() as writer:
+        for name in (answered, trained):
+            writer.add(spec, f"{int(name[5:]):032x}", -2 * np.asarray(store.get(spec.key, name).array))
+    again = open_predictor(workspace, "first", "cpu")
+    after = again.predict(clips)
+    assert after[answered].probabilities != before[answered].probabilities
+    path = workspace.root / "runs/first/predictions.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if answered not in line))
+    (workspace.root / "runs/first/digests.json").unlink()
+    assert after[answered] == open_predictor(workspace, "first", "cpu").predict(clips)[answered]
+    assert after[trained] == before[trained]  # of the fold that was not trained on it
+    said = "first was trained on 1 of these clips before their features were made anew: clip_003. "
+    assert said + "Their answers are of the earlier features." in again.notes("official", clips)
+
+
 def test_a_score_opens_the_store_once_too(
     workspace: Workspace, counted: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

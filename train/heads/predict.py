@@ -16,7 +16,7 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.train.answerer import Answerer, check_feature
 from emo.train.answers import Prediction, own_predictions, read_predictions
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, Missing, StreamShape, load_inputs, media_of
+from emo.train.features import FeatureSource, Missing, StreamShape, load_inputs, made_anew, media_of
 from emo.train.metrics.labels import POLICIES
 from emo.train.runs import check
 
@@ -28,6 +28,8 @@ FEW = 16  # clips whose lines are picked out of the run's answers
 
 class HeadAnswerer(Answerer):
     """Answers with the mean of all folds; clips that the run has predicted keep that answer, and no other clips get it.
+
+    A clip that no fold was trained on is answered again where its features have been made anew since.
 
     So training clips are never answered by a fold that saw them. Features are found by the fingerprints that the run
     was trained on.
@@ -103,6 +105,11 @@ class HeadAnswerer(Answerer):
         named = [clip for clip in clips if clip.id in known]
         media = media_of(store, [clip.id for clip in named])
         answers = {c.id: known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
+        others = [each for each in answers if each not in self.trained.clips]  # nobody was trained on them: ask anew
+        made = self.made(store, others)
+        for each in others:
+            if made_anew(self.trained.made.get(each), made.get(each)):
+                del answers[each]
         new = [clip.id for clip in clips if clip.id not in answers]
         features = self.run.info["features"]
         if missing == "skip" and new:

@@ -21,7 +21,7 @@ from emo.featstore.text import counted, some_of
 from emo.train.answerer import Answerer, check_feature
 from emo.train.answers import Prediction, prediction_rows
 from emo.train.device import resolve_device
-from emo.train.features import Missing, media_of
+from emo.train.features import Missing, made_anew, media_of
 from emo.train.llm.data import Example, Pair, read_preferences, read_source, sources_of
 from emo.train.llm.family import Wanted
 from emo.train.llm.features import Features
@@ -130,7 +130,13 @@ class TunedAnswerer(Answerer):
         media = media_of(store, said)
         pairs = self._pairs(said) if task == "preference" else {}
         asked = {n: question(recipe, task, words, layout or recipe.layout, pairs.get(n)) for n, words in said.items()}
-        known = {c.id for c in clips if self._is_known(c, media.get(c.id), kept.get(c.id), asked[c.id])}
+        made = self.made(store, list(said))
+        known = {
+            c.id
+            for c in clips
+            if self._is_known(c, media.get(c.id), kept.get(c.id), asked[c.id])
+            and not made_anew(kept[c.id].get("made") or self.trained.made.get(c.id), made.get(c.id))
+        }
         if new := [clip.id for clip in clips if clip.id not in known]:
             features = self.features(store, new, missing)
             readable = set(features.names)
@@ -144,7 +150,7 @@ class TunedAnswerer(Answerer):
                 for row in rows:
                     name = row["name"]
                     kept[name] = row | {"trained": name in trained, "dataset": whose[name], "media": media.get(name)}
-                    kept[name] |= {"zeros": True} if name in zeroed else {}
+                    kept[name] |= ({"zeros": True} if name in zeroed else {}) | ({"made": made[name]} if made else {})
                 if keep:
                     write_sealed(path, jsonl_text(kept.values()))
                 known |= readable

@@ -29,6 +29,7 @@ class Trained:
         unknown: Why these may not be all; empty where they are.
         dataset: Whose clips they are; empty where nobody says.
         contents: Content hashes of the media of all clips that the run knows, by name, as far as known.
+        made: Checksums of the features of these clips at the time, by name, as far as known.
         others: Names of trained clips that mean other clips where this is asked.
         twins: Names of clips of content that was trained on under another name, with that name.
     """
@@ -41,6 +42,7 @@ class Trained:
     media: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     twins: Mapping[str, str] = field(default_factory=dict)
 
@@ -189,8 +191,9 @@ def _own(run: Run) -> Trained:
         tables = [_table(said.get(key, {}), path) for key in ("media", "answered")]
         contents = {name: str(content) for table in tables for name, content in table.items()}
         media = {content: name for name, content in contents.items() if name in train}
+        made = {name: str(each) for name, each in _table(said.get("made", {}), path).items()}
         chose = frozenset() if folds else chose - train
-        return Trained(run.name, train, chose, folds, media=media, dataset=dataset, contents=contents)
+        return Trained(run.name, train, chose, folds, media=media, dataset=dataset, contents=contents, made=made)
     path = run.path / "predictions.jsonl"
     if folds and path.exists():
         rows = [_table(row, path) for _, row in read_jsonl(path)]

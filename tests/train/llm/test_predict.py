@@ -177,6 +177,28 @@ def test_another_clip_of_the_same_name_is_asked_anew(tuned: tuple[Any, Run]) -> 
     assert row(mine) == first  # what was kept was about other content
 
 
+def test_a_clip_whose_features_were_made_anew_is_asked_anew(tuned: tuple[Any, Run]) -> None:
+    made, run = tuned
+    clips = [made.clips[0], made.clips[-1]]
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.clear()
+        predict_run(made.store, run, clips, "likelihood", "cpu", on_progress=lambda done, of: asked.append(of))
+
+    ask()
+    assert asked == [2]
+    ask()
+    assert asked == []
+    spec = made.store.resolve("mae_340_UTT")
+    with made.store.writer() as writer:
+        writer.add(spec, made.store.clip_row(clips[1].id)[0], -made.memory["mae_340_UTT"][clips[1].id])
+    ask()
+    assert asked == [1]
+    ask()
+    assert asked == []
+
+
 def test_a_known_answer_imports_no_network(tuned: tuple[Any, Run]) -> None:
     made, run = tuned
     predict_run(made.store, run, made.clips[:2], "official", "cpu")
