@@ -14,6 +14,7 @@ from emo.featstore.datasets.tables import (
     VALENCE_COLUMNS,
     Column,
     CsvRow,
+    by_clip,
     normal_name,
     npz_splits,
     read_labels,
@@ -164,6 +165,22 @@ def listed_file(
                 table[name] = replace(row, split=called[row.split])
         return table, []
     return {row.name: Listed(rename(split), row.label, written=row.written) for row in read_list(path, classes)}, []
+
+
+def told_splits(path: Path) -> dict[str, str]:
+    """Return the split by clip that a csv or jsonl of `name` and `split` gives; of several, one that is held out.
+
+    Nothing for other files, and none for rows without a split.
+
+    Raises:
+        UsageError: The table cannot be read.
+    """
+    found: dict[str, str] = {}
+    for row in read_table(path, ["name"], ["split"]) if path.suffix.lower() in (".csv", ".jsonl") else ():
+        name, split = normal_name(row.fields["name"]), cell_text(row.fields.get("split", ""))
+        if split and (name not in found or held_out(split)):
+            found[name] = split
+    return by_clip(found)
 
 
 def transcript_csv(path: Path) -> dict[str, dict[str, str]]:

@@ -18,8 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.base import transcript_csv
-from emo.featstore.datasets.cells import split_name
+from emo.featstore.datasets.cells import held_out, split_name
+from emo.featstore.datasets.lists import told_splits, transcript_csv
 from emo.featstore.datasets.tables import by_clip, normal_name, read_csv, read_labels, rows_by_name
 from emo.featstore.errors import UsageError
 from emo.featstore.files import digest
@@ -233,7 +233,7 @@ def load_examples(
 
     A clip is trained on if it has an answer for one of the recipe's tasks, unless the dataset puts it into a split that
     is not trained on (by default `test`, `val`, `dev` and such, see `held_out`). Annotated names that the dataset does
-    not list are trained on: pseudo-labelled clips are in no split.
+    not list are trained on: pseudo-labelled clips are in no split, unless their table puts them into a held-out one.
 
     Args:
         clips: The dataset's; names must differ.
@@ -257,6 +257,8 @@ def load_examples(
         example, clip = known.example(name, by_id.get(name), recipe), by_id.get(name)
         if clip is not None and split_name(clip.split) not in splits:
             left_out.setdefault(f"split {clip.split}", []).append(name)
+        elif clip is None and name in known.held:
+            left_out.setdefault(f"split {known.held[name]}", []).append(name)
         elif name in chosen:
             left_out.setdefault("validation", []).append(name)
         elif not example.transcript and recipe.missing_transcript == "skip":
@@ -329,12 +331,13 @@ def _notes(silent: Sequence[str], left_out: Mapping[str, Sequence[str]], recipe:
 
 @dataclass(frozen=True)
 class _Known:
-    """Everything that annotations say: answers by task and clip, labels, transcripts and pairs by clip."""
+    """Everything that annotations say: answers by task and clip; labels, transcripts, pairs and splits by clip."""
 
     answers: Mapping[Task, Mapping[str, str]]
     labels: Mapping[str, str]
     texts: Mapping[str, str]
     pairs: Mapping[str, Pair]
+    held: Mapping[str, str]  # clips that a table holds out itself, and where it says so
 
     def example(self, name: str, clip: Clip | None, recipe: TuneRecipe) -> Example:
         """Return what is known of a clip; its own transcript and label count more than those of files."""
@@ -351,9 +354,10 @@ def _annotations(
     answers: dict[Task, dict[str, str]] = {task: {} for task in recipe.active}
     labels: dict[str, str] = {}
     pairs: dict[str, Pair] = {}
-    written = []
+    written, held = [], dict[str, str]()
     for task, source in sources_of(recipe):
         notes, differ = read_source(source, task, clips, recipe.labels, find, records), []
+        held |= _held_out(source, find, recipe.train_splits)
         written.append({name: note.transcript for name, note in notes.items()})
         for name, note in notes.items():
             answer = clean(note.answer, task)
@@ -369,7 +373,18 @@ def _annotations(
                 "Keep one answer per clip and task.",
             )
     tables = [transcript_csv(find(file)) for file in recipe.data.transcripts]
-    return _Known(answers, labels, texts_of(recipe.data.language, written, tables), pairs)
+    return _Known(answers, labels, texts_of(recipe.data.language, written, tables), pairs, held)
+
+
+def _held_out(source: SourceKeys, find: Find, chosen: Sequence[str] | None) -> dict[str, str]:
+    """Return clips of held-out splits of a table that names splits, and no split of it was chosen by `#split`."""
+    if source.record or source.file == CLIPS:
+        return {}
+    path = find(source.file)
+    splits = told_splits(path)
+    known, wanted = set(splits.values()), {split_name(split) for split in chosen or ()}
+    out = {split for split in known if held_out(split, known) and split_name(split) not in wanted}
+    return {name: f"{split} of {path.name}" for name, split in splits.items() if split in out}
 
 
 def read_source(

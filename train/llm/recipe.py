@@ -233,7 +233,8 @@ class TuneRecipe(Recipe):
     """
     train_splits: tuple[str, ...] | None = None
     """Splits to train on. null: all but those named test, val, dev, eval, held-out or the like; annotated clips
-    that the dataset does not list are in no split and are trained on. Type: list of names, or null.
+    that the dataset does not list are in no split and are trained on, unless column split of their table names
+    one of these. Type: list of names, or null.
     """
     missing: Missing = "error"
     """Clips that lack one of the features. error: stop and list them; skip: leave them out; zeros: put zeros in

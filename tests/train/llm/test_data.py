@@ -118,6 +118,17 @@ def test_annotated_clips_that_the_dataset_does_not_list_are_trained_on(tmp_path:
     assert found.left_out == {"split test3": ("t",)}  # a pseudo label does not bring a test clip into training
 
 
+def test_rows_that_a_table_holds_out_itself_are_not_trained_on(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,label,split\nx,sad,train\ny.mp4,sad,test1\nz.mp4,sad,\n")
+    found = examples(tmp_path, "data.emotion=[clips, mine.csv]")
+    assert [e.name for e in found.train] == ["a", "b", "x", "z"]
+    assert found.left_out["split test1 of mine.csv"] == ("y",)
+    chosen = examples(tmp_path, "data.emotion=[clips, 'mine.csv#test1']")
+    assert [e.name for e in chosen.train] == ["a", "b", "y"]
+    asked = examples(tmp_path, "data.emotion=[clips, mine.csv]", "train_splits=[train, test1]")
+    assert [e.name for e in asked.train] == ["a", "b", "x", "y", "z"]
+
+
 @pytest.mark.parametrize("other", ["angry", "surprise"])  # before and after the first answer, sad
 def test_two_sources_that_contradict_each_other_are_refused(tmp_path: Path, other: str) -> None:
     write(tmp_path / "pseudo.txt", f"a 1 happy 0\nb 1 {other} 0\n")
