@@ -165,6 +165,13 @@ def peak_flops(device: str) -> float | None:
     return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
 
+def other_labels(examples: Examples, recipe: TuneRecipe) -> list[str]:
+    """Return the clips whose emotion to learn, of a file of the recipe, is not their label."""
+    clean = family_named(recipe.family).clean_answer
+    told = ((each, each.answers.get("emotion")) for each in (*examples.train, *examples.validation))
+    return [each.name for each, said in told if said and each.label and said != clean(each.label, "emotion")]
+
+
 def describe(recipe: TuneRecipe, features: Features, examples: Examples, source: str) -> dict[str, Any]:
     """Describe data, features and language model for run.json, and the sentences that belong beside any score."""
     notes = []
@@ -180,6 +187,9 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
         if names:
             lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
             notes.append(f"{lack} {what}: {some_of(names)}.")
+    if differ := other_labels(examples, recipe):
+        which = counted(len(differ), "clip is", "clips are")
+        notes.append(f"{which} trained on another emotion than the label that validation goes by: {some_of(differ)}.")
     if examples.train and not examples.validation:
         notes.append("There is no validation: the last checkpoint is kept.")
     notes.append(f"Prompt layout: {recipe.layout}.")

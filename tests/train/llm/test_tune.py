@@ -463,6 +463,15 @@ def test_a_checkpoint_chosen_on_a_test_list_is_confessed(corpus: Make, recipe: M
     assert "test list" not in " ".join(honest.run.info["notes"])
 
 
+def test_emotions_of_a_file_that_are_not_the_labels_are_said(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    made = corpus(n=12)
+    for name, second in (("same", made.clips[1].label.emotion), ("other", made.clips[2].label.emotion)):
+        (tmp_path / f"{name}.txt").write_text(f"clip_000 1 {made.clips[0].label.emotion}\nclip_001 1 {second}\n")
+        result = train(made, recipe("steps_per_epoch=1", f"data.emotion=[{tmp_path}/{name}.txt]"), tmp_path / name)
+        said = "1 clip is trained on another emotion than the label that validation goes by: clip_001."
+        assert (said in result.run.info["notes"]) == (name == "other")
+
+
 def test_clips_without_features_follow_the_policy_and_are_recorded(corpus: Make, recipe: Make, tmp_path: Path) -> None:
     made = corpus(without="clip_002")
     sets = ("steps_per_epoch=1", *QUIET)
