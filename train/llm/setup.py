@@ -189,7 +189,10 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
             notes.append(f"{lack} {what}: {some_of(names)}.")
     if differ := other_labels(examples, recipe):
         which = counted(len(differ), "clip is", "clips are")
-        notes.append(f"{which} trained on another emotion than the label that validation goes by: {some_of(differ)}.")
+        than = "its label" if len(differ) == 1 else "their labels"
+        notes.append(
+            f"{which} trained on another emotion than {than}, by which validation and scores go: {some_of(differ)}."
+        )
     if examples.train and not examples.validation:
         notes.append("There is no validation: the last checkpoint is kept.")
     notes.append(f"Prompt layout: {recipe.layout}.")
