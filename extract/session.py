@@ -24,7 +24,7 @@ from emo.extract.run.plan import Plan, Shard, plan
 from emo.extract.run.rays import Ray, Shift
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import processes_work
-from emo.extract.texts import LANGUAGES, Heard
+from emo.extract.texts import Heard
 from emo.extract.weights_page import is_published, local_path
 from emo.featstore.clip import Clip
 from emo.featstore.cluster import Place
@@ -38,7 +38,8 @@ from emo.featstore.processors import processors
 from emo.featstore.spec import LEVELS, EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
-from emo.featstore.text import counted, size_text
+from emo.featstore.text import counted, size_text, some_of
+from emo.featstore.transcripts import LANGUAGES
 from emo.featstore.workspace import FIXED_FRAMES, Workspace, is_peak
 
 THREADS = 4  # so many decoding threads one interpreter can feed; beyond, clips are decoded in processes
@@ -184,6 +185,12 @@ class Session:
             lines.append(
                 f"{counted(len(todo.other_text), 'clip is', 'clips are')} the same file as another clip with another "
                 f"transcript, which alone is used: {who}"
+            )
+        if todo.new_text:
+            have = counted(len(todo.new_text), "clip has another transcript", "clips have other transcripts")
+            lines.append(
+                f"{have} than the feature in the store was made of, which is replaced: {some_of(todo.new_text, 3)}. "
+                "Where they are clips of another dataset by the same names, use one store per dataset."
             )
         lines += self.notes
         if any(spec.weights.startswith("seed:") for spec in self.specs):

@@ -7,44 +7,19 @@ of the dataset comes first; where it has none, one that `emo transcribe` wrote i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from emo.featstore.clip import Clip, MediaId
-from emo.featstore.errors import FeatureMissing, UsageError
-from emo.featstore.files import digest
+from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted
+from emo.featstore.transcripts import HEARD_BY, LANGUAGES, hash_of, kept_hashes, text_of
 
-LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
 ASR = "asr"  # kind of the records that hold transcripts
 CODES = {"zh": "chinese", "yue": "chinese", "en": "english"}  # a recogniser's languages, as datasets call them
-HEARD_BY = " heard by "  # in the hash of a text that no dataset gave
-
-
-def text_of(transcripts: Mapping[str, str], languages: Sequence[str]) -> str:
-    """The first transcript of these languages that says something; empty where there is none."""
-    return next((text for each in languages if (text := transcripts.get(each, "").strip())), "")
-
-
-def hash_spec(spec: EncoderSpec) -> EncoderSpec:
-    """Return the recipe of the records that hold the hashes of the texts a feature was made of."""
-    return record_spec(f"{spec.name}.text", "text-hash", "none", inputs={"of": spec.fingerprint}, profile=spec.profile)
-
-
-def hash_text(text: str) -> str:
-    """Return the hash of a text, as a record holds it."""
-    return digest(text.encode())
-
-
-def hash_of(clip: Clip, spec: EncoderSpec) -> str:
-    """Return the hash of the text that a feature reads of a clip, and who wrote it where that was a recogniser."""
-    hashed = hash_text(text_of(clip.transcripts, spec.recipe[LANGUAGES]))
-    return f"{hashed}{HEARD_BY}{clip.heard_by}" if clip.heard_by else hashed
 
 
 def read_by(store: Store, spec: EncoderSpec, clip_ids: Sequence[str]) -> dict[str, str]:
@@ -52,7 +27,7 @@ def read_by(store: Store, spec: EncoderSpec, clip_ids: Sequence[str]) -> dict[st
 
     Clips without the feature are left out.
     """
-    kept = _kept(store, spec, list(clip_ids))
+    kept = kept_hashes(store, spec, list(clip_ids))
     return {clip: hashed.partition(HEARD_BY)[2] or "dataset" for clip, hashed in kept.items()}
 
 
@@ -108,32 +83,6 @@ def _made(spec: EncoderSpec) -> str:
     return f"language {language} given" if language else "language told clip by clip"
 
 
-def _hash_spec_1(spec: EncoderSpec) -> EncoderSpec:
-    """Return the spec of the same hashes in a store of schema 1: a feature of 8 numbers, 16 bits each."""
-    return EncoderSpec(
-        name=f"{spec.name}.text",
-        encoder="text-hash",
-        modality="text",
-        level="utt",
-        dim=8,
-        rows=1,
-        profile=spec.profile,
-        weights="none",
-        recipe={"of": spec.fingerprint, "hash": "BLAKE2b of the UTF-8 text, 8 numbers of 16 bits"},
-    )
-
-
-def _kept(store: Store, spec: EncoderSpec, clip_ids: list[str]) -> dict[str, str]:
-    """Return the hashes of the texts that the feature of each clip was made of."""
-    kept: dict[str, str] = {}
-    with suppress(FeatureMissing):
-        rows = store.utterances(_hash_spec_1(spec), clip_ids, missing="zeros")
-        kept = {each: row.astype("<u2").tobytes().hex() for each, row in zip(clip_ids, rows, strict=True) if row.any()}
-    with suppress(FeatureMissing):
-        kept |= store.records(hash_spec(spec), clip_ids)
-    return kept
-
-
 def changed(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId]]) -> set[MediaId]:
     """Media whose feature was made of another text than the clip has now, or failed for lack of one that is there now.
 
@@ -147,7 +96,7 @@ def changed(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId
         first.setdefault(media, clip)
     if not first:
         return set()
-    kept = _kept(store, spec, [clip.id for clip in first.values()])
+    kept = kept_hashes(store, spec, [clip.id for clip in first.values()])
     found = set[MediaId]()
     for media, clip in first.items():
         text, before = text_of(clip.transcripts, spec.recipe[LANGUAGES]), kept.get(clip.id)

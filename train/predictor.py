@@ -17,6 +17,7 @@ from emo.featstore.page import Page
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import counted, some_of
+from emo.featstore.transcripts import of_other_texts
 from emo.featstore.workspace import Workspace
 from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
@@ -91,6 +92,7 @@ class Predictor:
             return None
         store = self.store
         changed = {clip.id for clip in clips if store is not None and holds_another(store, clip)}
+        changed |= set(self._of_other_texts(clips))
         there = self._ready(clips).all(axis=0) & np.array([clip.id not in changed for clip in clips], dtype=bool)
         hopeless = {each.clip for each in self._failures() if not each.retry}
         lacking = tuple(
@@ -229,7 +231,20 @@ class Predictor:
             answered = " Their answers are of the earlier features." if self._answerer.trained.by_folds else ""
             was = f"{self.run.name} was trained on {len(anew):,} of these clips before their features were made anew"
             told.append(f"{was}: {some_of(anew, 3)}.{answered}")
+        if texts := self._of_other_texts(clips):
+            have = counted(len(texts), "clip has another transcript", "clips have other transcripts")
+            told.append(f"{have} than the one that the features were made of: {some_of(texts, 3)}. Run emo extract.")
         return told
+
+    def _of_other_texts(self, clips: Sequence[Clip]) -> list[str]:
+        """Return clips with a feature of another transcript; with a language model it may come with the question."""
+        store = self.store if self.run.kind == "head" else None
+        if store is None:
+            return []
+        keys = {feature["key"] for feature in self.features}
+        specs = [each.spec for each in store.features() if each.key in keys]
+        found = {clip for spec in specs for clip in of_other_texts(store, spec, clips)}
+        return [clip.id for clip in clips if clip.id in found]
 
     def _seen_notes(self, clips: Sequence[Clip], answered: Sequence[Clip]) -> list[str]:
         trained = self.trained_among(clips)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.datasets.lookup import changed_note, is_another
-from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.errors import EmoError, FeatureMissing, UsageError
 from emo.featstore.meant import as_set
 from emo.featstore.names import differences, named
 from emo.featstore.page import Arg, Flag, Page, span_text, throttle
@@ -22,6 +22,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store, has_store, open_store
 from emo.featstore.text import counted, size_text, some_of
+from emo.featstore.transcripts import of_other_texts
 from emo.featstore.workspace import ExtractTable, Workspace
 from emo.train.device import device_words, resolve_device
 from emo.train.heads.search import average_parts, check_search, search_parts
@@ -228,7 +229,34 @@ def _material(job: Job, say: Say) -> tuple[Store | None, Any, list[Clip], Datase
     store = open_store(workspace.store_path) if recipe.feature_names() else None
     if store is not None:
         recipe = settle(store, recipe, workspace.extract, say)
-    return store, recipe, usable_clips(source, store, say), source
+    clips = usable_clips(source, store, say)
+    if store is not None:
+        refuse_other_texts(source.name, store, recipe.feature_names(), clips)
+    return store, recipe, clips, source
+
+
+def refuse_other_texts(name: str, store: Store, features: Sequence[str], clips: Sequence[Clip]) -> None:
+    """Refuse to train on features that were made of other transcripts than the dataset has.
+
+    Args:
+        name: Of the dataset.
+        store: Where the features are.
+        features: Their names; those that are not there are not looked at.
+        clips: As the dataset has them.
+
+    Raises:
+        UsageError: Some were. A transcript was changed, or another dataset has clips of these names.
+    """
+    for feature in features:
+        with suppress(FeatureMissing):
+            spec = store.resolve(feature)
+            if others := of_other_texts(store, spec, clips):
+                have = counted(len(others), "clip of {} has", "clips of {} have").format(name)
+                raise UsageError(
+                    f"{have} another transcript than the one that {spec.key} was made of: {some_of(others)}.",
+                    f"Run emo extract again, after `emo store drop {spec.key}` where a transcript is gone. Where "
+                    "another dataset has clips of the same names, use one store per dataset (path under [store]).",
+                )
 
 
 def usable_clips(source: Dataset, store: Store | None, say: Say) -> list[Clip]:

@@ -17,7 +17,6 @@ from emo.extract.media.preprocess import uniform_indices
 from emo.extract.media.reading import FRAMES, Reading
 from emo.extract.run.interrupt import interruptible
 from emo.extract.session import read_as
-from emo.extract.texts import text_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.inquiry import Inquiry, Replies
@@ -27,6 +26,7 @@ from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.records import record_spec
 from emo.featstore.storage.store import open_store
 from emo.featstore.text import counted, some_of
+from emo.featstore.transcripts import text_of
 from emo.featstore.workspace import Workspace
 
 WORKERS, ASKING_WORKERS = 2, 8  # clips at once: in this process, of a model behind an endpoint

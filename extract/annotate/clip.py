@@ -15,9 +15,9 @@ from emo.extract.annotate.plan import TRANSCRIPTS, VERIFY, Plan
 from emo.extract.annotate.shown import look
 from emo.extract.annotate.units import UnitTable, stored_table
 from emo.extract.annotate.work import Failing, Keep, OneClip, made_of
-from emo.extract.texts import text_of
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError
+from emo.featstore.transcripts import text_of
 
 FACTS = ("no-audio", "silent")  # failures of the voice that are facts of the clip: the clue is then empty
 FINE, COARSE = "smp_reason_caption", "caption"

@@ -20,7 +20,6 @@ from emo.extract.annotate.select import Selection, select
 from emo.extract.annotate.setup import Settings, make_plan
 from emo.extract.run.interrupt import interruptible
 from emo.extract.run.workers import processes_work
-from emo.extract.texts import text_of
 from emo.featstore.annotations import ANNOTATION, edited_annotations
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
@@ -31,6 +30,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.reader import Failure
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import counted, some_of
+from emo.featstore.transcripts import text_of
 from emo.featstore.workspace import Workspace
 
 LISTED = 10  # clips that are named

@@ -27,7 +27,6 @@ from emo.extract.media.faces import OPENFACE_RECIPE, FaceConfig, read_openface
 from emo.extract.media.follow import FaceTracker
 from emo.extract.media.picks import Picks
 from emo.extract.media.reading import Reading
-from emo.extract.texts import LANGUAGES
 from emo.extract.weights_page import local_path
 from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.errors import EmoError, MediaError, ModelError, UsageError, WeightsMissing
@@ -35,6 +34,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted
+from emo.featstore.transcripts import LANGUAGES
 from emo.featstore.workspace import Workspace
 
 

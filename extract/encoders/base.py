@@ -25,7 +25,6 @@ from emo.extract.device import resolve_device
 from emo.extract.encoders.vit import ViT, ViTConfig
 from emo.extract.media.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, resize, to_float
 from emo.extract.media.reading import AUDIO_RATE
-from emo.extract.texts import LANGUAGES
 from emo.extract.weights import (
     LoadReport,
     Reasons,
@@ -42,6 +41,7 @@ from emo.featstore.errors import MediaError, UsageError, WeightsMissing
 from emo.featstore.install import install_command
 from emo.featstore.sources.hub import Source
 from emo.featstore.spec import EncoderSpec
+from emo.featstore.transcripts import LANGUAGES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOADABLE = ("paper", "tiny", "random")

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from emo.extract.encoders.base import ClipInputs, Encoder, Prepared
 from emo.extract.encoders.settings import MODEL, read_settings
 from emo.extract.run.batching import alike
-from emo.extract.texts import text_of
 from emo.extract.weights import State, rename
 from emo.featstore.errors import MediaError, ModelError
 from emo.featstore.files import digest
 from emo.featstore.install import install_command
 from emo.featstore.sources import packages
 from emo.featstore.sources.hub import Source, cached
+from emo.featstore.transcripts import text_of
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
 MAX_TOKENS = 256  # max_seq_length of sentence_bert_config.json, [CLS] and [SEP] included

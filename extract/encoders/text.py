@@ -18,8 +18,8 @@ from emo.extract.encoders.base import ClipInputs, Prepared
 from emo.extract.encoders.pretrained import Pretrained
 from emo.extract.encoders.tokens import STATED, Bytes, Tokens, read_tokens
 from emo.extract.run.batching import alike
-from emo.extract.texts import text_of
 from emo.featstore.errors import MediaError
+from emo.featstore.transcripts import text_of
 
 PADDING = 1.25  # texts share a forward pass when the longest is at most this much longer than the shortest
 _XLNET = {"d_model": 32, "n_layer": 4, "n_head": 4, "d_inner": 64}

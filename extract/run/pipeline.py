@@ -30,7 +30,6 @@ from emo.extract.run.lane import Lane, Ready, put
 from emo.extract.run.plan import Job, left
 from emo.extract.run.trace import Trace
 from emo.extract.run.workers import TRIM_EVERY, DecodePool, trim
-from emo.extract.texts import LANGUAGES, hash_of, hash_spec
 from emo.featstore.address import absolute
 from emo.featstore.clip import Clip, MediaId
 from emo.featstore.errors import MediaError, StoreError
@@ -40,6 +39,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 from emo.featstore.text import counted
+from emo.featstore.transcripts import LANGUAGES, hash_of, hash_spec
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 from emo.extract.frame_choice import chosen_by, moved
-from emo.extract.texts import LANGUAGES, changed, text_of
+from emo.extract.texts import changed
 from emo.featstore.address import Address, Url
 from emo.featstore.clip import Clip, FileId, MediaId, many_objects
 from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.storage.store import Store
+from emo.featstore.transcripts import LANGUAGES, of_other_texts, text_of
 
 SAMPLE_BYTES = 4096
 
@@ -105,6 +106,7 @@ class Plan:
         jobs: Clips to process, in the dataset's order. Those never hashed may turn out to be copies of others.
         clips: Ids of all clips that were looked at, done or not.
         other_text: Clips with the media of an earlier one, but another transcript: the earlier one's is used.
+        new_text: Clips with another transcript than a wanted feature in the store was made of: it is made anew.
     """
 
     total: int = 0
@@ -115,6 +117,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     clips: list[str] = field(default_factory=list)
     other_text: list[str] = field(default_factory=list)
+    new_text: list[str] = field(default_factory=list)
 
 
 @many_objects()
@@ -156,6 +159,7 @@ def plan(
     result.other_text = _other_texts(texts, known)
     todo, lacking = set[MediaId](), set[MediaId]()
     if store is not None:
+        result.new_text = _new_texts(store, texts, [clip for clip, _ in known])
         lacking.update(*left(store, specs, known, True).values())
         known = [each for each in known if each[1] in lacking]
         todo = lacking if retry_failed else todo.union(*left(store, specs, known, False).values())
@@ -206,6 +210,12 @@ def _other_texts(specs: Sequence[EncoderSpec], clips: Iterable[tuple[Clip, Media
             if first.setdefault((spec.key, media), text) != text:
                 found[clip.id] = None
     return list(found)
+
+
+def _new_texts(store: Store, specs: Sequence[EncoderSpec], clips: Sequence[Clip]) -> list[str]:
+    held = {each.spec.fingerprint for each in store.features()} if specs else set[str]()
+    others = [of_other_texts(store, spec, clips) for spec in specs if spec.fingerprint in held]
+    return list(dict.fromkeys(clip for each in others for clip in each))
 
 
 def _files(clips: Sequence[Clip], store: Store | None) -> list[FileId | None]:

@@ -17,10 +17,10 @@ from emo.extract.encoders.base import ClipInputs
 from emo.extract.encoders.minilm import MAX_TOKENS, MiniLM
 from emo.extract.encoders.registry import load_encoder
 from emo.extract.session import ExtractArgs, Outcome, Session, open_session
-from emo.extract.texts import hash_text, text_of
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.install import install_command
 from emo.featstore.storage.store import Store, open_store
+from emo.featstore.transcripts import hash_text, text_of
 from emo.featstore.workspace import load_workspace
 
 NAME = "all-MiniLM-L6-v2-UTT"
@@ -207,6 +207,27 @@ def test_extract_and_train_as_typed(work: Path, emo: Callable[..., subprocess.Co
 
 
 # ---- the text and the model ------------------------------------------------------------------------------------------
+
+
+def test_text_of_another_dataset_by_the_same_names_is_said_and_not_trained_on(
+    work: Path, emo: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    shutil.copytree(work / "data", work / "second")
+    write(work / "second" / "transcription.csv", [("name", "english"), ("a", "Who is it?"), ("b", "Nobody.")])
+    (work / "emo.toml").write_text(f'{TOML}[data.MER2023]\nroot = "second"\nclips = "second/clips"\n')
+    first = ("extract", "--encoders", NAME, "--dataset", "MER2023-SEMI")
+    train = ("train", "--cached", "--head", "attention", "--set", f"features=[{NAME}]", "--set", "missing=skip")
+    few = (*train, "--set", "folds=2", "--set", "epochs=1")
+    assert "another transcript" not in emo(*first, cwd=work).stderr
+    assert emo(*few, "--dataset", "MER2023-SEMI", cwd=work).returncode == 0
+    assert "MER2023 have another transcript" in emo(*few, "--dataset", "MER2023", cwd=work).stderr
+    again = emo("extract", "--encoders", NAME, "--dataset", "MER2023", cwd=work)
+    assert "2 clips have other transcripts than the feature in the store was made of" in again.stderr
+    refused = emo(*few, "--dataset", "MER2023-SEMI", cwd=work)
+    assert refused.returncode == 2
+    assert "2 clips of MER2023-SEMI have another transcript than the one that" in refused.stderr
+    told = emo("predict", "--cached", "a", "--dataset", "MER2023-SEMI", cwd=work)
+    assert "1 clip has another transcript than the one that the features were made of: a." in told.stdout
 
 
 def test_the_first_language_that_says_something_is_read() -> None:

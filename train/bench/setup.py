@@ -25,7 +25,7 @@ from emo.train.heads.base import Head, HeadRecipe
 from emo.train.heads.folds import group_clips
 from emo.train.heads.material import fold_count, trained_mask, with_classes
 from emo.train.recipe import head_class
-from emo.train.session import settle, usable_clips
+from emo.train.session import refuse_other_texts, settle, usable_clips
 
 FOLDER = "benches"
 Say = Callable[[str], None]
@@ -93,6 +93,7 @@ def open_bench(workspace: Workspace, bench: Bench, name: str, say: Say) -> Setup
     for cell in cells:
         try:
             recipe = settle(store, cell.recipe, workspace.extract, once)
+            refuse_other_texts(source.name, store, recipe.feature_names(), clips)
             why = _why_not(store, recipe)
         except FeatureMissing as error:
             if bench.absent == "error":

@@ -17,11 +17,11 @@ from emo.extract.run.executor import Executor, Local
 from emo.extract.run.plan import Shard, plan
 from emo.extract.session import ExtractArgs, open_session
 from emo.extract.testing import check_executor
-from emo.extract.texts import LANGUAGES
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import open_store
+from emo.featstore.transcripts import LANGUAGES
 from emo.featstore.workspace import load_workspace
 
 Emo = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emo.extract.texts import changed, hash_spec, hash_text
+from emo.extract.texts import changed
 from emo.featstore.clip import Clip
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import journal
 from emo.featstore.storage.store import Store
+from emo.featstore.transcripts import hash_spec, hash_text
 
 PACKED = Path(__file__).resolve().parents[2] / "fixtures" / "before" / "store.tar.xz"  # made by make_before.py
 MINILM = "all-MiniLM-L6-v2-UTT"
