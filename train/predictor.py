@@ -238,7 +238,7 @@ class Predictor:
 
     def _of_other_texts(self, clips: Sequence[Clip]) -> list[str]:
         """Return clips with a feature of another transcript; with a language model it may come with the question."""
-        store = self.store if self.run.kind == "head" else None
+        store = None if self._answerer.streams else self.store
         if store is None:
             return []
         keys = {feature["key"] for feature in self.features}
