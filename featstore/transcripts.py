@@ -22,7 +22,7 @@ HEARD_BY = " heard by "  # in the hash of a text that no dataset gave
 
 
 class Kept(Protocol):
-    """What is asked of a store."""
+    """Interface that is needed of a store."""
 
     def has(self, feature: EncoderSpec, clip_ids: Sequence[str]) -> Any: ...
     def utterances(self, feature: EncoderSpec, clip_ids: Sequence[str], missing: Any = ...) -> Any: ...
@@ -31,7 +31,7 @@ class Kept(Protocol):
 
 
 def text_of(transcripts: Mapping[str, str], languages: Sequence[str]) -> str:
-    """The first transcript of these languages that says something; empty where there is none."""
+    """Return the first transcript of these languages that says something; empty where there is none."""
     return next((text for each in languages if (text := transcripts.get(each, "").strip())), "")
 
 
