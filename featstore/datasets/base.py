@@ -241,12 +241,25 @@ class LabelledFolder(ABC):
 
     @cached_property
     def _joined(self) -> tuple[dict[str, Listed], list[str]]:
-        """Listed rows by clip id, and the names that mean a clip which another name has already given."""
+        """Listed rows by clip id, and the names that mean a clip which another name has already given.
+
+        Raises:
+            UsageError: The two give the clip different labels or splits.
+        """
         rows: dict[str, Listed] = {}
         doubles = []
         for name, row in self._listed.items():
-            if rows.setdefault(self._id(name), row) is not row:
-                doubles.append(name)
+            first = rows.setdefault(id_ := self._id(name), row)
+            if first is row:
+                continue
+            if (first.label, first.split) != (row.label, row.split):
+                other = next(each for each, its in self._listed.items() if its is first)
+                raise UsageError(
+                    f"The label files of {self.name} name clip {id_} as {other} and as {name}, with different labels "
+                    "or splits.",
+                    "Remove one.",
+                )
+            doubles.append(name)
         return rows, doubles
 
     @cached_property
@@ -254,7 +267,10 @@ class LabelledFolder(ABC):
         return [id_ for id_ in self._media.files if id_ not in self._joined[0]]
 
     def clips(self) -> Iterator[Clip]:
-        texts = {self._id(name): text for name, text in self._tables[1].items()}
+        texts: dict[str, dict[str, str]] = {}
+        for name, text in self._tables[1].items():
+            if texts.setdefault(id_ := self._id(name), text) != text:
+                raise UsageError(f"The transcripts of {self.name} give clip {id_} two different texts.", "Remove one.")
         faces = face_folders(self.table.faces)
         for id_, row in self._joined[0].items():
             yield Clip(

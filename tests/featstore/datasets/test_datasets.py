@@ -708,6 +708,28 @@ def test_mer2026_preferences_are_annotations(tmp_path: Path) -> None:
     assert dict(clip.annotations) == {"a1": "He laughs.", "a2": "He cries.", "preference": "a1"}
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("labels.csv", "name,label\na,happy\nsub/a,sad\n", "name clip a as a and as sub/a, with different labels"),
+        ("labels.csv", "name,label,split\na,sad,train\nsub/a,sad,test\n", "different labels or splits"),
+        ("transcripts.csv", "name,english\na,Well.\nsub/a,No.\n", "give clip a two different texts"),
+        ("labels.csv", "name,label\na,sad\nsub/a,sad\n", None),
+    ],
+)
+def test_a_clip_of_two_names_has_one_label_split_and_text(
+    tmp_path: Path, file: str, text: str, said: str | None
+) -> None:
+    write(tmp_path / "sub/a.mp4", "")
+    write(tmp_path / file, text)
+    dataset = reopen("folder", tmp_path)
+    if said is None:
+        assert [(clip.id, clip.label) for clip in dataset.clips()] == [("a", Label("sad"))]
+        return
+    with pytest.raises(UsageError, match=said):
+        list(dataset.clips())
+
+
 # ---- DFEW -----------------------------------------------------------------------------------------------------------
 
 
