@@ -80,7 +80,7 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
     Args:
         name: Such as `relative_test3_NCEV.txt` or `label-6way.npz#test1`.
         start: Folder from which an emo.toml is looked for; the current one if `None`.
-        dataset: Look under the root of this one only.
+        dataset: Look under the root of this one only, unless the name is an absolute path.
         first: Datasets that are meant where several have such a file.
 
     Raises:
@@ -89,7 +89,7 @@ def find_labels(name: str, start: Path | None = None, dataset: str | None = None
     path, mark, split = name.partition("#")
     if not path:
         raise UsageError(f"{name!r} names no file of labels.", "Write FILE#SPLIT, for instance labels.csv#test.")
-    if dataset is None and (os.path.exists(path) or os.path.exists(name)):
+    if (dataset is None or os.path.isabs(path)) and (os.path.exists(path) or os.path.exists(name)):
         return Path(name)
     try:
         workspace = load_workspace(find_workspace(start))

@@ -1165,6 +1165,13 @@ def test_a_list_that_is_nowhere_is_named_with_where_it_comes_from(tmp_path: Path
     assert caught.value.hint == "Give its path."
 
 
+def test_an_absolute_path_is_found_beside_a_named_dataset(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "emo.toml").write_text('[data.mine]\nroot = "clips"\n')
+    path = write(tmp_path / "elsewhere/mine.csv", "name,label\na,sad\n")
+    assert find_labels(f"{path}#train", tmp_path, "mine") == path.with_name("mine.csv#train")
+
+
 def test_a_split_without_a_file_is_told_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'#test' names no file of labels. Write FILE#SPLIT"):
         find_labels("#test", tmp_path)
