@@ -31,7 +31,7 @@ def identity(recipe: TuneRecipe, family: Family, **more: Any) -> dict[str, Any]:
     Args:
         recipe: Its settings.
         family: Whose code counts.
-        more: Store, features, data, language model.
+        more: Store, features and their checksums, data, language model.
     """
     return {
         "recipe": recipe.model_dump(mode="json", exclude=FREE),

@@ -144,6 +144,7 @@ class Record:
 
     def _take_up(self, training: Training, validation: Validation, newest: Checkpoint, force: Sequence[str]) -> int:
         then = as_of_then(newest.state["identity"], self.recipe)
+        then = {"checksums": training.identity["checksums"], **then}  # of the features; earlier versions kept none
         forced = check_drift(then, training.identity, force, f"Run {self.run_dir.name}")
         note = check(newest.path)
         checkpoint.load_adapter(training.model, newest.path)

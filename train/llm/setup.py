@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import torch
 from emo.featstore.annotations import annotations_of
 from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError, WeightsMissing
+from emo.featstore.files import digest
 from emo.featstore.install import install_command, versions
 from emo.featstore.published import where_from
 from emo.featstore.sources import packages
@@ -20,7 +22,7 @@ from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import HUB_ID
-from emo.train.features import profile_note
+from emo.train.features import made_of, profile_note
 from emo.train.llm import checkpoint
 from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.distributed import World, shard
@@ -342,8 +344,6 @@ def prepare(
         parameter.grad = torch.zeros_like(parameter)
     peak = peak_flops(device)
     llm = {"source": source, "tokenizer": model.tokenizer.fingerprint, "parameters": base_parameters(model)}
-    held = {spec.name: spec.fingerprint for spec in features.specs}
-    kept = store.id if store is not None and held else None
     return Training(
         recipe,
         family,
@@ -357,13 +357,23 @@ def prepare(
         adamw(named, recipe.lr, recipe.weight_decay),
         {parameter: name for name, parameter in named},
         epoch_steps,
-        identity(recipe, family, store=kept, feature=held, data=examples.digest, llm=llm),
+        identity(recipe, family, **_held(store, features, names), data=examples.digest, llm=llm),
         describe(recipe, features, examples, source)
         | _facts(clips, examples, named, llm["parameters"], recipe.epochs * epoch_steps, device, world)
         | {"files": files},
         flops_per_token(model),
         peak * world.size if peak else None,
     )
+
+
+def _held(store: Store | None, features: Features, names: Sequence[str]) -> dict[str, Any]:
+    """Return what decides about the features: the store, their fingerprints, and the checksums of these clips'."""
+    made = made_of(store, [spec.key for spec in features.specs], names)
+    return {
+        "store": store.id if store is not None and features.specs else None,
+        "feature": {spec.name: spec.fingerprint for spec in features.specs},
+        "checksums": digest(json.dumps(made, sort_keys=True).encode()),
+    }
 
 
 def _facts(

@@ -206,6 +206,24 @@ def stopped(made: Any, chosen: Any, path: Path) -> None:
         train(made, chosen, path, on_progress=stop_after(3))
 
 
+def test_a_training_does_not_go_on_with_features_that_were_made_anew(
+    corpus: Make, recipe: Make, tmp_path: Path
+) -> None:
+    made, sets = corpus(n=8), (*QUIET, "checkpoint.every_steps=1")
+    stopped(made, recipe(*sets), tmp_path / "run")
+    state = checkpoints(tmp_path / "run")[-1].path / "state.json"
+    spec = made.store.resolve("mae_340_UTT")
+    with made.store.writer() as writer:
+        writer.add(spec, made.store.clip_row("clip_003")[0], -made.memory["mae_340_UTT"]["clip_003"])
+    with pytest.raises(TrainError, match=r"force them by name: checksums\."):
+        train(made, None, tmp_path / "run", resume=True)
+    earlier = json.loads(state.read_text())
+    del earlier["identity"]["checksums"]  # as an earlier version wrote it
+    state.write_text(json.dumps(earlier))
+    (state.parent / "digests.json").unlink()
+    train(made, None, tmp_path / "run", resume=True)
+
+
 def test_what_has_changed_since_is_told_in_a_table(corpus: Make, recipe: Make, tmp_path: Path) -> None:
     made, sets = corpus(n=8), (*QUIET, "checkpoint.every_steps=1")
     stopped(made, recipe(*sets), tmp_path / "run")
