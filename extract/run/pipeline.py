@@ -39,7 +39,7 @@ from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.storage.writer import Writer
 from emo.featstore.text import counted
-from emo.featstore.transcripts import LANGUAGES, hash_of, hash_spec
+from emo.featstore.transcripts import LANGUAGES, hash_of, hash_spec, kept_hashes
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Pass:
         self.notes: dict[str, dict[str, str]] = {}  # a sentence per clip, by kind
         self.decoder = ClipDecoder(self.encoders, options.faces, options.frame, detector, options.reading)
         self.trace = Trace()
-        self._seen: set[str] = set()
+        self._seen: dict[str, Clip] = {}  # the first clip of each content
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -266,14 +266,14 @@ class Pass:
     def _prepare(self, job: Job, decoding: DecodePool) -> Ready:
         """Decode one clip and prepare every wanted encoder's input. Only the store's errors leave this function."""
         ready = Ready(job.clip, job.path, job.file, Decoded())
-        wanted = list(self.specs)
+        wanted, notes = list(self.specs), dict[str, str]()
         try:
             with at_hand(job.path) as media:
                 if ready.file is None:
                     with self.trace.span("hash"):
                         ready.file = media.file_id()
                 self._check_id(job, ready)
-                wanted = self._wanted(job.clip, ready.file.media)
+                wanted = self._wanted(job.clip, ready.file.media, notes)
                 if wanted:
                     path = job.path if job.clip.media is None else media.path
                     ready.decoded = decoding.decode(job.clip, path, wanted)
@@ -281,6 +281,7 @@ class Pass:
             raise
         except Exception as error:  # noqa: BLE001 - one broken clip must not end a pass over 100,000
             ready.decoded = Decoded(failed=dict.fromkeys(wanted, as_failure(error, job.path)))
+        ready.decoded.notes |= notes
         return ready
 
     def _draw(self, ready: Ready, start_s: float) -> None:
@@ -302,15 +303,40 @@ class Pass:
                 "id-taken", sentence, "Use one store per dataset, or another path under [store].", retry=True
             )
 
-    def _wanted(self, clip: Clip, media: MediaId) -> list[str]:
-        """Encoders that this content still lacks; none where a clip with the same content is under way."""
+    def _wanted(self, clip: Clip, media: MediaId, notes: dict[str, str]) -> list[str]:
+        """Encoders that this content still lacks; none where a clip with the same content is under way.
+
+        A clip that is new to the store and has the content of another one is a copy of it, whose features are those of
+        the other clip's transcript and frame; where its own are different, a note says so.
+        """
         content = clip.id if clip.media is None else media
         with self._lock:
-            if content in self._seen:
-                return []
-            self._seen.add(content)
-        lacking = left(self.store, self.specs.values(), [(clip, media)], self.retry_failed)
+            first = self._seen.setdefault(content, clip)
+        if first is not clip:
+            texts = {name: hash_of(first, spec) for name, spec in self.specs.items() if LANGUAGES in spec.recipe}
+            self._note_copy(clip, first.id, texts, notes)
+            return []
+        other, row = self.store.clip_of(media), self.store.clip_row(clip.id)
+        if other is None or (row is not None and row[0] == media):
+            lacking = left(self.store, self.specs.values(), [(clip, media)], self.retry_failed)
+        else:
+            lacking = self.store.work(self.specs.values(), [(other, media)], self.retry_failed)
+            read = {name: spec for name, spec in self.specs.items() if LANGUAGES in spec.recipe}
+            kept = {name: kept_hashes(self.store, spec, [other]) for name, spec in read.items()}
+            texts = {name: each[other] for name, each in kept.items() if other in each}
+            self._note_copy(clip, other, texts, notes)
         return [name for name, spec in self.specs.items() if lacking[spec.key]]
+
+    def _note_copy(self, clip: Clip, other: str, texts: Mapping[str, str], notes: dict[str, str]) -> None:
+        """Note what a copy has otherwise than the clip whose features it shares, of which `texts` holds the hashes."""
+        same = f"{clip.id} is the same file as {other}, with another"
+        if any(hashed != hash_of(clip, self.specs[name]) for name, hashed in texts.items()):
+            notes["copy-other-text"] = f"{same} transcript; that of {other} is read for both."
+        table = self.decoder.frame
+        seers = any(encoder.needs == "frame" for encoder in self.encoders.values())
+        chosen = {table.indices.get(each) for each in (clip.id, other)} if isinstance(table, FrameTable) else set()
+        if seers and len(chosen - {None}) > 1:
+            notes["copy-other-frame"] = f"{same} frame chosen; that of {other} is seen for both."
 
     # ---- device lanes -----------------------------------------------------------------------------------------------
 

@@ -174,13 +174,35 @@ def test_media_that_come_later_keep_their_text(work: Path, clip: Path) -> None:
 def test_one_file_with_two_transcripts_is_said_and_the_first_is_used(work: Path, clip: Path) -> None:
     for name in ("a", "b"):
         shutil.copy(clip, work / "data" / "clips" / f"{name}.mp4")
-    extract(work)
+    (told,) = extract(work).notes["copy-other-text"].values()  # which one is first may depend on the threads
+    assert "is the same file as" in told and "with another transcript" in told
     extract(work)
     run = session(work)
     assert run.plan.other_text == ["b"]
     assert any("another transcript" in line and line.endswith(": b") for line in run.says())
     assert not run.plan.jobs
     assert np.allclose(vector(work, "b"), of_text(SAID["a"]), atol=1e-6)
+
+
+def test_a_copy_that_comes_later_with_another_transcript_leaves_the_first_one_read(work: Path, clip: Path) -> None:
+    shutil.copy(clip, work / "data" / "clips" / "a.mp4")
+    extract(work)
+    shutil.copy(clip, work / "data" / "clips" / "b.mp4")
+    told = "b is the same file as a, with another transcript; that of a is read for both."
+    assert extract(work).notes["copy-other-text"] == {"b": told}
+    for name in ("a", "b"):
+        assert np.allclose(vector(work, name), of_text(SAID["a"]), atol=1e-6)
+    assert not session(work).plan.jobs
+
+
+def test_a_copy_with_another_frame_in_the_table_is_said(work: Path, clip: Path) -> None:
+    (work / "emo.toml").write_text(f'{TOML}frame = "frames.csv"\n')
+    write(work / "frames.csv", [("name", "frame"), ("a", 1), ("b", 2), ("c", 1)])
+    for name in ("a", "b", "c"):
+        shutil.copy(clip, work / "data" / "clips" / f"{name}.mp4")
+    noted = extract(work, "eva_g_448").notes["copy-other-frame"]
+    assert noted.keys() in ({"b"}, {"a", "c"})  # which one is first may depend on the threads
+    assert all(each.startswith(f"{name} is the same file as ") for name, each in noted.items())
 
 
 def test_a_pass_cut_off_between_feature_and_hash_makes_it_again(work: Path) -> None:
