@@ -222,8 +222,7 @@ class Predictor:
         return notes
 
     def _stale(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the sentences on clips that are answered by features of what their files held before, or were trained
-        on with other features."""
+        """Return the sentences on clips whose features are not of what they hold now, or not those trained on."""
         if not self.features or self.store is None:
             return []
         told = [each] if (each := changed_note(self.store, clips, 3)) else []
