@@ -159,7 +159,7 @@ def plan(
     result.other_text = _other_texts(texts, known)
     todo, lacking = set[MediaId](), set[MediaId]()
     if store is not None:
-        result.new_text = _new_texts(store, texts, [clip for clip, _ in known])
+        result.new_text = _new_texts(store, texts, [clip for clip, _ in known]) if texts else []
         lacking.update(*left(store, specs, known, True).values())
         known = [each for each in known if each[1] in lacking]
         todo = lacking if retry_failed else todo.union(*left(store, specs, known, False).values())
@@ -213,7 +213,7 @@ def _other_texts(specs: Sequence[EncoderSpec], clips: Iterable[tuple[Clip, Media
 
 
 def _new_texts(store: Store, specs: Sequence[EncoderSpec], clips: Sequence[Clip]) -> list[str]:
-    held = {each.spec.fingerprint for each in store.features()} if specs else set[str]()
+    held = {each.spec.fingerprint for each in store.features()}
     others = [of_other_texts(store, spec, clips) for spec in specs if spec.fingerprint in held]
     return list(dict.fromkeys(clip for each in others for clip in each))
 
