@@ -12,7 +12,7 @@ from contextlib import suppress
 from emo.featstore.clip import Clip, MediaId
 from emo.featstore.errors import FeatureMissing
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.records import record_spec
+from emo.featstore.storage.records import beside_spec
 from emo.featstore.storage.store import Store
 
 BY_RECORDS = "peak:"  # in a recipe, before the fingerprint of the records
@@ -27,9 +27,7 @@ def chosen_by(spec: EncoderSpec) -> str:
 
 def index_spec(spec: EncoderSpec) -> EncoderSpec:
     """Return the recipe of the records that hold the index of the frame that a feature was made of."""
-    return record_spec(
-        f"{spec.name}.frame", "frame-index", "none", inputs={"of": spec.fingerprint}, profile=spec.profile
-    )
+    return beside_spec(spec, "frame", "frame-index")
 
 
 def moved(store: Store, spec: EncoderSpec, clips: Iterable[tuple[Clip, MediaId]]) -> set[MediaId]:

@@ -6,5 +6,5 @@ from __future__ import annotations
 MER2023_LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 # DFEW's annotation files, labels 1 to 7
 DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-# Emotion-LLaMA's MERR annotations
+# Emotion-LLaMA, minigpt4/datasets/datasets/first_face.py:78: its MERR annotations
 MERR_LABELS = (*MER2023_LABELS, "fear", "contempt", "doubt")

@@ -15,7 +15,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import FeatureMissing
 from emo.featstore.files import digest
 from emo.featstore.spec import EncoderSpec
-from emo.featstore.storage.records import record_spec
+from emo.featstore.storage.records import beside_spec
 
 LANGUAGES = "languages"  # key of a recipe: what an encoder of transcripts reads, best first
 HEARD_BY = " heard by "  # in the hash of a text that no dataset gave
@@ -37,7 +37,7 @@ def text_of(transcripts: Mapping[str, str], languages: Sequence[str]) -> str:
 
 def hash_spec(spec: EncoderSpec) -> EncoderSpec:
     """Return the recipe of the records that hold the hashes of the texts a feature was made of."""
-    return record_spec(f"{spec.name}.text", "text-hash", "none", inputs={"of": spec.fingerprint}, profile=spec.profile)
+    return beside_spec(spec, "text", "text-hash")
 
 
 def hash_text(text: str) -> str:

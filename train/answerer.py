@@ -11,7 +11,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.train.answers import Prediction
-from emo.train.features import Missing, made_anew, made_of
+from emo.train.features import Missing, checksums_of, made_anew
 from emo.train.metrics.seen import Trained, trained_on
 from emo.train.runs import Run
 
@@ -102,8 +102,8 @@ class Answerer(ABC):
         """Rule of a `Predictor` for clips that lack features: `skip`, or `zeros` where the recipe says so."""
 
     def made(self, store: Any, clip_ids: Sequence[str]) -> dict[str, str]:
-        """Return the checksums of the clips' features that the run reads, see `made_of`."""
-        return made_of(store, [feature["key"] for feature in self.run.info["features"]], clip_ids)
+        """Return the checksums of the clips' features that the run reads, see `checksums_of`."""
+        return checksums_of(store, [feature["key"] for feature in self.run.info["features"]], clip_ids)
 
     def made_anew(self, store: Any, clip_ids: Sequence[str]) -> list[str]:
         """Return those of the clips that the run was trained on with other features than they have now."""

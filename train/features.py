@@ -209,7 +209,7 @@ def media_of(store: FeatureSource | None, clip_ids: Iterable[str]) -> dict[str, 
     return {clip_id: row[0] for clip_id, row in rows.items() if row is not None and not row[0].startswith("clip:")}
 
 
-def made_of(store: FeatureSource | None, features: Sequence[str], clip_ids: Sequence[str]) -> dict[str, str]:
+def checksums_of(store: FeatureSource | None, features: Sequence[str], clip_ids: Sequence[str]) -> dict[str, str]:
     """Return by clip the checksums of its features, as one word each; `-` for one that it lacks.
 
     Nothing where the store does not have all of the features.
@@ -226,7 +226,7 @@ def made_of(store: FeatureSource | None, features: Sequence[str], clip_ids: Sequ
 
 
 def made_anew(then: str | None, now: str | None) -> bool:
-    """Say whether a clip has other features than then, by `made_of`; not so where it lacks one now, or nobody knows."""
+    """Say whether a clip has other features than then, by `checksums_of`; not so where one is lacking, or unknown."""
     return bool(then and now and then != now and "-" not in now)
 
 

@@ -187,10 +187,11 @@ def holds_another(store: Store, clip: Clip) -> bool:
     row = store.clip_row(clip.id)
     if row is None or clip.media is None or absolute(clip.media) != row[1]:
         return False
-    if changed_files(store, [clip]):
-        return True
     with suppress(OSError):
-        if seen(clip.media)[1] != row[3]:
+        size_bytes, mtime_ns = seen(clip.media)
+        if size_bytes != row[2]:
+            return True
+        if mtime_ns != row[3]:
             with at_hand(clip.media) as media:
                 return media.file_id().media != row[0]
     return False

@@ -12,8 +12,6 @@ from emo.featstore.datasets.lists import Listed, add_rows, listed_file, two_labe
 from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.workspace import DataTable
 
-# Index order of MERBench, toolkit/globals.py.
-
 _CARD = Card(
     name="MER2023",
     about="Chinese film and television clips with one main speaker, six emotions and valence; test1 is MER-MULTI, "

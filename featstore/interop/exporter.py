@@ -94,7 +94,8 @@ def export_features(
     known, notes = _plain(known)
     if others := [clip.id for clip in known.values() if is_another(store, clip)]:
         notes.append(f"Left out: {some_of(others)}: the store knows other clips by these names.")
-        known = {id_: clip for id_, clip in known.items() if id_ not in set(others)}
+        for id_ in others:
+            del known[id_]
     going, left_out = _chosen(store, kind, asked, list(known), dtype, given)
     if not going:
         none = f"The store has no {'records' if kind.records else 'features'}."

@@ -47,6 +47,11 @@ def record_spec(
     return EncoderSpec(name, kind, "record", RECORD_LEVEL, 1, None, profile, model, recipe=recipe)
 
 
+def beside_spec(spec: EncoderSpec, name: str, kind: str) -> EncoderSpec:
+    """Return the recipe of records that say of a feature, clip by clip, what it was made of; see `maintain.BESIDE`."""
+    return record_spec(f"{spec.name}.{name}", kind, "none", inputs={"of": spec.fingerprint}, profile=spec.profile)
+
+
 def encode(spec: EncoderSpec, media: str, value: Any) -> Array:
     """Return the bytes of a value as `(bytes, 1)` uint8.
 

@@ -21,7 +21,7 @@ from emo.featstore.clip import Clip
 from emo.featstore.errors import UsageError
 from emo.featstore.files import json_text, write_atomic, write_json, write_jsonl
 from emo.train.device import resolve_device
-from emo.train.features import FeatureSource, made_of, media_of
+from emo.train.features import FeatureSource, checksums_of, media_of
 from emo.train.heads.base import Epoch, Fold, HeadRecipe, OnEpoch
 from emo.train.heads.ensemble import LogitMean
 from emo.train.heads.material import Material, Plan, load_material, make_measure, make_plan, with_classes
@@ -151,7 +151,7 @@ def _write_clips(store: FeatureSource, material: Material, run_dir: Path) -> lis
     # Every one of them is trained on by all folds but the one that validates on it.
     seen = {"train": trained, "validation": trained, "media": {k: m for k, m in media.items() if k in own}}
     seen["answered"] = {k: m for k, m in media.items() if k not in own}
-    seen["made"] = made_of(store, [spec.key for spec in material.inputs.specs], clip_ids)
+    seen["made"] = checksums_of(store, [spec.key for spec in material.inputs.specs], clip_ids)
     write_json(run_dir / "clips.json", seen)
     return trained
 

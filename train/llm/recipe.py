@@ -19,7 +19,6 @@ Policy = Literal["official", "strict", "nearest", "likelihood"]
 CLIPS = "clips"  # data source: the labels that the dataset's own clips carry
 RECORDS = "annotations"  # data source: records of `emo annotate run`; with @ and a fingerprint where there are several
 
-# Emotion-LLaMA, minigpt4/datasets/datasets/first_face.py:78, in index order
 # What each task's answer is called in MERR's JSON files (first_face.py:84-92; `pseu_emotion` is its label).
 FIELDS: Mapping[Task, str] = {
     "emotion": "pseu_emotion",

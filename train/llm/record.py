@@ -15,7 +15,7 @@ from emo.featstore.errors import TrainError, UsageError
 from emo.featstore.files import json_text, write_atomic, write_json, write_jsonl
 from emo.featstore.reading import read_jsonl
 from emo.featstore.storage.store import Store
-from emo.train.features import made_of, media_of
+from emo.train.features import checksums_of, media_of
 from emo.train.llm import checkpoint
 from emo.train.llm.distributed import World
 from emo.train.llm.identity import as_of_then
@@ -138,7 +138,7 @@ class Record:
             parts = {"train": training.examples.train, "validation": training.examples.validation}
             names = {part: [example.name for example in examples] for part, examples in parts.items()}
             everyone = list(dict.fromkeys(name for part in names.values() for name in part))
-            made = made_of(self.store, [spec.key for spec in training.features.specs], everyone)
+            made = checksums_of(self.store, [spec.key for spec in training.features.specs], everyone)
             write_json(self.run_dir / "clips.json", names | {"media": media_of(self.store, everyone), "made": made})
         return step
 

@@ -22,7 +22,7 @@ from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import HUB_ID
-from emo.train.features import made_of, profile_note
+from emo.train.features import checksums_of, profile_note
 from emo.train.llm import checkpoint
 from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.distributed import World, shard
@@ -368,7 +368,7 @@ def prepare(
 
 def _held(store: Store | None, features: Features, names: Sequence[str]) -> dict[str, Any]:
     """Return what decides about the features: the store, their fingerprints, and the checksums of these clips'."""
-    made = made_of(store, [spec.key for spec in features.specs], names)
+    made = checksums_of(store, [spec.key for spec in features.specs], names)
     return {
         "store": store.id if store is not None and features.specs else None,
         "feature": {spec.name: spec.fingerprint for spec in features.specs},
