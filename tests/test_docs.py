@@ -107,3 +107,13 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(emo, name).__doc__, name
     with pytest.raises(AttributeError, match="open_store"):
         emo.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("page", ["docs/mer2023.md", "docs/zh/mer2023.md"])
+def test_lists_are_not_said_to_be_checked_by_the_command_for_json(page: str) -> None:
+    """`emo annotate check` reads MERR's JSON files, and no list such as MER2023_pseudo_label.txt."""
+    rows = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if "emo annotate check` |" in line]
+    assert not [row for row in rows if ".txt" in row]
+    assert "`emo doctor`" in next(
+        line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("| `MER2023_pseudo")
+    )

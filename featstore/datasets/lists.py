@@ -99,10 +99,17 @@ def add_rows(rows: dict[str, Listed], more: Mapping[str, Listed]) -> list[str]:
 
 
 def listed_table(
-    path: Path, split: str = "", label_needed: bool = True, classes: Sequence[str] = ()
+    path: Path, split: str = "", label_needed: bool = True, classes: Sequence[str] = (), first: bool = False
 ) -> dict[str, Listed]:
     """Rows of a label csv or jsonl: `name`, `label|emotion|discrete`, perhaps `valence`, `split`, `speaker`; the open
     annotations of MER2024 to MER2026 (`openset`, `reason`, `a1`, `a2`, `preference`) where they are.
+
+    Args:
+        path: The file.
+        split: Split of rows that name none.
+        label_needed: Whether it must have a column of emotions.
+        classes: The dataset's words.
+        first: Of several rows of one name take the first, in place of refusing those that differ.
 
     Raises:
         UsageError: Not such a file.
@@ -110,6 +117,11 @@ def listed_table(
     columns: list[Column] = [NAME, EMOTION_COLUMNS] if label_needed else [NAME]
     more: list[Column] = [EMOTION_COLUMNS, VALENCE_COLUMNS, "split", *PLACES, *OPEN_COLUMNS]
     rows = read_table(path, columns, more)
+    if first:
+        kept: dict[str, CsvRow] = {}
+        for row in rows:
+            kept.setdefault(normal_name(row.fields["name"]), row)
+        rows = list(kept.values())
     kinds = [kind for kind in OPEN_COLUMNS if any(kind in row.fields for row in rows[:1])]  # all rows have them or none
     return {name: _listed(path, row, split, classes, kinds) for name, row in rows_by_name(path, rows).items()}
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 from emo.featstore.datasets.base import Card, Dataset, ListFolder
+from emo.featstore.datasets.lists import NAME, Listed, listed_table
+from emo.featstore.datasets.tables import normal_name, read_table
 from emo.featstore.labels import MER2023_LABELS
+from emo.featstore.text import counted, quoted
 from emo.featstore.workspace import DataTable
 
 _LICENCE = "Gated, CC BY-NC 4.0, no redistribution"
@@ -89,3 +95,14 @@ class Mer2026(Mer2025):
         ("track3_emoprefer.csv", "emoprefer"),
         ("track3_emopreferv2.csv", "emopreferv2"),
     )
+
+    def read_list(self, path: Path, split: str) -> tuple[dict[str, Listed], list[str]]:
+        """Rows of one file; of a clip with several pairs of descriptions (track 3) the first pair, and who they are."""
+        if not path.name.startswith("track3_"):
+            return super().read_list(path, split)
+        counts = Counter(normal_name(row.fields["name"]) for row in read_table(path, [NAME]))
+        several = [name for name, count in counts.items() if count > 1]
+        have = counted(len(several), "clip has", "clips have")
+        told = f"{have} several rows in {path}, of which annotations hold the first: {quoted(several)}."
+        rows = listed_table(path, split, label_needed=False, classes=self.card.labels, first=True)
+        return rows, [told] if several else []

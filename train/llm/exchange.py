@@ -94,12 +94,7 @@ def _notes(path: Path, report: ImportReport, recipe: TuneRecipe, family: Family)
     """Return what must stand beside scores of an imported checkpoint."""
     count = len(report.consumed)
     notes = [f"Imported from {path.name}: {count} tensors, trained elsewhere on clips that emo cannot know."]
-    notes += report.warnings
-    for theirs, ours in family.settings.items():
-        if theirs in report.settings and report.settings[theirs] != getattr(recipe, ours):
-            there, here = report.settings[theirs], getattr(recipe, ours)
-            notes.append(f"The checkpoint was trained with {theirs} {there!r}, the recipe has {ours} {here!r}.")
-    return notes
+    return [*notes, *report.warnings, *family.trained_otherwise(recipe, report.settings)]
 
 
 def _absent(recipe: TuneRecipe, find: Callable[[str], Path]) -> list[str]:

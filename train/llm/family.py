@@ -146,6 +146,19 @@ class Family(ABC):
             ModelError: The model is not the official one's build.
         """
 
+    def trained_otherwise(self, recipe: Any, settings: Mapping[str, Any]) -> list[str]:
+        """Return a sentence on each setting of an official training that a recipe has otherwise.
+
+        Args:
+            recipe: Of the run.
+            settings: The `model` part of the official configuration.
+        """
+        return [
+            f"The checkpoint was trained with {theirs} {settings[theirs]!r}, the recipe has {ours} {here!r}."
+            for theirs, ours in self.settings.items()
+            if settings.get(theirs, here := getattr(recipe, ours)) != here
+        ]
+
     # ---- 5: answers --------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -708,6 +708,17 @@ def test_mer2026_preferences_are_annotations(tmp_path: Path) -> None:
     assert dict(clip.annotations) == {"a1": "He laughs.", "a2": "He cries.", "preference": "a1"}
 
 
+def test_mer2026_lists_a_clip_whose_descriptions_are_compared_in_several_pairs(tmp_path: Path) -> None:
+    write(tmp_path / "track3_candidate.csv", "name,a1,a2\nb,He hums.,He runs.\na,He sits.,He nods.\nb,C.,D.\n")
+    write(tmp_path / "track1_train.csv", "name,discrete\nz,happy\n")
+    dataset = reopen("MER2026", tmp_path)
+    clips = by_id(dataset)
+    assert list(clips) == ["b", "a", "z"]
+    assert dict(clips["b"].annotations) == {"a1": "He hums.", "a2": "He runs."}
+    told = "1 clip has several rows in {}, of which annotations hold the first: 'b'."
+    assert told.format(tmp_path / "track3_candidate.csv") in dataset.check().problems
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [

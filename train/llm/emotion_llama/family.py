@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from emo.train.llm.model import LoraArgs, TunedModel
 
 LLAMA2_IDS = 32_000
+BARE = "{}"  # the template of an official training with chat_template false: nothing around the instruction
 
 
 class EmotionLlamaFeatures(FeatureKeys):
@@ -156,7 +157,21 @@ class EmotionLlamaFamily(Family):
         from emo.train.llm.emotion_llama.checkpoint import export_official
 
         _check_llama2(model)
-        export_official(model, path, {theirs: getattr(recipe, ours) for theirs, ours in self.settings.items()})
+        settings = {theirs: getattr(recipe, ours) for theirs, ours in self.settings.items()}
+        export_official(model, path, settings | {"chat_template": recipe.template != BARE})
+
+    def trained_otherwise(self, recipe: Any, settings: Mapping[str, Any]) -> list[str]:
+        """Return what differs, the template among it, which an official training may have left out altogether."""
+        if settings.get("chat_template", True):
+            return super().trained_otherwise(recipe, settings)
+        told = super().trained_otherwise(recipe, {**settings, "prompt_template": recipe.template})
+        if recipe.template == BARE:
+            return told
+        return [
+            *told,
+            "The checkpoint was trained with chat_template False, which is template '{}' here, the recipe has template "
+            f"{recipe.template!r}.",
+        ]
 
     def clean_answer(self, text: str, task: str) -> str:
         """Return an annotated answer as the official processor leaves it."""

@@ -92,6 +92,29 @@ def test_settings_of_the_checkpoint_that_differ_are_told(
     assert run.info["imported"]["settings"]["lora_r"] == 4
 
 
+def test_a_checkpoint_that_was_trained_with_nothing_around_the_instruction_says_so(
+    tuned: tuple[Any, Run], recipe: Make, tmp_path: Path
+) -> None:
+    made, run = tuned
+    export_run(made.store, run, tmp_path / "a.pth", "official")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    settings = content["config"]["model"]
+    assert (settings["chat_template"], settings["prompt_template"]) == (True, "[INST] {} [/INST]")
+    content["config"]["model"] = settings | {"chat_template": False}
+    torch.save(content, tmp_path / "bare.pth")
+    told = (
+        "The checkpoint was trained with chat_template False, which is template '{}' here, the recipe has template "
+        "'[INST] {} [/INST]'."
+    )
+    notes = import_run(made.store, tmp_path / "bare.pth", recipe(), tmp_path / "runs" / "y", "cpu").info["notes"]
+    assert told in notes
+    bare = recipe("template='{}'")
+    notes = import_run(made.store, tmp_path / "bare.pth", bare, tmp_path / "runs" / "z", "cpu").info["notes"]
+    assert not [each for each in notes if "template" in each]
+    export_run(made.store, load_run(tmp_path / "runs" / "z"), tmp_path / "b.pth", "official")
+    assert torch.load(tmp_path / "b.pth", weights_only=True)["config"]["model"]["chat_template"] is False
+
+
 def test_every_form_of_export_can_be_read_again(tuned: tuple[Any, Run], tmp_path: Path) -> None:
     made, run = tuned
     model, _, _ = load_tuned(made.store, run, (), "cpu")
