@@ -13,6 +13,7 @@ from emo.featstore.workspace import DataTable
 
 FRAMES = "first_frames"  # folders of pictures, with or without the dataset's name behind
 LIST_END = "_NCEV"  # of the names of its lists
+ALL = ("all", "all_label")  # names of lists of all clips, which tell no split
 
 CARDS = {
     "emotion-llama": Card(
@@ -50,6 +51,9 @@ class EmotionLlama(LabelledFolder):
                 if path.stem.endswith(LIST_END) or path == self.table.labels:
                     raise
                 continue  # some other text
+            if not split_of(path):  # what it holds beside the other lists
+                differ += [name for name, row in rows.items() if name in listed and row.label != listed[name].label]
+                rows = {name: row for name, row in rows.items() if name not in listed}
             differ += twice + add_rows(listed, rows)
         problems = two_labels(differ, self.table.root)
         return listed, problems if listed else [
@@ -58,8 +62,10 @@ class EmotionLlama(LabelledFolder):
         ]
 
     def _lists(self) -> list[Path]:
+        """Return the lists in the order in which they count: of splits, of all clips, then others (pseudo labels)."""
         root = self.table.root
-        return sorted(root.glob("*.txt")) or sorted(root.glob("features_of_*/*.txt"))
+        found = list(root.glob("*.txt")) or list(root.glob("features_of_*/*.txt"))
+        return sorted(found, key=lambda path: (not path.stem.endswith(LIST_END), not split_of(path), path))
 
     def media_folder(self) -> Path:
         root = self.table.root
@@ -74,6 +80,6 @@ class EmotionLlama(LabelledFolder):
 
 
 def split_of(path: Path) -> str:
-    """Split that the name of a list tells: `test3` of `relative_test3_NCEV.txt`; none of `all_NCEV.txt`."""
+    """Split that the name of a list tells: `test3` of `relative_test3_NCEV.txt`; none of `all_label_NCEV.txt`."""
     split = re.sub(rf"^relative_|{LIST_END}$", "", path.stem)
-    return "" if split == "all" else split
+    return "" if split in ALL else split

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import emo.extract.annotate
 from emo.extract.annotate.actions import PRESENCES, action_units, phrases_of, rules
+from emo.extract.annotate.answers import check_label
 from emo.extract.annotate.check import check_page, stats_page, text_figures
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import MediaError, UsageError
 
 GOOD = {
     "AU_list": ["AU04"],
@@ -157,3 +159,14 @@ def test_every_rule_names_units_that_a_source_can_see() -> None:
         rules("merr-2023")
     with pytest.raises(UsageError, match="facs has en and zh"):
         phrases_of("AU04", "merr-2024", "zh")
+
+
+def test_the_table_of_words_tells_how_many_published_captions_contradict_their_label(shared: Path) -> None:
+    contradict = 0
+    for record in json.loads((shared / "data/merr/MERR_fine_grained.json").read_text()).values():
+        try:
+            check_label(record["smp_reason_caption"], record["pseu_emotion"])
+        except MediaError:
+            contradict += 1
+    table = Path(emo.extract.annotate.__file__).with_name("labels.yaml").read_text(encoding="utf-8")
+    assert f"of MERR's 4,487 captions {contradict} do" in table

@@ -701,6 +701,21 @@ def test_mer2025_lists_without_truth_are_clips_without_label(tmp_path: Path) -> 
     assert "mercaptionplus lists 1 clip; the published set has 31,327." in problems
 
 
+def test_lists_of_splits_count_more_than_a_list_of_all_clips_and_than_pseudo_labels(tmp_path: Path) -> None:
+    """Emotion-LLaMA's folder has relative_train_NCEV.txt, all_label_NCEV.txt and MER2023_pseudo_label.txt at once."""
+    write(tmp_path / "MER2023_pseudo_label.txt", "a 35 happy -10\np 20 sad -10\n")
+    write(tmp_path / "all_label_NCEV.txt", "a 35 angry -1.2\nb 125 sad -10\nc 4 neutral 0\n")
+    write(tmp_path / "relative_test3_NCEV.txt", "b 125 sad -10\n")
+    write(tmp_path / "relative_train_NCEV.txt", "a 35 angry -1.2\n")
+    clips = by_id(reopen("emotion-llama", tmp_path))
+    assert {name: (clip.split, clip.label and clip.label.emotion) for name, clip in clips.items()} == {
+        "b": ("test3", "sad"),
+        "a": ("train", "angry"),
+        "c": ("", "neutral"),
+        "p": ("MER2023_pseudo_label", "sad"),
+    }
+
+
 def test_mer2026_preferences_are_annotations(tmp_path: Path) -> None:
     write(tmp_path / "track3_emoprefer.csv", "name,a1,a2,preference\na,He laughs.,He cries.,a1\n")
     clip = by_id(reopen("MER2026", tmp_path))["a"]
