@@ -19,7 +19,8 @@ from emo.train.recipe import load_recipe, make_recipe, read_keys
 
 Say = Callable[[str], None]
 USUAL = "zero-shot"
-NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?|[-+−]?\.\d+")
+MINUS = r"[-\u2212\u2010\u2011\u2013\ufe63\uff0d]|(?:\b(?:minus|negative)|负)\s*"  # signs and words of a minus
+NUMBER = re.compile(rf"({MINUS})?(\d+(?:\.\d+)?|\.\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,5 +99,5 @@ def ask_recipe(name: str | None, overrides: Sequence[str] = ()) -> AskRecipe:
 
 def valence_in(text: str) -> float | None:
     """Return the number from -1 to 1 that an answer gives: the only one in it; else `None`."""
-    found = {float(each.replace("−", "-")) for each in NUMBER.findall(text)}
+    found = {-float(number) if minus else float(number) for minus, number in NUMBER.findall(text)}
     return found.pop() if len(found) == 1 and abs(next(iter(found))) <= 1 else None

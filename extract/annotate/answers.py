@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 
 from emo.extract.annotate.actions import label_words
 from emo.featstore.errors import MediaError
+from emo.featstore.sources.chat import Reply
 
 GRAM = 6  # words in a row by which an answer repeats the prompt
 REPEATED = 0.6  # share of the answer's word groups that are the prompt's
@@ -23,28 +24,31 @@ REFUSALS = re.compile(
     re.IGNORECASE,
 )
 WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")
+THINKS = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]", re.IGNORECASE)  # Magistral has brackets
+THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
 HEAD = 200  # letters of an answer in which a refusal stands
 QUOTED = re.compile(r"[\"“「].*?(?:[\"”」]|$)", re.DOTALL)
 YES, NO = re.compile(r"\W*(yes\b|是|对|符合)", re.I), re.compile(r"\W*(no\b|否|不)", re.I)
 
 
-def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
+def check_answer(reply: Reply, *, asked: str, filled: str = "") -> str:
     """Return an answer without what the model thought aloud before it, and without blanks around it.
 
     Args:
-        text: The answer.
-        cut: Whether it ends at the limit of tokens.
+        reply: The answer, and how it ended.
         asked: What was asked, without the clip's clues.
         filled: What was asked, with them.
 
     Raises:
         MediaError: `empty-answer`, `cut-off-answer`, `refused`, `repeats-prompt` or `too-long-answer`.
     """
-    plain = _spoken(text).strip()
+    if reply.filtered:
+        raise MediaError("refused", f"A filter of the endpoint has broken the answer off: {_end(reply.text)!r}.")
+    plain = _spoken(reply.text).strip()
+    if reply.cut:
+        raise MediaError("cut-off-answer", f"The answer ends at the limit of tokens: {_end(plain)!r}.", "Raise it.")
     if not plain:
         raise MediaError("empty-answer", "The model said nothing.")
-    if cut:
-        raise MediaError("cut-off-answer", f"The answer ends at the limit of tokens: {_end(plain)!r}.", "Raise it.")
     if refuses(plain):
         raise MediaError("refused", f"The model refuses: {plain[:120]!r}.")
     if len(plain) > LONGEST:
@@ -56,8 +60,8 @@ def check_answer(text: str, *, cut: bool, asked: str, filled: str = "") -> str:
 
 def _spoken(text: str) -> str:
     """Answer behind the thoughts: chat templates may open `<think>` themselves, so that a reply holds its end only."""
-    said = text.rpartition("</think>")[2]
-    if "<think>" in said:
+    said = THOUGHT.split(text)[-1]
+    if THINKS.search(said):
         raise MediaError("cut-off-answer", "The model thinks aloud and comes to no answer.", "Let it say more.")
     return said
 

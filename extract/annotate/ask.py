@@ -115,7 +115,7 @@ class ClipAsker(OneClip):
             reply = plan.describer.describe(Question(inquiry.task, inquiry.system, words, "clip", "en", clues))
             if plan.describer.remote:
                 self.keep.paid(plan.describer.id, reply)
-        text = check_answer(reply.text, cut=reply.cut, asked=inquiry.identity, filled=words)
+        text = check_answer(reply, asked=inquiry.identity, filled=words)
         self.keep.put(plan.goal, {"text": text, "of": of, "frames": len(pictures), "sound": sound})
 
     def _pictures(self) -> list[bytes]:

@@ -53,7 +53,7 @@ class Budget:
         """
         with self._lock:
             if self.requests is not None and self.asked >= self.requests:
-                self._halt(f"{self.requests:,} requests are made")
+                self._halt(counted(self.requests, "request is made", "requests are made"))
             if self.cost is not None and self.spent >= self.cost:
                 self._halt(f"{self.spent:.4g} is spent of {self.cost:g}")
             if self.stopped:

@@ -147,7 +147,7 @@ class ClipAnnotator(OneClip):
                 if describer.remote:
                     self.keep.paid(describer.id, reply)
             asked = f"{prompt.system}\n{prompt.text}"
-            text = check_answer(reply.text, cut=reply.cut, asked=asked, filled=filled if describer.remote else "")
+            text = check_answer(reply, asked=asked, filled=filled if describer.remote else "")
             if kind == "caption":
                 check_label(text, clues["label"], [clues["text"], clues["scene"], clues["voice"]])
             if kind == VERIFY:

@@ -83,6 +83,8 @@ class LocalModel:
             verb, flag = LACKS[min(wrong)]
             raise UsageError(f"{self.id} cannot {verb}.", f"Ask it without: --set {flag}.")
         with self._lock:
+            if self._loaded is None:
+                resolve_device(self.asking.device)  # one that is not there is asked nothing, so no request is counted
             self.asking.attempt()
             self._loaded = self._loaded or self._load()
             try:

@@ -7,9 +7,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ MOST_WORDS = 200  # letters that are shown of what an endpoint says of an error
 MOST_PAGE = 1 << 13  # letters of it that are looked at: tags that never end take the square of their number
 MARKUP = re.compile(r"<(style|script).*?(?:</\1>|$)|<[^>]*>", re.DOTALL | re.IGNORECASE)
 REDIRECTS = (301, 302, 307, 308)
+BROKEN = ("error", "abort")  # why an answer ended, where the server gave up in the middle of it (OpenRouter, vLLM)
+FILTERED = "content_filter"
 _COUNTS = ("prompt_tokens", "completion_tokens")  # in `usage` of a reply
 
 
@@ -72,7 +74,9 @@ class Reply:
     Attributes:
         text: The answer; empty where the model said nothing.
         cut: Whether it ends at the limit of tokens, and not where the model would.
-        tokens: Of the question and of the answer, where the endpoint counts them.
+        filtered: Whether a filter of the endpoint has kept it back, or broken it off.
+        tokens: Of the question and of the answer, where the endpoint counts them; empty answers before it, to the same
+            question, are in it.
         model: Who answered, as the endpoint says; empty where it says nothing.
     """
 
@@ -80,6 +84,7 @@ class Reply:
     cut: bool = False
     tokens: tuple[int, int] | None = None
     model: str = ""
+    filtered: bool = False
 
 
 class Refused(UsageError):
@@ -94,9 +99,9 @@ class Refused(UsageError):
 class HttpChat:
     """An endpoint that speaks OpenAI's chat completions.
 
-    Time-outs, lost connections, 429, 5xx, replies that are too long or no JSON, and empty ones are tried again,
-    `ATTEMPTS` times in all, after 1, 2, 4, 8 s or as long as the endpoint asks for. The last empty reply is returned as
-    it is. A redirect is followed on the same host only, so that the key reaches no other one.
+    Time-outs, lost connections, 429, 5xx, replies that are too long or no JSON or broken off, and empty ones are tried
+    again, `ATTEMPTS` times in all, after 1, 2, 4, 8 s or as long as the endpoint asks for. The last empty reply is
+    returned as it is, and so is one that is empty at the limit of tokens or by a filter. A redirect is followed on the same host only, so that the key reaches no other one.
 
     Attributes:
         url: Up to and without `/chat/completions`.
@@ -149,6 +154,7 @@ class HttpChat:
         if not (self.key.isascii() and self.key.isprintable()):
             raise UsageError("The key of the endpoint holds signs that no key has.", f"Correct {self.key_name}.")
         trouble: Trouble | None = None
+        empty: list[Reply] = []  # they cost as others do
         for attempt in range(ATTEMPTS):
             if attempt:
                 asked_s = trouble.wait_s if trouble else 0.0
@@ -156,13 +162,14 @@ class HttpChat:
             self.attempt()
             try:
                 reply = self._ask(request)
-                if reply.text.strip():
-                    return self._own(reply)
+                if reply.text.strip() or reply.cut or reply.filtered:
+                    return self._own(replace(reply, tokens=_together([*empty, reply])))
                 trouble = None
+                empty.append(reply)
             except Trouble as error:
                 trouble = error
         if trouble is None:
-            return reply
+            return replace(reply, tokens=_together(empty))
         raise TrainError(
             f"The {self.who} at {self.url} gave no answer in {ATTEMPTS} attempts; the last one: {trouble}.",
             "What it has answered is kept where --cache is given; the same command goes on.",
@@ -220,6 +227,9 @@ def _read(data: bytes) -> Reply:
     """
     value = parse_json(data.decode(), "the reply")
     choice = value["choices"][0]
+    ended = choice.get("finish_reason")
+    if ended in BROKEN or choice.get("error"):
+        raise ValueError(ended)
     content = choice["message"]["content"]
     if isinstance(content, list):  # of parts, each with its kind
         content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
@@ -231,7 +241,13 @@ def _read(data: bytes) -> Reply:
     tokens = (int(asked or 0), int(said or 0)) if counted else None
     text = "" if content is None else whole_text(content)
     told = value.get("model")
-    return Reply(text, choice.get("finish_reason") == "length", tokens, told if isinstance(told, str) else "")
+    return Reply(text, ended == "length", tokens, told if isinstance(told, str) else "", ended == FILTERED)
+
+
+def _together(replies: Sequence[Reply]) -> tuple[int, int] | None:
+    """Return the tokens of several replies to one question; `None` where those of one are not known."""
+    known = [reply.tokens for reply in replies if reply.tokens is not None]
+    return (sum(a for a, _ in known), sum(b for _, b in known)) if len(known) == len(replies) else None
 
 
 def _words(data: bytes) -> str:
@@ -239,9 +255,16 @@ def _words(data: bytes) -> str:
     text = data.decode(errors="replace")
     with suppress(ValueError, AttributeError):
         value = parse_json(text, "the reply")
-        error = value.get("error") or value
+        error = value.get("error") or _first(value).get("error") or value
         text = error if isinstance(error, str) else str(error.get("message") or error.get("detail") or text)
     return " ".join(MARKUP.sub(" ", text[:MOST_PAGE]).split())
+
+
+def _first(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first answer in a reply; nothing where it has none."""
+    choices = value.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
 
 
 @lru_cache

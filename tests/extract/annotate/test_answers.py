@@ -19,13 +19,14 @@ from emo.extract.annotate.select import Selection, select
 from emo.extract.annotate.testing import check_describer
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.labels import MERR_LABELS
+from emo.featstore.sources.chat import Reply
 
 RATE = 16_000
 
 
 def kind_of(text: str, cut: bool = False, asked: str = "Please describe the content of the image.") -> str:
     try:
-        check_answer(text, cut=cut, asked=asked)
+        check_answer(Reply(text, cut), asked=asked)
     except MediaError as error:
         return error.kind
     return ""
@@ -58,9 +59,22 @@ def test_an_answer_that_was_cut_off_and_an_echo_of_the_whole_question_are_none()
     assert kind_of("A man stands", cut=True) == "cut-off-answer"
     filled = "Clues: A man in a dark room who looks down at the floor. Please infer why he feels sad today."
     with pytest.raises(MediaError) as error:
-        check_answer(f"{filled} Answer:", cut=False, asked="Please infer", filled=filled)
+        check_answer(Reply(f"{filled} Answer:"), asked="Please infer", filled=filled)
     assert error.value.kind == "repeats-prompt"
-    check_answer("A man in a dark room looks down at the floor, so he is sad.", cut=False, asked="x", filled=filled)
+    check_answer(Reply("A man in a dark room looks down at the floor, so he is sad."), asked="x", filled=filled)
+
+
+def test_thoughts_are_no_part_of_an_answer_by_whatever_word_they_are_marked() -> None:
+    for begin, end in (("<think>", "</think>"), ("<thinking>", "</Thinking>"), ("[THINK]", "[/THINK]")):
+        thought = f"{begin}He smiles, so happy? No.{end}"
+        assert check_answer(Reply(f"{thought}\nsad"), asked="x") == "sad"
+        assert kind_of(f"{begin}He smiles, so") == "cut-off-answer"
+        assert kind_of(thought) == "empty-answer"
+
+
+def test_an_answer_that_a_filter_broke_off_is_a_refusal() -> None:
+    with pytest.raises(MediaError, match="A filter of the endpoint has broken the answer off: 'The man is ang'"):
+        check_answer(Reply("The man is ang", filtered=True), asked="x")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +295,7 @@ def test_a_selection_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> No
 
 def test_thoughts_are_no_part_of_an_answer() -> None:
     for text in ("<think>angry or sad?</think>\nhappy", "Angry, or sad? He smiles.</think>happy", "happy"):
-        assert check_answer(text, cut=False, asked="Which?") == "happy"
+        assert check_answer(Reply(text), asked="Which?") == "happy"
     for text in ("<think>is he happy", "<think>a</think><think>is he happy"):
         with pytest.raises(MediaError, match="comes to no answer"):
-            check_answer(text, cut=False, asked="Which?")
+            check_answer(Reply(text), asked="Which?")

@@ -229,6 +229,38 @@ def test_bad_answers_are_typed_failures_and_none_is_lost_or_asked_twice(study: S
     assert open_store(folder / "s.emo").verify() == []
 
 
+def test_an_answer_that_the_server_broke_off_is_asked_again_and_none_by_a_filter_or_at_the_limit(
+    study: Study, server: Server
+) -> None:
+    folder = study(4, audio_s=0.1)
+
+    def ended(said: str, how: str, **more: Any) -> bytes:
+        return json.dumps({"choices": [{"message": {"content": said}, "finish_reason": how, **more}]}).encode()
+
+    server.behave = by_clip(
+        {
+            "c0": [ended("The man is hap", "error", error={"message": "upstream is gone"}), "sad"],
+            "c1": ended("The man is hap", "abort"),
+            "c2": ended("The man is hap", "content_filter"),
+            "c3": ended("", "length"),
+        }
+    )
+    found = asked(folder, server)
+    assert found.said == {"c0": "sad"}
+    kinds = {"c1": "no-answer", "c2": "refused", "c3": "cut-off-answer"}
+    assert {name: why.partition(":")[0] for name, why in found.why.items()} == kinds
+    assert len(server.asked) == 2 + 5 + 1 + 1
+
+
+def test_what_empty_answers_cost_is_counted(study: Study, server: Server) -> None:
+    folder = study(1)
+    (folder / "prices.toml").write_text("[m]\ninput = 1000\noutput = 5000\n")
+    used = {"usage": {"prompt_tokens": 100, "completion_tokens": 20}}
+    server.behave = by_clip({"c0": [reply("", **used), reply("sad", **used)]})
+    found = asked(folder, server, prices=folder / "prices.toml")
+    assert (found.counts["requests"], found.counts["cost"], found.counts["uncounted"]) == (2, 0.4, 0)
+
+
 def test_a_refusal_after_other_words_is_asked_for_once(study: Study, server: Server) -> None:
     folder = study(1)
     asked(folder, server)
@@ -264,8 +296,8 @@ def test_a_budget_ends_a_run_and_the_next_one_goes_on(study: Study, server: Serv
     )  # type: ignore[arg-type]
     silent = [row for row in page.value["answers"] if row["answer"] is None]
     assert (len(silent), page.value["requests"], page.exit_code) == (3, 1, 3)
-    assert silent[0]["why"] == "not asked: 1 requests are made"
-    assert "no answer about c1, c2, c3: not asked: 1 requests are made" in page.parts
+    assert silent[0]["why"] == "not asked: 1 request is made"
+    assert "no answer about c1, c2, c3: not asked: 1 request is made" in page.parts
     assert predict(folder, dataset="mine", model=f"{server.url}#m").value["requests"] == 3
 
 
@@ -339,6 +371,12 @@ def test_a_number_is_read_from_an_answer_only_where_it_is_plain() -> None:
     assert [valence_in(text) for text in ("-0.5", "It is 0.25.", "−1", "between 0 and 1", "about 3", "no idea")] == [
         *(-0.5, 0.25, -1.0, None, None, None)
     ]
+
+
+def test_a_number_below_zero_stays_so_by_whatever_sign_or_word_it_is_said() -> None:
+    for text in ("\u20130.5", "\uff0d0.5", "\u20110.5", "minus 0.5", "about negative 0.5.", "负0.5"):
+        assert valence_in(text) == -0.5, text
+    assert [valence_in(text) for text in ("+0.5", "positive 0.5", "0.2\u20130.5")] == [0.5, 0.5, None]
 
 
 # ---- what is asked ---------------------------------------------------------------------------------------------------

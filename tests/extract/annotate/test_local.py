@@ -222,3 +222,13 @@ def test_a_whole_clip_is_shown_to_a_model_on_this_machine(study: Callable[..., P
         assert (first["requests"], first["failed"]) == (2, {"cut-off-answer": 2})  # random weights end no sentence
         assert all(row["why"].startswith("cut-off-answer: ") for row in first["answers"])
         assert predict(model, setting)["requests"] == 0
+
+
+def test_a_device_that_is_not_there_is_asked_nothing(writes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    sent: list[str] = []
+    model = find_describer(f"hf:{writes}", Asking(device="cuda", attempt=lambda: sent.append("request")))
+    question = Question("caption", "", "Say it.", "", "en", Clues({}, lambda: None, lambda: None))  # type: ignore[arg-type]
+    with pytest.raises(EmoError, match="cuda"):
+        model.describe(question)
+    assert sent == []
