@@ -101,7 +101,8 @@ class HttpChat:
 
     Time-outs, lost connections, 429, 5xx, replies that are too long or no JSON or broken off, and empty ones are tried
     again, `ATTEMPTS` times in all, after 1, 2, 4, 8 s or as long as the endpoint asks for. The last empty reply is
-    returned as it is, and so is one that is empty at the limit of tokens or by a filter. A redirect is followed on the same host only, so that the key reaches no other one.
+    returned as it is, and so is one that is empty at the limit of tokens or by a filter. A redirect is followed on the
+    same host only, so that the key reaches no other one.
 
     Attributes:
         url: Up to and without `/chat/completions`.
