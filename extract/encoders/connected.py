@@ -65,6 +65,11 @@ class Connected(FrameTokens):
 
     def _held(self) -> State:
         """Tensors of the connector, by its own names."""
+        if (told := shared("connector").version_beside(self.second.path)) not in (None, KIND):
+            raise ModelError(
+                f"The connector of {self.second.source} is {told}, and {self.name} is of {KIND}.",
+                "Train on the feature before the connector, whose recipe names the version.",
+            )
         held = {PREFIX.sub("", k): v for k, v in self.second.tensors().items() if PREFIX.match(k)}
         if "readout.2.weight" not in held:
             raise ModelError(f"{self.second.source} holds no connector of VideoLLaMA2.", "Is it another checkpoint?")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -36,6 +38,20 @@ def test_the_rows_are_those_of_the_connector_on_the_patches(tmp_path):
     drawn = find_encoder(STC)(profile="tiny")
     assert drawn.spec("tokens").fingerprint != encoder.spec("tokens").fingerprint
     assert drawn.spec("tokens").dim == 64
+
+
+@pytest.mark.parametrize(
+    ("file", "table"),
+    [("config.json", {"mm_projector_type": "stc_connector"}), ("manifest.json", {"sizes": {"connector": "stc_v1"}})],
+)
+def test_a_connector_of_another_version_is_refused(tmp_path, file, table):
+    """Its tensors have the same names and shapes, and make other rows."""
+    connector = shared("connector").StcConnector(32, 40, "stc_v1")
+    state = {f"mm_projector.{name}": each for name, each in connector.state_dict().items()}
+    save_file(state, tmp_path / "projections.safetensors")
+    (tmp_path / file).write_text(json.dumps(table))
+    with pytest.raises(ModelError, match="is stc_v1, and siglip-so400m-384-stc-UTT is of stc_v35"):
+        find_encoder(STC)(profile="tiny", also=str(tmp_path / "projections.safetensors"))
 
 
 def test_true_sizes_and_what_lacks(tmp_path):

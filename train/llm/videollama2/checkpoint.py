@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emo.featstore.errors import ModelError, UsageError, WeightsMissing
+from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import replacing, write_json
-from emo.featstore.reading import read_json
 from emo.featstore.sources.hub import weight_files
 from emo.train.llm.checkpoint import ADAPTER, ImportReport, State
 from emo.train.llm.official import read_official, take
-from emo.train.llm.videollama2.model import VideoLlama2
+from emo.train.llm.videollama2.connector import PUBLISHED, told, version_beside
+from emo.train.llm.videollama2.model import CONNECTED, VideoLlama2
 
 ADAPTERS, OURS = "base_model.model.", "llama_model."  # peft's prefix, and emo's before that
 NON_LORA = "non_lora_trainables.bin"  # beside an adapter: connector and projector (train.py of VideoLLaMA2)
-CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+CONFIG, ADAPTER_CONFIG, GENERATION = "config.json", "adapter_config.json", "generation_config.json"
+SETTINGS = {  # what a folder tells of itself -> in which file
+    "lora_alpha": ADAPTER_CONFIG,
+    "num_frames": CONFIG,
+    "repetition_penalty": GENERATION,
+}
 GROUPS = {  # what a file may be about -> beginning of its names
     "the adapters": f"{OURS}{ADAPTERS}",
     "the connector": "mm_projector.",
@@ -49,9 +53,11 @@ def import_official(path: str | Path, model: VideoLlama2, allow_new: bool = Fals
 
     Raises:
         WeightsMissing: No such file or folder.
-        ModelError: It is no checkpoint; or a tensor is missing, unknown, of another shape or not finite.
+        ModelError: It is no checkpoint; or a tensor is missing, unknown, of another shape or not finite; or its
+            connector is of another version.
     """
     path = Path(path)
+    _check_version(path, model)
     found, settings = _read_folder(path) if path.is_dir() else read_official(path)
     expected = dict(model.kept())
     plain: dict[str, Tensor] = {}
@@ -90,12 +96,15 @@ def _read_folder(path: Path) -> tuple[State, dict[str, Any]]:
     state: State = {}
     for file in files:
         state |= _peek(file) if file.suffix == ".safetensors" else read_official(file)[0]
-    config = path / ADAPTER_CONFIG
-    try:
-        told = read_json(config) if config.is_file() else {}
-    except UsageError as error:
-        raise ModelError(error.message, "Fetch the folder again.") from error
-    return state, {"lora_alpha": told["lora_alpha"]} if isinstance(told, Mapping) and "lora_alpha" in told else {}
+    given = {key: told(path / file).get(key) for key, file in SETTINGS.items()}
+    return state, {key: value for key, value in given.items() if value is not None}
+
+
+def _check_version(path: Path, model: VideoLlama2) -> None:
+    """Refuse a connector of another version: its tensors fit, and make other rows."""
+    here, theirs = model.sizes.connector, version_beside(path)
+    if hasattr(model, "mm_projector") and theirs not in (None, here):
+        raise ModelError(f"The connector of {path} is {theirs}, the recipe has {here}.", f"Set connector: {theirs}.")
 
 
 def _peek(path: Path) -> State:
@@ -138,8 +147,8 @@ def _config(model: VideoLlama2) -> dict[str, Any]:
     """config.json of the reference: the language model's, and how pictures and sound come in."""
     sizes, table = model.sizes, model.llm.config.to_dict()
     table |= {"model_type": "videollama2_qwen2", "num_frames": sizes.frames}
-    if sizes.video[0]:
-        table |= {"mm_projector_type": f"stc_connector{'_v35' * (sizes.connector == 'stc_v35')}"}
+    if sizes.video[0] and sizes.connector != CONNECTED:
+        table |= {"mm_projector_type": {ours: theirs for theirs, ours in PUBLISHED.items()}[sizes.connector]}
         table |= {"mm_hidden_size": sizes.video[1], "mm_vision_select_layer": -2}
     if sizes.audio[0]:
         table |= {"mm_projector_a_type": "mlp2x_gelu", "mm_hidden_size_a": sizes.audio[1]}

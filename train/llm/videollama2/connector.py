@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from emo.featstore.errors import ModelError, UsageError
+from emo.featstore.reading import read_json
+
 DEPTH = 4  # blocks of a stage
 EPS = 1e-5  # of timm's LayerNormAct2d
 PADDING: Mapping[str, int] = {"stc_v35": 0, "stc_v1": 1}  # of the convolution that halves, by version
+PUBLISHED: Mapping[str, str] = {"stc_connector_v35": "stc_v35", "stc_connector": "stc_v1"}  # as config.json names them
 SQUEEZE = 4  # of a block's input, how much narrower its squeeze is
 
 
@@ -119,3 +125,35 @@ def rows(frames: int, patches: int, version: str = "stc_v35") -> int:
     """Rows that a connector makes of T frames of P patches."""
     side, more = math.isqrt(patches), 2 * PADDING[version]
     return (frames + more) // 2 * ((side + more) // 2) ** 2
+
+
+def version_beside(path: Path) -> str | None:
+    """Version of the connector in a file or folder, which its tensors do not tell: both versions have the same.
+
+    Returns:
+        What the reference's config.json or the manifest of a run's checkpoint says that lies there; `None` where
+        neither does.
+
+    Raises:
+        ModelError: Such a file is damaged.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = PUBLISHED.get(str(told(folder / "config.json").get("mm_projector_type")))
+    sizes = told(folder / "manifest.json").get("sizes")
+    own = sizes.get("connector") if isinstance(sizes, Mapping) else None
+    return found or (own if own in PADDING else None)
+
+
+def told(file: Path) -> Mapping[str, Any]:
+    """Content of a JSON file beside a checkpoint; empty where there is none.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        table = read_json(file)
+    except UsageError as error:
+        raise ModelError(error.message, "Fetch the folder again.") from error
+    return table if isinstance(table, Mapping) else {}

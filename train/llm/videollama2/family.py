@@ -155,6 +155,16 @@ class VideoLlama2Family(Family):
 
         export_official(model, path)
 
+    def trained_otherwise(self, recipe: Any, settings: Mapping[str, Any]) -> list[str]:
+        """Return what differs: frames where the recipe connects them, and the penalty, which the reference keeps."""
+        connects = recipe.features.video and recipe.connector != "none"
+        theirs = {"num_frames": "frames"} if connects else {}
+        return [
+            f"The checkpoint says {name} {settings[name]}, the recipe has {ours} {here}."
+            for name, ours in (theirs | {"repetition_penalty": "repetition_penalty"}).items()
+            if settings.get(name, here := getattr(recipe, ours)) != here
+        ]
+
     def clean_answer(self, text: str, task: str) -> str:
         """Return an annotated answer without space around it."""
         return text.strip()

@@ -12,7 +12,7 @@ import torch
 from steps import Stop, clips_with, same, stop_after
 
 from emo.featstore.clip import Clip
-from emo.featstore.errors import EmoError, UsageError
+from emo.featstore.errors import EmoError, ModelError, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.train.llm.answer import TunedAnswerer
@@ -62,6 +62,28 @@ def test_tuned_resumed_carried_and_asked(made: Any, recipe: Any, tmp_path: Path)
     assert {name: each.probabilities for name, each in once.items()} == {n: e.probabilities for n, e in said.items()}
 
 
+def test_what_the_files_of_a_folder_say_of_it_counts(made: Any, recipe: Any, tmp_path: Path) -> None:
+    """Both versions of the connector have the same tensors, and the reference's greedy answers keep the penalty."""
+    store, clips = made
+    tune(store, clips, recipe("steps_per_epoch=1", "connector=stc_v1"), tmp_path / "run", "cpu")
+    out = tmp_path / "out"
+    export_run(store, load_run(tmp_path / "run"), out, "official")
+    with pytest.raises(ModelError, match="is stc_v1, the recipe has stc_v35"):
+        import_run(store, out, recipe(), tmp_path / "again", "cpu")
+    with pytest.raises(ModelError, match="is stc_v1, the recipe has stc_v35"):
+        tune(store, clips, recipe(f"init_from={out}"), tmp_path / "second", "cpu")
+    (out / "generation_config.json").write_text('{"do_sample": true, "repetition_penalty": 1.05}')
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"num_frames": 16}))
+    for number, change in enumerate(((), ("repetition_penalty=1.05",))):
+        place = tmp_path / f"import{number}"
+        place.mkdir()
+        notes = import_run(store, out, recipe("connector=stc_v1", *change), place, "cpu").info["notes"]
+        assert f"The checkpoint says num_frames 16, the recipe has frames {FRAMES}." in notes
+        penalty = "The checkpoint says repetition_penalty 1.05, the recipe has repetition_penalty 1.0."
+        assert (penalty in notes) is (not change)
+
+
 def test_the_second_stage_begins_with_the_first(made: Any, recipe: Any, tmp_path: Path) -> None:
     """Also with a folder of the reference's trainer in place of a run; what is not learned stays as it was."""
     store, clips = made
@@ -92,8 +114,11 @@ def test_the_second_stage_begins_with_the_first(made: Any, recipe: Any, tmp_path
 def test_other_ways_to_read_a_clip(made: Any, recipe: Any, tmp_path: Path, change: tuple[str, ...]) -> None:
     store, clips = made
     tune(store, clips, recipe("steps_per_epoch=1", *change), tmp_path / "run", "cpu")
-    said = TunedAnswerer(load_run(tmp_path / "run"), "cpu").answer(store, clips[:2])
-    assert len(said) == 2
+    run = load_run(tmp_path / "run")
+    assert len(TunedAnswerer(run, "cpu").answer(store, clips[:2])) == 2
+    export_run(store, run, tmp_path / "out", "official")
+    told = json.loads((tmp_path / "out" / "config.json").read_text()).get("mm_projector_type")
+    assert told == (None if "connector=none" in change or "features.video=null" in change else "stc_connector_v35")
 
 
 @pytest.mark.parametrize(
