@@ -192,6 +192,12 @@ class Session:
                 f"{have} than the feature in the store was made of, which is replaced: {some_of(todo.new_text, 3)}. "
                 "Where they are clips of another dataset by the same names, use one store per dataset."
             )
+        for key, clips in todo.no_text.items():
+            have = counted(len(clips), "clip has no transcript any more", "clips have no transcripts any more")
+            lines.append(
+                f"{have}, and what {key} was made of an earlier one stays: {some_of(clips, 3)}. Training refuses it; "
+                f"`emo store drop {key}`, and extracting again, makes that feature of what is there now."
+            )
         lines += self.notes
         if any(spec.weights.startswith("seed:") for spec in self.specs):
             lines.append(

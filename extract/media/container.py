@@ -47,6 +47,7 @@ CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,mxf,ogg,wav,w64,aiff,au,caf,f
 # Up to this much may be missing at the end of the frames before a clip counts as cut off: rates are rounded.
 _SLACK_S = 0.2
 _SLACK_COUNTED_S = 0.03  # where the header counts samples of sound: a frame of an mp3
+_FAINT = 3  # of 32768: what rounding leaves of two channels that cancel each other
 _MAX_PIXELS = 100_000_000  # of one frame; 8K video has 33 million
 
 # What PyAV raises where FFmpeg, or what FFmpeg found in a file, does not suit it.
@@ -112,8 +113,8 @@ class Media:
 
     Attributes:
         info: What is known of the clip.
-        notes: What a user should know of it, a sentence by kind: `sound-tracks` (there are several), `sound-gap` and
-            `constant-sound` (both known once the sound is decoded).
+        notes: What a user should know of it, a sentence by kind: `sound-tracks` (there are several), `sound-gap`,
+            `constant-sound` and `channels-cancel` (all three known once the sound is decoded).
     """
 
     def __init__(
@@ -290,7 +291,12 @@ class Media:
                 f"The sound of {name} has {len(sound.gaps)} gap{'s'[: len(sound.gaps) != 1]}, filled with silence; the "
                 f"longest has {gap_s:.2f} s and begins at {at_s:.2f} s."
             )
-        if samples.min() == samples.max():
+        if sound.loud and max(int(samples.max()), -int(samples.min())) <= _FAINT:
+            self.notes["channels-cancel"] = (
+                f"The channels of {name} cancel each other: encoders hear their mean, which is silent. "
+                "Invert one of them."
+            )
+        elif samples.min() == samples.max():
             value = "digital silence" if samples[0] == 0 else f"constantly {samples[0]}"
             self.notes["constant-sound"] = f"The sound of {name} is {value}."
         return samples.astype(np.float32) / 32768

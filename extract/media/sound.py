@@ -40,6 +40,7 @@ class Sound:
         self._start_s: float | None = None
         self._read_s = 0.0
         self.gaps: list[tuple[float, float]] = []
+        self.loud = False  # whether any channel was, before they were mixed
 
     def add(self, frame: av.AudioFrame) -> None:
         """Take a decoded frame.
@@ -48,6 +49,7 @@ class Sound:
             MediaError: `not-finite`, `out-of-range`, or `too-long`.
         """
         self._check(frame)
+        self.loud = self.loud or _is_loud(frame)
         self._fill(frame)
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if source != self._source:  # broadcasts change their layout half-way
@@ -127,6 +129,16 @@ class Sound:
             self._count += len(part)
         if self._count > self._limit:
             raise too_long(self._name, self._limit / AUDIO_RATE / 60)
+
+
+def _is_loud(frame: av.AudioFrame) -> bool:
+    """Say whether a channel of a frame goes beyond 1 % of full scale."""
+    values = frame.to_ndarray()
+    if values.dtype == np.uint8:
+        values = values.astype(np.int16) - 128
+        return bool(np.abs(values).max(initial=0) > 1)
+    full = np.iinfo(values.dtype).max if values.dtype.kind == "i" else 1
+    return bool(max(values.max(initial=0), -float(values.min(initial=0))) > full / 100)
 
 
 def too_long(name: str, limit_min: float, is_min: float | None = None) -> MediaError:

@@ -107,6 +107,8 @@ class Plan:
         clips: Ids of all clips that were looked at, done or not.
         other_text: Clips with the media of an earlier one, but another transcript: the earlier one's is used.
         new_text: Clips with another transcript than a wanted feature in the store was made of: it is made anew.
+        no_text: Clips without a transcript, of an earlier one of which wanted features in the store were made: they
+            stay, and training refuses them; by feature.
     """
 
     total: int = 0
@@ -118,6 +120,7 @@ class Plan:
     clips: list[str] = field(default_factory=list)
     other_text: list[str] = field(default_factory=list)
     new_text: list[str] = field(default_factory=list)
+    no_text: dict[str, list[str]] = field(default_factory=dict)
 
 
 @many_objects()
@@ -159,7 +162,7 @@ def plan(
     result.other_text = _other_texts(texts, known)
     todo, lacking = set[MediaId](), set[MediaId]()
     if store is not None:
-        result.new_text = _new_texts(store, texts, [clip for clip, _ in known]) if texts else []
+        result.new_text, result.no_text = _new_texts(store, texts, [clip for clip, _ in known])
         lacking.update(*left(store, specs, known, True).values())
         known = [each for each in known if each[1] in lacking]
         todo = lacking if retry_failed else todo.union(*left(store, specs, known, False).values())
@@ -212,10 +215,20 @@ def _other_texts(specs: Sequence[EncoderSpec], clips: Iterable[tuple[Clip, Media
     return list(found)
 
 
-def _new_texts(store: Store, specs: Sequence[EncoderSpec], clips: Sequence[Clip]) -> list[str]:
-    held = {each.spec.fingerprint for each in store.features()}
-    others = [of_other_texts(store, spec, clips) for spec in specs if spec.fingerprint in held]
-    return list(dict.fromkeys(clip for each in others for clip in each))
+def _new_texts(
+    store: Store, specs: Sequence[EncoderSpec], clips: Sequence[Clip]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the clips that have another transcript than a feature was made of, and by feature those that have none."""
+    held = {each.spec.fingerprint for each in store.features()} if specs else set[str]()
+    anew, gone = dict[str, None](), dict[str, list[str]]()
+    for spec in specs:
+        others = set(of_other_texts(store, spec, clips)) if spec.fingerprint in held else set[str]()
+        for clip in clips if others else ():
+            if clip.id in others and text_of(clip.transcripts, spec.recipe[LANGUAGES]):
+                anew[clip.id] = None
+            elif clip.id in others:
+                gone.setdefault(spec.key, []).append(clip.id)
+    return list(anew), gone
 
 
 def _files(clips: Sequence[Clip], store: Store | None) -> list[FileId | None]:

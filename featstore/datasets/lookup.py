@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emo.featstore.address import absolute, seen
-from emo.featstore.clip import Clip, hash_media, many_objects
+from emo.featstore.address import Address, absolute, seen
+from emo.featstore.clip import Clip, MediaId, hash_media, many_objects
 from emo.featstore.datasets import find_labels, open_dataset
 from emo.featstore.datasets.tables import (
     AUDIO_SUFFIXES,
@@ -19,7 +19,7 @@ from emo.featstore.datasets.tables import (
     read_names,
     without_suffix,
 )
-from emo.featstore.errors import UsageError
+from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.fetch import at_hand
 from emo.featstore.looking import GONE, looking
 from emo.featstore.storage.store import Store
@@ -28,6 +28,7 @@ from emo.featstore.workspace import Workspace
 
 LISTS = (".csv", ".jsonl", ".txt", ".npz")
 SUFFIXES = (*MEDIA_SUFFIXES, *AUDIO_SUFFIXES)
+READ_BYTES = 1 << 30  # of files that were written again in the same size: a question reads no more, extraction all
 
 
 def clips_of(workspace: Workspace, first: Sequence[str] = ()) -> dict[str, Clip]:
@@ -161,21 +162,67 @@ def is_another(store: Store, clip: Clip) -> bool:
     return known is not None and known.media != row[0]
 
 
-def changed_files(store: Store, clips: Iterable[Clip]) -> list[str]:
-    """Return the names of clips whose file has another size than when the store came to know it, at the same place."""
-    rows = [(clip.id, clip.media, store.clip_row(clip.id)) for clip in clips]
-    there = [(name, path, row[2]) for name, path, row in rows if row and path and absolute(path) == row[1]]
+@dataclass(frozen=True)
+class Changed:
+    """Clips whose files, where the store knows them to lie, are not as it came to know them.
+
+    Attributes:
+        others: The file holds something else: it has another size, or was written again and read.
+        unread: The file was written again in the same size, and not read, as `READ_BYTES` of such files had been.
+    """
+
+    others: list[str]
+    unread: list[str]
+
+
+def changed_files(store: Store, clips: Iterable[Clip]) -> Changed:
+    """Find clips whose file has changed since the store came to know it, at the same place.
+
+    Size and time of the last change tell; of a file of the same size and another time the bytes are hashed. What has
+    both as before counts as unchanged, as it does for `emo extract`.
+    """
+    rows = [(clip, store.clip_row(clip.id)) for clip in clips]
+    there = [(clip, path, row) for clip, row in rows if row and (path := clip.media) and absolute(path) == row[1]]
     with looking([path for _, path, _ in there], [str(path) for _, path, _ in there]) as looked:
-        sizes = looked()[:, 0].tolist()
-    return [name for (name, _, then), now in zip(there, sizes, strict=True) if now not in (then, GONE)]
+        now = looked().tolist()
+    found, left_bytes = Changed([], []), READ_BYTES
+    for (clip, path, (media, _, size_bytes, mtime_ns)), (size, time) in zip(there, now, strict=True):
+        if size == GONE or (size, time) == (size_bytes, mtime_ns):
+            continue
+        if size != size_bytes:
+            found.others.append(clip.id)
+        elif size > left_bytes:
+            found.unread.append(clip.id)
+        else:
+            left_bytes -= size
+            if _media_of(path) not in (media, None):
+                found.others.append(clip.id)
+    return found
+
+
+def _media_of(path: Address) -> MediaId | None:
+    """Return the content hash of a file; `None` where it cannot be read now."""
+    with suppress(OSError, MediaError), at_hand(path) as media:
+        return media.file_id().media
+    return None
 
 
 def changed_note(store: Store, clips: Iterable[Clip], shown: int = SHOWN) -> str:
-    """Return the sentence on clips whose features were made of what their files held before; empty where all fit."""
-    names = changed_files(store, clips)
-    have = counted(len(names), "clip has another file", "clips have other files")
-    told = f"{have} now than the one that the features were made of: {some_of(names, shown)}. Run emo extract."
-    return told if names else ""
+    """Return what is to be said of clips whose features were made of other files; empty where all fit."""
+    found = changed_files(store, clips)
+    told = []
+    if names := found.others:
+        have = counted(len(names), "clip has another file", "clips have other files")
+        told.append(
+            f"{have} now than the one that the features were made of: {some_of(names, shown)}. Run emo extract."
+        )
+    if names := found.unread:
+        were = counted(len(names), "file was", "files were")
+        told.append(
+            f"{were} written again in the same size since the features were made, and not read now: "
+            f"{some_of(names, shown)}. Run emo extract, which reads them."
+        )
+    return " ".join(told)
 
 
 def holds_another(store: Store, clip: Clip) -> bool:

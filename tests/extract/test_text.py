@@ -136,6 +136,10 @@ def test_a_transcript_that_is_gone_is_said_at_every_pass(work: Path) -> None:
     extract(work)
     say(work, SAID | {"b": ""})
     for _ in range(2):
+        (told,) = (line for line in session(work).says() if "any more" in line)
+        assert told.startswith(f"1 clip has no transcript any more, and what {NAME}@")
+        assert "stays: b. Training refuses it; `emo store drop" in told
+        assert not any("is replaced" in line for line in session(work).says())
         assert {(each.clip, each.kind) for each in extract(work).failures} == {("b", "no-text"), ("c", "no-text")}
 
 

@@ -175,6 +175,20 @@ class TestTracks:
             sound(two, audio_track=3)
         assert caught.value.kind == "no-audio"
 
+    @pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le", "flac"])
+    def test_channels_that_cancel_each_other_are_said(self, codec, tmp_path, ffmpeg):
+        path, one = tmp_path / "anti.mov", ("-f", "lavfi", "-i", "sine=300:d=1:r=16000")
+        kept = ("-c:a", codec) if codec != "flac" else ("-c:a", codec, "-f", "flac")
+        ffmpeg(*one, "-af", "pan=stereo|c0=c0|c1=-1*c0", *kept, path)
+        with open_media(path) as media:
+            assert np.abs(media.audio()).max() < 0.001
+            assert set(media.notes) == {"channels-cancel"}
+            assert "The channels of anti.mov cancel each other" in media.notes["channels-cancel"]
+        ffmpeg(*one, "-af", "pan=stereo|c0=c0|c1=0*c0", *kept, "-y", path)
+        with open_media(path) as media:
+            media.audio()
+            assert not media.notes
+
     def test_constant_sound_that_is_not_silence(self, tmp_path):
         with open_media(float_wav(tmp_path / "dc.wav", np.full(16_000, 0.25))) as media:
             media.audio()

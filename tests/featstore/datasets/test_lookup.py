@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from emo.featstore.datasets.lookup import find_clips, named_clips
+from emo.featstore.clip import hash_media
+from emo.featstore.datasets import lookup
+from emo.featstore.datasets.lookup import changed_files, changed_note, clips_of, find_clips, named_clips
 from emo.featstore.errors import UsageError
+from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace, load_workspace
 
 
@@ -89,3 +93,26 @@ def test_a_transcript_belongs_to_one_clip(workspace: Workspace) -> None:
 
 def test_names_that_no_dataset_lists_stay_names(workspace: Workspace) -> None:
     assert [(clip.id, clip.media) for clip in named_clips(workspace, ["stranger"])] == [("stranger", None)]
+
+
+def test_a_file_that_was_written_again_is_read_to_tell_whether_it_is_another(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, store = clips_of(workspace).values(), Store.create(tmp_path / "s.emo")
+    files = {clip.id: clip.media for clip in clips if isinstance(clip.media, Path)}
+    with store.writer() as writer:
+        for name, file in files.items():
+            writer.clip(name, hash_media(file), file)
+    assert changed_note(store, clips) == ""
+    files["anna"].write_bytes(b"ANNA")  # of the same size
+    os.utime(files["boris"], ns=(1, 1))  # copied, say: the same bytes
+    files["chen"].write_bytes(b"longer than before")
+    assert changed_files(store, clips).others == ["anna", "chen"]
+    assert changed_note(store, clips).startswith("2 clips have other files now than the one that the features")
+    monkeypatch.setattr(lookup, "READ_BYTES", 4)  # as much as anna has
+    found = changed_files(store, clips)
+    assert (found.others, found.unread) == (["anna", "chen"], ["boris"])
+    assert "1 file was written again in the same size" in changed_note(store, clips)
+    for file in files.values():
+        file.unlink()
+    assert changed_note(store, clips) == ""
