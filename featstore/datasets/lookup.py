@@ -207,8 +207,22 @@ def _media_of(path: Address) -> MediaId | None:
     return None
 
 
+def lent_files(store: Store, clips: Iterable[Clip]) -> dict[str, str]:
+    """Return the files that features of clips without a file were made of, where they still lie elsewhere, by clip.
+
+    Whoever lists the clip does not list that file as its own, so it may be the file of another dataset's clip of the
+    same name. One that is gone may have been the clip's own.
+    """
+    rows = [(clip.id, store.clip_row(clip.id)) for clip in clips if clip.dataset and clip.media is None]
+    paths = {name: row[1] for name, row in rows if row is not None and row[1] is not None}
+    with looking(list(paths.values()), list(paths.values())) as looked:
+        sizes = looked()[:, 0].tolist()
+    return {name: path for (name, path), size in zip(paths.items(), sizes, strict=True) if size != GONE}
+
+
 def changed_note(store: Store, clips: Iterable[Clip], shown: int = SHOWN) -> str:
     """Return what is to be said of clips whose features were made of other files; empty where all fit."""
+    clips = list(clips)
     found = changed_files(store, clips)
     told = []
     if names := found.others:
@@ -221,6 +235,12 @@ def changed_note(store: Store, clips: Iterable[Clip], shown: int = SHOWN) -> str
         told.append(
             f"{were} written again in the same size since the features were made, and not read now: "
             f"{some_of(names, shown)}. Run emo extract, which reads them."
+        )
+    if lent := lent_files(store, clips):
+        have = counted(len(lent), "clip without a media file has", "clips without a media file have")
+        told.append(
+            f"{have} the features of a file elsewhere, by name alone: {next(iter(lent))} those of "
+            f"{next(iter(lent.values()))}. Where that is another dataset's clip, use one store per dataset."
         )
     return " ".join(told)
 

@@ -101,7 +101,7 @@ class Outgoing:
         store: Where it lies.
         spec: The feature.
         name: Its name over there.
-        clips: Clips that have it.
+        clips: Clips that have it; a layout that leaves some out narrows it to what it writes.
         dtype: Of the arrays; as stored if `None`.
     """
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from emo.featstore.clip import Clip
-from emo.featstore.datasets.lookup import is_another
+from emo.featstore.datasets.lookup import changed_note, is_another
 from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.files import replacing
 from emo.featstore.interop import find_layout
@@ -17,7 +17,8 @@ from emo.featstore.interop.base import Export, FirstFrame, Layout, Outgoing, pla
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.maintain import BESIDE
 from emo.featstore.storage.store import Store
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
+from emo.featstore.transcripts import of_other_texts
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -100,6 +101,7 @@ def export_features(
     if not going:
         none = f"The store has no {'records' if kind.records else 'features'}."
         raise UsageError(f"Nothing was exported. {' '.join([*notes, *left_out.values()]) or none}")
+    notes += _out_of_date(store, going, known)
     notes += _written(path, kind, Export(going, known, first_frame))
     return ExportReport(
         path=str(path),
@@ -113,6 +115,17 @@ def export_features(
         left_out=left_out,
         notes=notes,
     )
+
+
+def _out_of_date(store: Store, going: Sequence[Outgoing], clips: Mapping[str, Clip]) -> Iterator[str]:
+    """Say which clips of a dataset have features of other files or transcripts than it gives them now."""
+    told = [clip for clip in clips.values() if clip.dataset]
+    if changed := changed_note(store, told):
+        yield changed
+    for each in going:
+        if others := of_other_texts(store, each.spec, told):
+            have = counted(len(others), "clip has another transcript", "clips have other transcripts")
+            yield f"{have} than the one that {each.spec.key} was made of: {some_of(others)}. Run emo extract."
 
 
 def _chosen(

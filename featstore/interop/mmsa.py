@@ -166,6 +166,8 @@ def write(path: Path, export: Export) -> Sequence[str]:
     if left:
         are = counted(left, "clip is", "clips are")
         notes.append(f"{are} left out, for lack of a feature, a valence, or a split that MMSA knows.")
+    for feature in export.features:
+        feature.clips = [clip.id for clips in splits.values() for clip, _ in clips]
     table: dict[str, Any] = {name: _split(clips, export.features) for name, clips in splits.items()}
     table[NOTES] = {each.name: to_note(each.spec) for each in export.features}
     with open(path, "xb") as file:

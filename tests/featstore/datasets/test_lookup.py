@@ -116,3 +116,18 @@ def test_a_file_that_was_written_again_is_read_to_tell_whether_it_is_another(
     for file in files.values():
         file.unlink()
     assert changed_note(store, clips) == ""
+
+
+def test_a_clip_without_a_file_that_takes_the_features_of_a_file_elsewhere_is_named(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    clips, store = clips_of(workspace).values(), Store.create(tmp_path / "s.emo")
+    theirs = tmp_path / "theirs.mp4"  # of another dataset, which has a clip of this name
+    theirs.write_bytes(b"theirs")
+    with store.writer() as writer:
+        writer.clip("ghost", hash_media(theirs), theirs)
+    told = changed_note(store, clips)
+    assert told.startswith("1 clip without a media file has the features of a file elsewhere, by name alone: ghost")
+    assert f"those of {theirs}." in told
+    theirs.unlink()  # it may have been its own, once
+    assert changed_note(store, clips) == ""

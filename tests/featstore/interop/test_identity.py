@@ -13,7 +13,9 @@ from emo.featstore.clip import Clip, hash_media
 from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
 from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
+from emo.featstore.transcripts import LANGUAGES, hash_of, hash_spec
 
 A, B = np.full(8, 1.5, np.float32), np.full(8, 2.5, np.float32)
 
@@ -165,3 +167,22 @@ def test_an_export_leaves_out_clips_whose_names_mean_other_files_in_the_store(
     assert report.notes == ["Left out: theirs: the store knows other clips by these names."]
     with pytest.raises(UsageError, match="Left out: theirs"):
         export_features(store, tmp_path / "none", "mertools", clips=[theirs])
+
+
+def test_an_export_names_clips_whose_file_or_transcript_has_changed_since(store: Store, tmp_path: Path) -> None:
+    file, words = (
+        tmp_path / "a.wav",
+        EncoderSpec("w", "bert", "text", "utt", 2, 1, "tiny", "seed:0", recipe={LANGUAGES: ["english"]}),
+    )
+    file.write_bytes(b"before")
+    clip = Clip("a", file, "mine", transcripts={"english": "yes"})
+    with store.writer() as writer:
+        media = hash_media(file).media
+        writer.clip("a", hash_media(file), file)
+        writer.add(words, media, np.ones((1, 2), np.float32))
+        writer.add_record(hash_spec(words), media, hash_of(clip, words))
+    assert export_features(store, tmp_path / "same", "mertools", clips=[clip]).notes == []
+    file.write_bytes(b"another")
+    another, notes = replace(clip, transcripts={"english": "no"}), ["1 clip has another file", "1 clip has another tra"]
+    told = export_features(store, tmp_path / "other", "mertools", clips=[another]).notes
+    assert [each[: len(note)] for each, note in zip(told, notes, strict=True)] == notes

@@ -246,6 +246,8 @@ def test_an_mmsa_pickle_is_what_its_loader_reads(source: Any, tmp_path: Path) ->
     names = {"HL-FRA": None, "mae_340_UTT": None, "BERT-UTT": None}
     report = export_features(source.store, tmp_path / "f.pkl", "mmsa", names, source.clips)
     assert report.notes == ["1 clip is left out, for lack of a feature, a valence, or a split that MMSA knows."]
+    assert report.clips == 6
+    assert {(each.clips, each.lacking) for each in report.features} == {(6, 1)}  # what was written, not what was there
     test = mmsa_split(tmp_path / "f.pkl", "test")
     assert test["ids"] == ["sample_00003", "sample_00004", "clip ü6"]
     assert test["labels"].tolist() == [0.5, 1.5, 3.5]
