@@ -225,6 +225,17 @@ def test_missing_features_follow_the_policy_and_are_recorded(fill: Fill, tmp_pat
     assert "1 clip lacks features and was filled with zeros: clip_004." in zeroed.notes
 
 
+def test_classes_that_a_model_has_not_seen_are_said(fill: Fill, tmp_path: Path) -> None:
+    """A class of one clip is unknown to the fold that holds it out, one of the test clips alone to all."""
+    store, clips = fill()
+    few = {"clip_000": "worried", "clip_040": "surprise"}
+    changed = [replace(c, label=c.label and Label(few.get(c.id, "happy"))) for c in clips]
+    notes = fit_head(store, changed, LABELS, quick("logistic"), tmp_path / "run").notes
+    told = "worried (1 of 3 models), surprise (3 of 3 models)."
+    assert any(note.startswith("Classes of which a model saw no clip") and note.endswith(told) for note in notes)
+    assert not any("Classes of which" in each for each in fit(fill(), tmp_path / "all", quick("logistic")).notes)
+
+
 def test_progress_counts_every_epoch_of_every_fold_and_seed(fill: Fill, tmp_path: Path) -> None:
     events: list[Progress] = []
     fit(fill(), tmp_path / "run", quick(epochs=2, seeds=[0, 1]), on_progress=events.append)

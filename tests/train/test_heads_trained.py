@@ -45,5 +45,6 @@ def test_a_head_is_trained_by_its_name(emo: Emo, space: Path, head: str) -> None
     assert run.info["head"] == head
     assert [each["name"] for each in run.info["features"]] == list(features)
     assert all(each["sequence"] == kind.frames_only for each in run.info["features"])
+    assert ("mctn depends on the clips beside it" in " ".join(run.info["notes"])) == (head == "mctn")
     said = (run.path / "predictions.jsonl").read_text().splitlines()
     assert len(said) == run.info["n_predicted"] > 0

@@ -11,8 +11,7 @@ import numpy as np
 from emo.featstore.datasets.cells import split_name
 from emo.featstore.errors import UsageError
 from emo.train.bench.recipe import Protocol
-from emo.train.features import profile_note
-from emo.train.heads.material import Material, Plan, make_plan, resolve_metric
+from emo.train.heads.material import Material, Plan, make_plan, plan_notes, resolve_metric
 from emo.train.heads.outcome import member_seed
 from emo.train.heads.search import Draw, draw
 
@@ -126,7 +125,6 @@ def make_any_plan(material: Material, recipe: Any, protocol: Protocol) -> Plan:
     valence = material.targets.valence
     learns = recipe.predicts_valence and bool(np.isfinite(valence[material.train]).any())
     everywhere = learns and bool(np.isfinite(valence[val]).any())
-    note = profile_note(material.inputs.specs)
     folds = tuple((seed, 0, material.train, val) for seed in recipe.seeds)
     what = f"Epochs and settings were chosen by {', '.join(protocol.val_splits)} ({len(val)} clips)."
-    return Plan(resolve_metric(recipe, everywhere), folds, learns, (note,) if note else (), what)
+    return Plan(resolve_metric(recipe, everywhere), folds, learns, tuple(plan_notes(material, recipe, folds)), what)

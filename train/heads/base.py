@@ -105,6 +105,11 @@ class HeadRecipe(Recipe):
         return None
 
     @property
+    def remark(self) -> str:
+        """Return the sentence that must stand beside every score of such a head; empty for none."""
+        return ""
+
+    @property
     def title(self) -> str:
         """First part of a run's name where the user gives none."""
         return self.head

@@ -31,6 +31,9 @@ SPREAD_ROWS = 2000  # whose spread is measured
 SPREAD_MOST = 1000.0  # between columns, before it is said
 
 
+Part = tuple[int, int, np.ndarray, np.ndarray]  # seed, fold, rows to train on, rows held out
+
+
 @dataclass(frozen=True)
 class Material:
     """Clips and their features, before it is decided who trains on what."""
@@ -62,7 +65,7 @@ class Plan:
     """
 
     recipe: HeadRecipe
-    folds: tuple[tuple[int, int, np.ndarray, np.ndarray], ...]
+    folds: tuple[Part, ...]
     valence: bool
     notes: tuple[str, ...]
     fold_note: str
@@ -164,32 +167,50 @@ def make_plan(material: Material, recipe: HeadRecipe) -> Plan:
     Raises:
         UsageError: The recipe's metric needs valence that a fold does not have.
     """
-    inputs, targets, train = material.inputs, material.targets, material.train
-    notes = [note for note in (profile_note(inputs.specs), spread_note(inputs.streams, recipe)) if note]
-    valence = targets.valence[train]
-    signs = [SIGNS[1 + int(sign)] for sign in np.sign(valence)] if np.isfinite(valence).all() else []
-    if signs and signs == [material.labels[i] for i in targets.emotion[train]]:
-        words = ", ".join(material.labels)
-        notes.append(f"Classes are the signs of the valence ({words}); `emo score --metric sentiment` scores them.")
-    groups = material.groups
+    targets, train, groups = material.targets, material.train, material.groups
     count, what = (len(train), "labelled clips") if groups.of is None else (len(groups), f"groups by {groups.by[0]}")
     folds = fold_count(recipe, len(train), groups)
-    if folds < recipe.folds:
-        notes.append(f"{count} {what} allow {folds} folds instead of {recipe.folds}.")
-    for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
-        if names:
-            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
-            notes.append(f"{lack} {done}: {some_of(names)}.")
     parts = tuple(
         (seed, fold, np.delete(train, part), train[part])
         for seed in recipe.seeds
         for fold, part in enumerate(make_folds(targets.emotion[train], folds, seed, recipe.stratify, groups.of))
     )
+    notes = plan_notes(material, recipe, parts)
+    if folds < recipe.folds:
+        notes.append(f"{count} {what} allow {folds} folds instead of {recipe.folds}.")
     valence = recipe.predicts_valence and bool(np.isfinite(targets.valence[train]).any())
     everywhere = valence and all(np.isfinite(targets.valence[part]).any() for *_, part in parts)
     if valence and not everywhere and recipe.select_by == "auto":
         notes.append("Some validation folds have no valence, so epochs were chosen by f1_weighted.")
     return Plan(resolve_metric(recipe, everywhere), parts, valence, tuple(notes), groups.note)
+
+
+def plan_notes(material: Material, recipe: HeadRecipe, folds: Sequence[Part]) -> list[str]:
+    """Return the sentences on features, classes and head that must stand beside any score of a run."""
+    inputs, targets, train = material.inputs, material.targets, material.train
+    notes = [profile_note(inputs.specs), spread_note(inputs.streams, recipe)]
+    valence = targets.valence[train]
+    signs = [SIGNS[1 + int(sign)] for sign in np.sign(valence)] if np.isfinite(valence).all() else []
+    if signs and signs == [material.labels[i] for i in targets.emotion[train]]:
+        words = ", ".join(material.labels)
+        notes.append(f"Classes are the signs of the valence ({words}); `emo score --metric sentiment` scores them.")
+    for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
+        if names:
+            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
+            notes.append(f"{lack} {done}: {some_of(names)}.")
+    return [note for note in (*notes, unseen_note(material, folds), recipe.remark) if note]
+
+
+def unseen_note(material: Material, folds: Sequence[Part]) -> str:
+    """Say which classes that clips have are in no clip that some model trains on; empty for none."""
+    emotion = material.targets.emotion
+    present = np.unique(emotion[emotion >= 0])
+    lacking = Counter(int(i) for _, _, train, _ in folds for i in np.setdiff1d(present, emotion[train]))
+    if not lacking:
+        return ""
+    models = counted(len(folds), "model")
+    said = [f"{material.labels[i]} ({lacking[i]:,} of {models})" for i in sorted(lacking)]
+    return f"Classes of which a model saw no clip in training, and which it hardly answers: {', '.join(said)}."
 
 
 def spread_note(streams: Sequence[Stream], recipe: HeadRecipe) -> str:

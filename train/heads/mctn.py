@@ -45,6 +45,16 @@ class MctnRecipe(AlignedRecipe):
         "lr": (0.001, 0.0001),
     }
 
+    @property
+    def remark(self) -> str:
+        """Say that answers depend on each other, unless they are safe from it."""
+        if self.safe:
+            return ""
+        return (
+            "As in MERBench, an answer of mctn depends on the clips beside it in its batch and on their order, so a "
+            "clip alone may get another one; --set safe=true is without this."
+        )
+
 
 class _Encoder(nn.Module):
     """Steps `(S, N, D)` to a join `(S, N, hidden)` and a first state `(N, hidden)`."""

@@ -100,7 +100,7 @@ def _annotated(pairs: Pairs, path: str, field: str, labels: Sequence[str]) -> di
         raise UsageError(f"{path}: of {len(pairs)} entries {said}.", _to_know(pairs, labels))
     if not found:
         raise UsageError(f"{path} holds no annotation.")
-    return found
+    return by_clip(found)
 
 
 def _to_know(pairs: Pairs, labels: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from emo.train.llm.distributed import World, shard
 from emo.train.llm.family import Family
 from emo.train.llm.features import Features
 from emo.train.llm.identity import LIBRARIES, identity
+from emo.train.llm.lengths import length_notes
 from emo.train.llm.model import Batch, TunedModel
 from emo.train.llm.optim import adamw
 from emo.train.llm.predict import DRAWN, make_inputs, make_prompt, start_model
@@ -174,8 +175,18 @@ def other_labels(examples: Examples, recipe: TuneRecipe) -> list[str]:
     return [each.name for each, said in told if said and each.label and said != clean(each.label, "emotion")]
 
 
-def describe(recipe: TuneRecipe, features: Features, examples: Examples, source: str) -> dict[str, Any]:
-    """Describe data, features and language model for run.json, and the sentences that belong beside any score."""
+def describe(
+    recipe: TuneRecipe, features: Features, examples: Examples, source: str, lengths: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Describe data, features and language model for run.json, and the sentences that belong beside any score.
+
+    Args:
+        recipe: Of the run.
+        features: Of all clips.
+        examples: To train and to validate on.
+        source: Where the language model came from.
+        lengths: From `length_notes`.
+    """
     notes = []
     if told := profile_note(features.specs):
         notes.append(told)
@@ -184,7 +195,7 @@ def describe(recipe: TuneRecipe, features: Features, examples: Examples, source:
         notes.append(f"The language model {what}: no number here is an accuracy on people.")
     if recipe.text_only:
         notes.append("Text only: the model reads transcripts; it neither sees nor hears anything.")
-    notes += examples.notes
+    notes += [*examples.notes, *lengths]
     for what, names in (("left out", features.skipped), ("filled with zeros", features.zeroed)):
         if names:
             lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
@@ -358,7 +369,7 @@ def prepare(
         {parameter: name for name, parameter in named},
         epoch_steps,
         identity(recipe, family, **_held(store, features, names), data=examples.digest, llm=llm),
-        describe(recipe, features, examples, source)
+        describe(recipe, features, examples, source, length_notes(examples, recipe, family, model))
         | _facts(clips, examples, named, llm["parameters"], recipe.epochs * epoch_steps, device, world)
         | {"files": files},
         flops_per_token(model),

@@ -17,6 +17,7 @@ import numpy as np
 from emo.featstore.datasets.tables import read_csv, read_labels, read_npz_dict
 from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
+from emo.featstore.text import counted
 from emo.train.answers import Prediction
 from emo.train.metrics.base import Option, Sample, Say
 from emo.train.metrics.labels import shared_clips
@@ -318,7 +319,8 @@ def wheel_page(found: WheelScore, title: str, notes: Sequence[str] = ()) -> Page
             *dict.fromkeys([*lines, *notes]),
         ],
         f"Emotion-wheel F {found.f:.4f} (level 1, mean of {len(found.wheels['level1'])} wheels; precision "
-        f"{found.precision:.4f}, recall {found.recall:.4f}) over {found.n} clips.",
+        f"{found.precision:.4f}, recall {found.recall:.4f}) "
+        f"{_over([each.n for each in found.wheels['level1'].values()], found.n)}.",
     )
 
 
@@ -415,9 +417,18 @@ def hit_page(found: HitScore, title: str, notes: Sequence[str] = ()) -> Page:
             Table(title, columns, [("mean of wheels", found.hit_rate, found.mscore, found.n), *rows], columns[1:]),
             *dict.fromkeys([*lines, *notes]),
         ],
-        f"Hit rate {found.hit_rate:.4f}, mscore {found.mscore:.4f}, {found.words_answered:.2f} words per answer, over "
-        f"{found.n} clips.",
+        f"Hit rate {found.hit_rate:.4f}, mscore {found.mscore:.4f}, {found.words_answered:.2f} words per answer, "
+        f"{_over([each['n'] for each in found.wheels.values()], found.n)}.",
     )
+
+
+def _over(placed: Sequence[int], n: int) -> str:
+    """Say how many of the clips are in a number: those whose truth has a place, which may differ by wheel."""
+    low, high = min(placed), max(placed)
+    if low == n:
+        return f"over {counted(n, 'clip')}"
+    some = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"over {some} of {counted(n, 'clip')}, the others without a place on a wheel"
 
 
 # ---- metrics ---------------------------------------------------------------------------------------------------------

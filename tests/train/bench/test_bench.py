@@ -115,6 +115,20 @@ def test_a_split_can_choose_in_place_of_folds(workspace: Workspace, write: Write
         run(workspace, write(protocol=protocol, rank_by="val"))
 
 
+def test_what_must_be_said_is_said_where_a_split_chooses_too(workspace: Workspace, write: Write) -> None:
+    with open_store(workspace.store_path).writer() as writer:
+        writer.clip("clip_new", "0" * 32)
+    with open(workspace.root / "labels.csv", "a") as labels:
+        labels.write("clip_new,calm,0.0,test\n")
+    protocol = {"search": 1, "repeats": 1, "train_splits": ["train"], "val_splits": ["val"]}
+    page = run(workspace, write(features=["aud"], heads=["attention"], protocol=protocol, missing="zeros"))
+    notes = " ".join(page.value["notes"])
+    assert "1 clip lacks features and was filled with zeros: clip_new." in notes
+    assert (
+        "Classes of which a model saw no clip in training, and which it hardly answers: calm (1 of 1 model)." in notes
+    )
+
+
 # ---- stopped and gone on ---------------------------------------------------------------------------------------------
 
 KILL = """

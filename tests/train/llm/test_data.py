@@ -32,6 +32,11 @@ def write(path: Path, text: Any) -> Path:
 # ---- annotation files -----------------------------------------------------------------------------------------------
 
 
+def test_names_of_media_files_in_a_merr_json_are_names_of_clips(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", '{"a.mp4": {"caption": "He smiles."}, "b": {"caption": "He frowns."}}')
+    assert set(read_merr_json(path, "caption", MERR_LABELS)) == {"a", "b"}
+
+
 def test_merr_fine_loads_whole(shared: Path) -> None:
     notes = read_merr_json(shared / "data/merr/MERR_fine_grained.json", "smp_reason_caption", MERR_LABELS)
     assert len(notes) == 4487

@@ -494,6 +494,21 @@ def test_emotions_of_a_file_that_are_not_the_labels_are_said(corpus: Make, recip
         assert (said in result.run.info["notes"]) == (name == "other")
 
 
+def test_what_training_cuts_off_is_said_and_a_label_is_never_cut(corpus: Make, recipe: Make, tmp_path: Path) -> None:
+    made = corpus()
+    with pytest.raises(UsageError, match="8 ids of an answer are too few for surprise"):
+        train(made, recipe(*QUIET, "max_txt_len=8"), tmp_path / "short")  # a byte an id, and the end
+    (tmp_path / "long.csv").write_text(f"name,caption\nclip_000,{'He smiles. ' * 60}\nclip_001,He frowns.\n")
+    sets = ("tasks={reason: 1}", "data.reason=[{file: long.csv, field: caption}]", "max_txt_len=200", *QUIET)
+    clips = [replace(c, transcripts={"english": "Well. " * 900}) if c.id == "clip_001" else c for c in made.clips]
+    told = recipe(*sets, "steps_per_epoch=1")
+    notes = train(replace(made, clips=clips), told, tmp_path / "run", roots=[tmp_path]).run.info["notes"]
+    assert "1 clip has an answer of more than 200 ids, cut there in training: clip_000." in notes
+    question = "their ends, with the question, are cut off in training"
+    assert f"1 clip has a prompt of more than 3,801 rows; {question}: clip_001." in notes
+    assert "1 clip has a prompt of more rows than the 4,096 of the language model: clip_001." in notes
+
+
 def test_clips_without_features_follow_the_policy_and_are_recorded(corpus: Make, recipe: Make, tmp_path: Path) -> None:
     made = corpus(without="clip_002")
     sets = ("steps_per_epoch=1", *QUIET)

@@ -58,6 +58,9 @@ def test_precision_and_recall_are_means_over_clips_and_f_is_of_the_means() -> No
     assert (found.n, found.wheels["level1"]["wheel1"].n) == (3, 2)
     assert (found.unknown_true, found.unknown_answered, found.empty_answers) == (1, 0, 1)
     assert "1 of the truth, 0 of the answers" in " ".join(map(str, wheel_page(found, "EW").parts))
+    assert "over 2 of 3 clips, the others without a place on a wheel." in wheel_page(found, "EW").verdict
+    whole = score_wheels({"a": truth["a"]}, {"a": said["a"]}, SMALL)
+    assert wheel_page(whole, "EW").verdict.endswith("over 1 clip.")
 
 
 def test_nothing_in_common_is_zero_and_no_division_by_zero() -> None:
@@ -86,6 +89,7 @@ def test_the_mscore_counts_only_answers_of_the_label_set() -> None:
 def test_the_hit_rate_skips_labels_without_a_place_and_refuses_sets() -> None:
     found = hit_rate({"a": ["furious"], "b": ["neutral"]}, {"a": ["rage"], "b": ["glad"]}, SMALL)
     assert (found.n, found.wheels["wheel1"]["n"]) == (2, 1)
+    assert "over 1 of 2 clips, the others without a place on a wheel." in hit_page(found, "x").verdict
     with pytest.raises(UsageError, match="a has 2 true labels"):
         hit_rate({"a": ["furious", "glad"]}, {"a": ["rage"]}, SMALL)
     with pytest.raises(UsageError, match="No true label has a place"):

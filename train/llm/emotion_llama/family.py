@@ -174,8 +174,8 @@ class EmotionLlamaFamily(Family):
         ]
 
     def clean_answer(self, text: str, task: str) -> str:
-        """Return an annotated answer as the official processor leaves it."""
-        return process_answer(text)
+        """Return an annotated answer as the official processor leaves it; a number keeps its point."""
+        return text.strip() if task == "valence" else process_answer(text)
 
     def answer_text(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
         """Return what a model answered, from the ids it generated."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emo.featstore.errors import UsageError
+from emo.train.llm.emotion_llama.family import EmotionLlamaFamily
 from emo.train.llm.emotion_llama.prompt import LAYOUTS, Prompt, answer_text, build_prompt, encode_answer, instruction
 from emo.train.llm.tokenizer import Tokenizer
 
@@ -128,6 +129,11 @@ def test_wrong_prompts_are_refused() -> None:
 )
 def test_answers_are_read_from_ids(said: str, text: str) -> None:
     assert answer_text(BYTES.encode(said, bos=True), BYTES) == text
+
+
+def test_a_number_is_learned_with_its_point() -> None:
+    clean = EmotionLlamaFamily().clean_answer
+    assert (clean("-0.5", "valence"), clean(" He smiles. ", "reason")) == ("-0.5", "he smiles")
 
 
 def test_the_characters_of_an_end_symbol_cut_the_answer() -> None:
