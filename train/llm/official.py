@@ -25,6 +25,8 @@ from emo.train.llm.checkpoint import OTHER_SHAPE, ImportReport, State, fill, not
 def read_official(path: Path) -> tuple[State, dict[str, Any]]:
     """Return tensors by name, and the `model` part of the training configuration where the file has one.
 
+    AffectGPT has its `face_or_frame` with each dataset; it is among the settings where all of them agree.
+
     Args:
         path: A .pth file with the state dict under `model`, or at its top; or a .safetensors file.
 
@@ -56,8 +58,13 @@ def read_official(path: Path) -> tuple[State, dict[str, Any]]:
     if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()) or not state:
         raise ModelError(f"{path} holds no state dict under `model`, nor at its top.")
     config = content.get("config")
-    settings = config.get("model") if isinstance(config, Mapping) else None
-    return dict(state), dict(settings) if isinstance(settings, Mapping) else {}
+    model, sets = (_table(_table(config).get(part)) for part in ("model", "datasets"))
+    seen = {str(each["face_or_frame"]) for each in map(_table, sets.values()) if "face_or_frame" in each}
+    return dict(state), ({"face_or_frame": seen.pop()} if len(seen) == 1 else {}) | dict(model)
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def take(

@@ -176,6 +176,15 @@ class AffectGptFamily(Family):
 
         export_official(model, path, {theirs: getattr(recipe, ours) for theirs, ours in self.settings.items()})
 
+    def trained_otherwise(self, recipe: Any, settings: Mapping[str, Any]) -> list[str]:
+        """Return what differs, the rows of each place among it."""
+        here = {f"num_{name}_query_token": rows for name, rows in recipe.tokens.model_dump().items()}
+        return super().trained_otherwise(recipe, settings) + [
+            f"The checkpoint was trained with {name} {settings[name]}, the recipe has {rows}: tokens."
+            for name, rows in here.items()
+            if settings.get(name, rows) != rows
+        ]
+
     def clean_answer(self, text: str, task: str) -> str:
         """Return words as the reference's sentence about them, and texts as they are."""
         if task == "ovlabel":

@@ -84,6 +84,23 @@ def test_a_setting_that_reads_less_takes_a_whole_checkpoint(made: Any, recipe: A
         import_run(store, tmp_path / "words.pth", recipe(), tmp_path / "text", "cpu")
 
 
+def test_what_a_checkpoint_says_of_its_training_is_compared(made: Any, recipe: Any, tmp_path: Path) -> None:
+    """With the settings where the reference's own configuration has them; faces and frames have the same tensors."""
+    store, clips = made
+    tune(store, clips, recipe("steps_per_epoch=1"), tmp_path / "run", "cpu")
+    export_run(store, load_run(tmp_path / "run"), tmp_path / "out.pth", "official")
+    content = torch.load(tmp_path / "out.pth", weights_only=True)
+    datasets = {"mercaptionplus": {"data_type": "video", "face_or_frame": "multiframe_audio_frame_text"}}
+    content["config"] = {"model": {"max_length": 1024, "num_video_query_token": 2}, "datasets": datasets}
+    torch.save(content, tmp_path / "out.pth")
+    (tmp_path / "again").mkdir()
+    notes = import_run(store, tmp_path / "out.pth", recipe(), tmp_path / "again", "cpu").info["notes"]
+    setting = "'multiframe_audio_frame_text', the recipe has setting 'multiface_audio_face_text'."
+    assert f"The checkpoint was trained with face_or_frame {setting}" in notes
+    assert "The checkpoint was trained with max_length 1024, the recipe has max_txt_len 64." in notes
+    assert "The checkpoint was trained with num_video_query_token 2, the recipe has 1: tokens." in notes
+
+
 def test_texts_come_from_tables_of_open_vocabulary(made: Any, recipe: Any, tmp_path: Path) -> None:
     store, clips = made
     table = tmp_path / "openset.csv"
