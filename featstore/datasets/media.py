@@ -125,16 +125,30 @@ class _Found:
             yield f"{quoted(self.closed)} cannot be opened; what is inside is left out."
 
 
+def _folders_below(folder: Path, found: _Found) -> Iterator[str]:
+    """The folder and those below it, each once: those that links lead to come after all others."""
+    waiting, walked = [str(folder)], set[tuple[int, int]]()
+    for top in waiting:
+        for parent, folders, _ in os.walk(top, onerror=lambda error: found.closed.append(str(error.filename))):
+            about = os.stat(parent)
+            if (about.st_dev, about.st_ino) in walked:
+                folders.clear()
+                continue
+            walked.add((about.st_dev, about.st_ino))
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
+            )
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
+            yield parent
+
+
 def _below(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
 def _media_below(folder: Path, found: _Found, pictures: bool) -> Iterator[tuple[Address, str, int]]:
     """Media files, their path below the folder without suffix, and the rank of their suffix."""
-    for parent, folders, _ in os.walk(folder, onerror=lambda error: found.closed.append(str(error.filename))):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
-        )
+    for parent in _folders_below(folder, found):
         below = Path(parent).relative_to(folder).as_posix()
         prefix = "" if below == "." else normal_name(below) + "/"
         with os.scandir(parent) as entries:

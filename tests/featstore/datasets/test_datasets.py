@@ -17,6 +17,7 @@ from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets import DATASETS, card, find_labels, open_dataset
 from emo.featstore.datasets.base import Dataset
 from emo.featstore.datasets.lists import names_of, open_words
+from emo.featstore.datasets.media import scan_media
 from emo.featstore.errors import UsageError
 from emo.featstore.testing import check_dataset
 from emo.featstore.workspace import DataTable
@@ -1157,6 +1158,19 @@ def test_links_in_a_circle_pipes_and_folders_are_no_media(tmp_path: Path) -> Non
     dataset = folder(tmp_path)
     assert [clip.id for clip in dataset.clips()] == ["e"]
     assert said(dataset, "no files that can be read")
+
+
+def test_a_folder_behind_a_link_is_looked_into_once(tmp_path: Path) -> None:
+    root, away = tmp_path / "data", tmp_path / "away"
+    for folder in (root / "own", away / "deep"):
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.mp4").write_bytes(b"")
+    os.symlink(away, root / "clips")  # the clips lie on another disk
+    os.symlink(root / "own", root / "also")
+    os.symlink(root, away / "circle")
+    tree = scan_media(root)
+    assert tree.files == {"deep": root / "clips/deep/deep.mp4", "own": root / "own/own.mp4"}
+    assert tree.problems == ()
 
 
 def link_to_itself(path: Path) -> None:
