@@ -69,17 +69,29 @@ def own_predictions(path: Path, names: Collection[str] | None = None) -> dict[st
     Raises:
         UsageError: The file cannot be read.
     """
+    return {
+        row["name"]: Prediction(row["answer"], row.get("valence"), row.get("probabilities"))
+        for row in _own_rows(path, names)
+    }
+
+
+def held_out_by(path: Path, names: Collection[str]) -> dict[str, list[int]]:
+    """Return by which fold of each seed a clip was held out, as a head's predictions.jsonl says; none for other clips.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    return {row["name"]: row["folds"] for row in _own_rows(path, names) if row.get("folds")}
+
+
+def _own_rows(path: Path, names: Collection[str] | None) -> list[dict[str, Any]]:
     lines = [line for line in read_text(path).split("\n") if line]
     if names is not None:
         quoted = [json.dumps(name, ensure_ascii=False) for name in names]  # as `files.write_jsonl` spells them
         lines = [line for line in lines if any(each in line for each in quoted)]
     with many_objects():
         rows = parse_own(f"[{','.join(lines)}]", str(path))
-        return {
-            row["name"]: Prediction(row["answer"], row.get("valence"), row.get("probabilities"))
-            for row in rows
-            if names is None or row["name"] in names
-        }
+        return [row for row in rows if names is None or row["name"] in names]
 
 
 def read_answers(

@@ -227,7 +227,8 @@ class Predictor:
             return []
         told = [each] if (each := changed_note(self.store, clips, 3)) else []
         if anew := self._answerer.made_anew(self.store, [clip.id for clip in clips]):
-            answered = " Their answers are of the earlier features." if self._answerer.trained.by_folds else ""
+            folds = " They are answered anew, by the folds that did not train on them."
+            answered = folds if self._answerer.trained.by_folds else ""
             was = f"{self.run.name} was trained on {len(anew):,} of these clips before their features were made anew"
             told.append(f"{was}: {some_of(anew, 3)}.{answered}")
         if texts := self._of_other_texts(clips):

@@ -29,6 +29,7 @@ from emo.train.answerer import Answerer
 from emo.train.answers import Prediction
 from emo.train.features import Missing
 from emo.train.heads.fit import fit_head
+from emo.train.heads.predict import HeadAnswerer
 from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.pages import answers_csv
 from emo.train.predictor import Predictor, open_predictor
@@ -110,7 +111,7 @@ def test_a_clip_that_the_run_has_answered_needs_neither_recipe_nor_model(
 
 
 def test_a_clip_whose_features_were_made_anew_is_answered_anew(workspace: Workspace) -> None:
-    """Answers of clips that nobody was trained on follow their features; what was trained on is said."""
+    """Answers follow their features, of a training clip by the folds that held it out; what was trained on is said."""
     first = open_predictor(workspace, "first", "cpu")
     answered, trained = "clip_041", "clip_003"
     clips = [Clip(name, dataset="mine") for name in (answered, trained)]
@@ -128,9 +129,16 @@ def test_a_clip_whose_features_were_made_anew_is_answered_anew(workspace: Worksp
     path.write_text("".join(line for line in path.read_text().splitlines(True) if answered not in line))
     (workspace.root / "runs/first/digests.json").unlink()
     assert after[answered] == open_predictor(workspace, "first", "cpu").predict(clips)[answered]
-    assert after[trained] == before[trained]  # of the fold that was not trained on it
+    assert after[trained].probabilities != before[trained].probabilities
+    row = next(json.loads(line) for line in path.read_text().splitlines() if f'"{trained}"' in line)
+    (fold,) = row["folds"]  # of its one seed
+    info = json.loads((workspace.root / "runs/first/run.json").read_text())
+    info["members"] = [member for member in info["members"] if member["fold"] == fold]
+    alone = HeadAnswerer(replace(load_run(workspace.root / "runs/first"), info=info), "cpu")
+    told = alone.answer(store, clips[1:], keep=False)[trained].probabilities
+    assert told == pytest.approx(after[trained].probabilities, abs=1e-6)
     said = "first was trained on 1 of these clips before their features were made anew: clip_003. "
-    assert said + "Their answers are of the earlier features." in again.notes("official", clips)
+    assert said + "They are answered anew, by the folds that did not train on them." in again.notes("official", clips)
 
 
 def test_a_score_opens_the_store_once_too(

@@ -5,7 +5,7 @@ Recipes and networks are imported when a clip needs them: an answer that is know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.train.answerer import Answerer, check_feature
-from emo.train.answers import Prediction, own_predictions, read_predictions
+from emo.train.answers import Prediction, held_out_by, own_predictions, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Missing, StreamShape, load_inputs, made_anew, media_of
 from emo.train.metrics.labels import POLICIES
@@ -29,10 +29,9 @@ FEW = 16  # clips whose lines are picked out of the run's answers
 class HeadAnswerer(Answerer):
     """Answers with the mean of all folds; clips that the run has predicted keep that answer, and no other clips get it.
 
-    A clip that no fold was trained on is answered again where its features have been made anew since.
-
-    So training clips are never answered by a fold that saw them. Features are found by the fingerprints that the run
-    was trained on.
+    A clip is answered again where its features have been made anew since: one that was trained on by the folds that
+    held it out, so training clips are never answered by a fold that saw them. Features are found by the fingerprints
+    that the run was trained on.
     """
 
     missing: ClassVar[Missing] = "skip"
@@ -105,11 +104,9 @@ class HeadAnswerer(Answerer):
         named = [clip for clip in clips if clip.id in known]
         media = media_of(store, [clip.id for clip in named])
         answers = {c.id: known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
-        others = [each for each in answers if each not in self.trained.clips]  # nobody was trained on them: ask anew
-        made = self.made(store, others)
-        for each in others:
-            if made_anew(self.trained.made.get(each), made.get(each)):
-                del answers[each]
+        made = self.made(store, list(answers))
+        anew = {each for each in answers if made_anew(self.trained.made.get(each), made.get(each))}
+        answers = {each: said for each, said in answers.items() if each not in anew}
         new = [clip.id for clip in clips if clip.id not in answers]
         features = self.run.info["features"]
         if missing == "skip" and new:
@@ -123,15 +120,25 @@ class HeadAnswerer(Answerer):
         inputs = load_inputs(store, keys, new, missing or self.recipe.missing)
         for feature, spec in zip(self.run.info["features"], inputs.specs, strict=True):
             check_feature(self.run, feature, spec)
-        labels, rows = self.run.info["labels"], np.arange(len(inputs.clip_ids))
-        mean, kind = LogitMean(len(rows), len(labels)), type(self.heads[0])
+        labels, kind = self.run.info["labels"], type(self.heads[0])
+        mean = LogitMean(len(inputs.clip_ids), len(labels))
         data = kind.prepare(inputs.streams, self._device(kind))
-        for head in self.heads:
+        for head, speaks in zip(self.heads, self._speakers(inputs.clip_ids, anew), strict=True):
+            rows = np.flatnonzero(speaks)
             mean.add(rows, head.predict(data, rows))
         return answers | {clip_id: Prediction(**mean.row(i, labels)) for i, clip_id in enumerate(inputs.clip_ids)}
 
     def kept(self) -> dict[str, Prediction]:
         return self.known
+
+    def _speakers(self, names: Sequence[str], anew: Collection[str]) -> Iterator[np.ndarray]:
+        """Yield for each head which clips it answers, `(N,)` bool: all but those of `anew` that it was trained on."""
+        mine = [name for name in anew if name in self.trained.clips]
+        folds = held_out_by(self.run.path / "predictions.jsonl", mine) if mine else {}
+        seeds = list(dict.fromkeys(member["seed"] for member in self.run.info["members"])) if folds else []
+        for member in self.run.info["members"]:
+            own = {name for name, of in folds.items() if of[seeds.index(member["seed"])] == member["fold"]}
+            yield np.array([name not in folds or name in own for name in names], dtype=bool)
 
     def _device(self, kind: type[Head]) -> str:
         """Return the device to compute on; a head that uses none does without importing torch to look for one."""
