@@ -183,6 +183,8 @@ class _Process:
                         raise value
                     tell(value)
             except (EOFError, OSError) as error:
+                if isinstance(error, EmoError):  # what it raised: that the disk is full, for instance
+                    raise
                 self.kill()
                 sentence = "The process that read the file ended: it needed too much memory, or the file broke it."
                 raise MediaError("reader-died", sentence, "Re-encode the file, or send a smaller one.") from error
@@ -238,7 +240,13 @@ def _look(path: str, most_s: float, most_pixels: int, tell: Tell) -> dict[str, A
     from emo.extract.media.container import open_media
     from emo.extract.media.reading import Reading
 
-    with open_media(path, Reading(max_minutes=most_s / 60)) as media:
+    try:
+        opened = open_media(path, Reading(max_minutes=most_s / 60))
+    except MediaError as error:
+        if error.kind != "too-long":
+            raise
+        raise MediaError(error.kind, error.message, "Cut it.") from error  # settings of a workspace do not change this
+    with opened as media:
         info = media.info
         if info.duration_s > most_s:
             what = f"{info.path.name} lasts {info.duration_s:,.0f} s; here a clip may last {most_s:,.0f} s."

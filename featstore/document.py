@@ -71,6 +71,12 @@ tbody tr:last-child td { border-bottom: 0; }
 figure { margin: 0; } img { display: block; max-width: 100%; height: auto; }
 details { margin-top: 10px; color: var(--soft); } summary { cursor: pointer; font-size: 13px; }
 footer { margin-top: 64px; color: var(--soft); font-size: 12.5px; }
+@media (max-width: 600px) {
+  main { padding: 28px 14px 40px; }
+  table { font-size: 12.5px; } th { font-size: 11px; }
+  th, td { padding: 6px 8px 6px 0; } td.n, th.n { padding: 6px 0 6px 6px; }
+  th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
+}
 @media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 

@@ -75,7 +75,7 @@ def reliability_forms(found: Mapping[str, Any], foot: str) -> Forms:
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
     bins = found["bins"]
     x, y = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
-    axes.plot(x, y, color=BLUE, linewidth=2, marker="o", markersize=6, zorder=3)
+    axes.plot(x, y, color=BLUE, linewidth=2, marker="o", markersize=6, zorder=3, clip_on=False)  # whole at 0 too
     axes.vlines(x, y, x, color=PALE, linewidth=4, zorder=2)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("share that is right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from emo.featstore.text import did_you_mean
 from emo.train.serve import routes_ask, routes_clips, routes_data, routes_jobs, routes_notes
 from emo.train.serve.desk import Desk, NotFound
 from emo.train.serve.guard import COOKIE, Guard, check_host, same
+from emo.train.serve.inbox import sweep
 from emo.train.serve.line import LineFull
 
 STATIC = Path(__file__).parent / "static"
@@ -39,10 +41,14 @@ STATUS: tuple[tuple[type[EmoError], int], ...] = (
 HEADERS_S = 15.0  # a connection is closed that has not sent the headers of a request by then
 ROUTERS = (routes_ask.router, routes_clips.router, routes_data.router, routes_notes.router, routes_jobs.router)
 LOG = logging.getLogger("emo.serve")
-LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+LOGIN = """<!doctype html><html lang="{lang}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>emo</title><link rel="stylesheet" href="/static/login.css"><main><h1>emo</h1>
-<form method="post" action="/login"><label>Token <input name="token" type="password" autocomplete="current-password"
-required autofocus></label><button>Open</button><p role="alert">%s</p></form></main></html>"""
+<form method="post" action="/login"><label>{token} <input name="token" type="password" autocomplete="current-password"
+required autofocus></label><button>{open}</button><p role="alert">{said}</p></form></main></html>"""
+LOGIN_WORDS = {
+    "en": {"token": "Token", "open": "Open", "wrong": "That is not the token."},
+    "zh": {"token": "令牌", "open": "进入", "wrong": "令牌不对。"},
+}
 
 
 def make_app(desk: Desk, token: str | None = None, host: str = "127.0.0.1") -> Guard:
@@ -88,29 +94,49 @@ def _where(app: FastAPI, request: Request) -> str:
     return f"{did_you_mean(path, plain, 0.75)} GET /openapi.json lists what there is.".strip()
 
 
+def _taken(app: FastAPI, path: str, known: str) -> str:
+    """Return the methods that a path takes: `known` of one route, and those of its others."""
+    methods = set(known.split(", ")) - {""}
+    for route in app.routes:
+        if getattr(route, "path", None) == path:
+            methods |= getattr(route, "methods", None) or set()
+    for each, of in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)), path):
+            methods |= {name.upper() for name in of}
+    return ", ".join(sorted(methods))
+
+
 def _pages(app: FastAPI, token: str | None) -> None:
     @app.get("/", include_in_schema=False)
     def index() -> Response:
         return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
 
     @app.get("/login", include_in_schema=False)
-    def login() -> Response:
-        return HTMLResponse(LOGIN % "") if token is not None else RedirectResponse("/", 303)
+    def login(request: Request) -> Response:
+        return _login(request) if token is not None else RedirectResponse("/", 303)
 
     @app.post("/login", include_in_schema=False)
-    def enter(token_: str = Form("", alias="token", max_length=500)) -> Response:
+    def enter(request: Request, token_: str = Form("", alias="token", max_length=500)) -> Response:
         if token is None:
             return RedirectResponse("/", 303)
         if not same(token_, token):
-            return HTMLResponse(LOGIN % "That is not the token.", 401)
+            return _login(request, 401)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=30 * 24 * 3600)
         return answer
 
 
+def _login(request: Request, status: int = 200) -> Response:
+    """Return the form that asks for the token, in the language that the browser asks for first."""
+    lang = "zh" if request.headers.get("accept-language", "")[:2].lower() == "zh" else "en"
+    words = LOGIN_WORDS[lang]
+    said = words["wrong"] if status == 401 else ""
+    return HTMLResponse(LOGIN.format(lang=lang, token=words["token"], open=words["open"], said=said), status)
+
+
 def _errors(app: FastAPI, desk: Desk) -> None:
-    def say(status: int, sentence: str, hint: str = "") -> JSONResponse:
-        headers = {"retry-after": "60"} if status == 429 else None
+    def say(status: int, sentence: str, hint: str = "", allow: str = "") -> JSONResponse:
+        headers = {"retry-after": "60"} if status == 429 else {"allow": allow} if allow else None
         return JSONResponse({"error": desk.plain(sentence), "hint": desk.plain(hint)}, status, headers)
 
     @app.exception_handler(EmoError)
@@ -130,6 +156,10 @@ def _errors(app: FastAPI, desk: Desk) -> None:
     def _(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return say(404, f"There is nothing at {request.url.path[:100]}.", _where(app, request))
+        if error.status_code == 405:
+            taken = _taken(app, request.url.path, (error.headers or {}).get("Allow", ""))
+            there = f"It takes {taken}; GET /openapi.json describes it."
+            return say(405, f"There is no {request.method[:20]} at {request.url.path[:100]}.", there, taken)
         return say(error.status_code, str(error.detail))
 
     @app.exception_handler(Exception)
@@ -186,6 +216,7 @@ def serve(
         UsageError: The host needs a token, or the address is taken.
     """
     check_host(host, token)
+    sweep()
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=256)
@@ -220,6 +251,16 @@ def _warm(desk: Desk) -> None:
         LOG.warning("%s", error)  # whoever asks is told
 
 
+class _Server(uvicorn.Server):
+    """A server that tells whoever waits for an answer that there will be none, before it waits for them to leave."""
+
+    ended: Callable[[], None]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self.ended)
+        await super().shutdown(sockets)
+
+
 def make_server(desk: Desk, host: str, token: str | None = None) -> uvicorn.Server:
     """Return the server of the application, which has not begun."""
     config = uvicorn.Config(
@@ -234,4 +275,6 @@ def make_server(desk: Desk, host: str, token: str | None = None) -> uvicorn.Serv
         timeout_keep_alive=10,
         timeout_graceful_shutdown=2,
     )
-    return uvicorn.Server(config)
+    server = _Server(config)
+    server.ended = desk.line.close
+    return server

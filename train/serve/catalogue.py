@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +24,7 @@ WORDS = ("dataset", "split", "speaker", "label", "prediction", "failure")  # col
 NUMBERS = ("confidence", "length_s", "annotators")
 SORTS = ("name", "order", *WORDS, *NUMBERS)
 KEPT = 128  # results of filters, and orders, that are remembered
+AND = ", "  # between the kinds of failures of one clip
 END = "\0"  # between the texts of two clips
 
 
@@ -159,11 +160,12 @@ class Catalogue:
 
     Attributes:
         known: The clips, and what datasets say.
-        failure: Why a clip lacks a feature.
+        failure: Why a clip lacks features; several kinds with `AND` between them.
         length_s: (N,), NaN where the store does not tell.
         annotators: How many have labelled each clip here (N,).
         version: Of the store that this is of.
         answers: By run.
+        stamps: What was seen of the files that these are of, by run.
     """
 
     known: Known
@@ -172,6 +174,7 @@ class Catalogue:
     annotators: np.ndarray
     version: int
     answers: dict[str, Answers] = field(default_factory=dict)
+    stamps: dict[str, Any] = field(default_factory=dict)
     _held: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -231,9 +234,16 @@ class Catalogue:
         names = [name for name in WORDS if name != "speaker"]
         key = (run, replace(wanted, sort="order"), "counts")
         found: dict[str, dict[str, int]] = self._once(
-            key, lambda: {name: self.column(name, run).counts(rows) for name in names}
+            key, lambda: {name: self.column(name, run).counts(rows) for name in names} | {"failure": self._kinds(rows)}
         )
         return found
+
+    def _kinds(self, rows: np.ndarray) -> dict[str, int]:
+        """Count the clips of each kind of failure; one with several counts for each."""
+        found = Counter[str]()
+        for kinds, n in self.failure.counts(rows).items():
+            found.update(dict.fromkeys(kinds.split(AND), n))
+        return dict(sorted(found.items()))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what was made under this key, or make it."""
@@ -255,7 +265,10 @@ class Catalogue:
             if name not in WORDS:
                 raise UsageError(f"There is no column {name!r}.", did_you_mean(name, WORDS))
             column = self.column(name, run)
-            keep &= column.codes == column.code(word)
+            if name == "failure":
+                keep &= np.isin(column.codes, [i for i, kinds in enumerate(column.words) if word in kinds.split(AND)])
+            else:
+                keep &= column.codes == column.code(word)
         if wanted.ids is not None:
             chosen = np.zeros(len(self.ids), bool)
             chosen[self.rows_of(sorted(wanted.ids))] = True
@@ -285,13 +298,14 @@ class Catalogue:
         return ~same & (one.codes != one.code(NONE)) & (other.codes != other.code(NONE))
 
     def _order(self, sort: str, run: str) -> np.ndarray:
-        """Return all rows in the order that is wanted (N,); NaN comes last in both directions."""
+        """Return all rows in the order that is wanted (N,); what has no value comes last in both directions."""
         name, down = sort.removeprefix("-"), sort.startswith("-")
         if name in ("order", "name"):
             rows = np.arange(len(self.ids)) if name == "order" else self.known.by_name
             return rows[::-1] if down else rows
         if name in WORDS:
-            keys = self.column(name, run).codes
+            column = self.column(name, run)
+            keys = np.where(column.codes == column.code(NONE), np.nan, column.codes)
         else:
             none = np.full(len(self.ids), np.nan)
             held = self.answers[run].confidence if run in self.answers else none
@@ -333,22 +347,23 @@ def make_catalogue(
         before: Made of the same clips and an earlier state of the store: what has not changed is taken from it.
     """
     version = store.index.number if store is not None else 0  # first: what is committed now is seen the next time
-    known, answers = before.known if before is not None else Known.of(dict(clips)), {}
+    known, answers, stamps = before.known if before is not None else Known.of(dict(clips)), {}, {}
     new = [name for name in store.clips() if name not in known.clips] if store is not None else []
     if new:
         known = Known.of({**known.clips, **{name: Clip(name) for name in new}})
     elif before is not None:
-        answers = dict(before.answers)
-    failed: dict[str, str] = {}
+        answers, stamps = dict(before.answers), dict(before.stamps)
+    failed: dict[str, set[str]] = {}
     for each in store.failures() if store is not None else ():
-        failed.setdefault(each.clip, each.kind)
+        failed.setdefault(each.clip, set()).add(each.kind)
     return Catalogue(
         known,
-        Column.of([failed.get(name, NONE) for name in known.ids]),
+        Column.of([AND.join(sorted(failed.get(name, ()))) for name in known.ids]),
         _lengths(known.ids, store),
         np.array([labelled.get(name, 0) for name in known.ids], dtype=np.float64),
         version,
         answers,
+        stamps,
     )
 
 

@@ -26,12 +26,12 @@ from emo.train.runs import Run, read_run, runs_folder
 from emo.train.serve.catalogue import Catalogue, make_catalogue
 from emo.train.serve.guard import Limits
 from emo.train.serve.hands import Hands
+from emo.train.serve.inbox import UPLOADS, Inbox
 from emo.train.serve.labels import Labels, labelled
 from emo.train.serve.line import Line
 
 FRESH_S = 1.0  # what others committed is seen that much later
-UPLOADS = "emo-upload-"  # folders of files that were sent
-UPLOADED = re.compile(rf"\S*/{UPLOADS}[^/]*/")
+UPLOADED = re.compile(rf"\S*/{UPLOADS}[^/]*/[^/]*/")
 LOOKS = 64  # waveforms that are remembered
 SELECTIONS = 32
 NEIGHBOURHOODS = 2  # features whose neighbours were asked for last; each is held in memory
@@ -53,6 +53,7 @@ class Desk:
 
     Attributes:
         uploads: How many files are being received.
+        inbox: Where they are put.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Desk:
         self.limits = limits or Limits()
         self.line = Line(self.limits.waiting)
         self.uploads = 0
+        self.inbox = Inbox()
         self.looks: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.selections: OrderedDict[str, frozenset[str]] = OrderedDict()
         self.cache: OrderedDict[Any, Any] = OrderedDict()  # maps of features, by feature and commit
         self._run = run
-        self._predictors: dict[str, Predictor] = {}
+        self._opened: tuple[Run, Predictor] | None = None
         self._store: Store | None = None
         self._looked_s = 0.0
         self._catalogue: Catalogue | None = None
@@ -139,10 +141,10 @@ class Desk:
         """
         with self._lock:
             wanted = self.run_name(name) or find_run(self.workspace).name  # which says that there is none
-            if wanted not in self._predictors:
-                opened = open_predictor(self.workspace, wanted, self.device, self.store)
-                self._predictors = {wanted: opened}
-            return self._predictors[wanted]
+            run = next((each for each in self.runs() if each.name == wanted), None) or find_run(self.workspace, wanted)
+            if self._opened is None or self._opened[0] is not run:  # nor is it an earlier run of that name
+                self._opened = run, open_predictor(self.workspace, wanted, self.device, self.store)
+            return self._opened[1]
 
     # ---- clips -------------------------------------------------------------------------------------------------------
 
@@ -194,9 +196,20 @@ class Desk:
                 self._catalogue = make_catalogue(self.clips(), store, labelled(self.labels()), before)
             assert self._catalogue is not None
             for run in runs:
-                if run is not None and run not in self._catalogue.answers:
+                if run is not None and self._catalogue.stamps.get(run) != (stamp := self._stamp(run)):
                     self._hold(self._catalogue, run)
+                    self._catalogue.stamps[run] = stamp
             return self._catalogue
+
+    def _stamp(self, run: str) -> list[tuple[str, int, int, int]]:
+        """Return what was seen of a run and of its answers; others of that name, or more answers, have another."""
+        folder = runs_folder(self.workspace.root) / run
+        found = list[tuple[str, int, int, int]]()
+        for path in [folder / "run.json", *sorted(folder.glob("predictions*.jsonl"))]:
+            with suppress(FileNotFoundError):
+                seen = path.stat()
+                found.append((path.name, seen.st_ino, seen.st_mtime_ns, seen.st_size))
+        return found
 
     def labels(self) -> dict[str, dict[str, str]]:
         """The labels that were given here, by annotator and clip."""
@@ -213,7 +226,7 @@ class Desk:
             return self.remember(self._neighbourhoods, spec.fingerprint, held, NEIGHBOURHOODS)
 
     def _hold(self, catalogue: Catalogue, run: str) -> None:
-        found = self._predictors.get(run) or open_predictor(self.workspace, run, self.device, self.store)
+        found = open_predictor(self.workspace, run, self.device, self.store)
         try:
             said = found.kept()
         except EmoError:  # damaged: `emo run verify` tells; the other columns can be looked at
@@ -226,8 +239,7 @@ class Desk:
         """Note that a run has kept new answers."""
         with self._making:
             if self._catalogue is not None:
-                self._catalogue.answers.pop(run, None)
-                self._catalogue.forget()
+                self._catalogue.stamps.pop(run, None)
 
     @contextmanager
     def own_commit(self, store: Store, clip_id: str) -> Iterator[None]:
@@ -264,6 +276,7 @@ class Desk:
         """End the line and what it works on."""
         self.line.close()
         self.hands.close()
+        self.inbox.close()
 
 
 def _answers(said: dict[str, Any]) -> set[str]:

@@ -66,8 +66,11 @@ def check_host(host: str, token: str | None) -> None:
     """Refuse to listen to the network without a token.
 
     Raises:
-        UsageError: The host is not the loopback and there is no token, or one that can be guessed.
+        UsageError: The host is not the loopback and there is no token; or it can be guessed, or not be sent.
     """
+    if token is not None and not all("!" <= letter <= "~" for letter in token):
+        told = "The token has a letter that a header or a cookie cannot carry, or a space."
+        raise UsageError(told, "Use letters and digits alone: `openssl rand -hex 16`.")
     if token is not None and len(token) < LEAST_TOKEN:
         raise UsageError(
             f"The token has {len(token)} characters.", f"Use at least {LEAST_TOKEN}: `openssl rand -hex 16`."
@@ -128,12 +131,12 @@ class Guard:
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if _plain(host) else None
+        name = _part(f"//{host}", "hostname") if _plain(host) else None
         if self.local_only and name not in LOOPBACK:
             raise Refused(421, "This server answers to 127.0.0.1 and localhost alone.")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-            if (origin is not None and urlsplit(origin).netloc != host) or site not in ("same-origin", "none"):
+            if (origin is not None and _part(origin, "netloc") != host) or site not in ("same-origin", "none"):
                 raise Refused(403, "Requests from other pages are refused.")
         if self.token is not None and scope["path"] not in ("/login", "/static/login.css") and not self._knows(headers):
             raise Refused(401, "This server wants its token: `Authorization: Bearer TOKEN`, or open /login.")
@@ -180,6 +183,15 @@ class Guard:
 def same(given: str, secret: str) -> bool:
     """Compare two secrets in a time that tells nothing."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
+
+
+def _part(address: str, name: str) -> str | None:
+    """Return a part of an address; `None` where it is none."""
+    try:
+        found: str | None = getattr(urlsplit(address), name)
+    except ValueError:
+        return None
+    return found
 
 
 def _plain(host: str) -> bool:

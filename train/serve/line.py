@@ -141,6 +141,7 @@ class Line:
             for ticket in self._tickets.values():
                 ticket.cancelled.set()
             for ticket, _ in self._waiting:
+                self._end(ticket, "cancelled")
                 ticket.dropped()
             self._waiting.clear()
             self._change.notify_all()

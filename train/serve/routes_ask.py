@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from starlette.datastructures import UploadFile
 from emo.featstore.datasets.lookup import SUFFIXES
 from emo.featstore.errors import EmoError, UsageError
 from emo.train.serve.asking import MODALITIES, Question, answer, answer_without, extract_units
-from emo.train.serve.desk import UPLOADS, Desk, NotFound
+from emo.train.serve.desk import Desk, NotFound
 from emo.train.serve.line import LineFull, Ticket
 
 POLL_S, BEAT_S = 0.1, 10.0
@@ -136,10 +135,10 @@ async def _result(desk: Desk, ticket: Ticket, request: Request, owned: bool = Tr
                 desk.line.cancel(ticket)
             return Response(status_code=499)
         await asyncio.sleep(POLL_S / 2)
-    if ticket.error is not None:
-        raise ticket.error
     if ticket.state == "cancelled":
         raise UsageError("This question was cancelled.")
+    if ticket.error is not None:
+        raise ticket.error
     return Response(ticket.body, media_type="application/json")
 
 
@@ -181,9 +180,11 @@ async def _read(desk: Desk, request: Request) -> tuple[Question, bool]:
     try:
         async with request.form(max_files=1, max_fields=len(FIELDS), max_part_size=64 << 10) as form:
             return await run_in_threadpool(_question, desk, dict(form))
-    except (ValueError, UnicodeError) as error:
+    except (ValueError, OSError) as error:
         if isinstance(error, EmoError):
             raise
+        if isinstance(error, OSError):
+            raise EmoError(f"The file cannot be kept: {error.strerror}.", "The server's disk may be full.") from error
         raise UsageError("The form cannot be read.") from error
     finally:
         desk.uploads -= 1
@@ -216,7 +217,7 @@ def _keep(desk: Desk, upload: UploadFile) -> Path:
     stem = stem.encode("utf-8", "replace")[:120].decode("utf-8", "ignore") or "clip"
     if not dot or f".{suffix.lower()}" not in SUFFIXES:
         raise UsageError(f"{name[:80]!r} is no video or sound file by its name.", f"Known: {', '.join(SUFFIXES)}.")
-    folder = Path(tempfile.mkdtemp(prefix=UPLOADS))
+    folder = desk.inbox.new()
     try:
         path = folder / f"{stem}.{suffix}"
         with open(path, "xb") as file:
@@ -224,10 +225,8 @@ def _keep(desk: Desk, upload: UploadFile) -> Path:
         if not os.path.getsize(path):
             raise UsageError(f"{name[:80]!r} is empty.", "Send it again.")
         return path
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, EmoError):
-            raise EmoError(f"The file cannot be kept: {error.strerror}.", "The server's disk may be full.") from error
         raise
 
 

@@ -24,6 +24,7 @@ from emo.train.serve.labels import record_of
 MOST = 200  # lines of a page
 MOST_IDS = 100_000
 PLAYED = {".mp4", ".m4v", ".webm", ".mov", ".ogv", ".ogg", ".mp3", ".wav", ".flac", ".m4a", ".aac", ".opus"}
+NO_FACES = "The store has no faces of this clip."
 Text = Annotated[str, Query(max_length=500)]
 
 
@@ -120,9 +121,11 @@ def router(desk: Desk) -> APIRouter:
         return _timeline(desk, id)
 
     @api.get("/clip/neighbours")
-    def neighbours(id: Text, feature: Text = "", k: Annotated[int, Query(ge=1, le=50)] = 8) -> dict[str, Any]:
-        """Return the clips that are nearest to one by a feature, with their labels."""
-        return _neighbours(desk, id, feature, k)
+    def neighbours(
+        id: Text, feature: Text = "", k: Annotated[int, Query(ge=1, le=50)] = 8, run: str | None = None
+    ) -> dict[str, Any]:
+        """Return the clips that are nearest to one by a feature (the first that the run reads), with their labels."""
+        return _neighbours(desk, id, feature, k, run)
 
     return api
 
@@ -261,7 +264,8 @@ def _timeline(desk: Desk, clip_id: str) -> dict[str, Any]:
         value["faces"] = _faces(store, clip.id)
         value["curves"] = desk.hands.curves(store, clip.id)
     if value["faces"] is None:
-        value["why"]["faces"] = "No feature was extracted that looks for faces."
+        looked = store is not None and any(info.spec.name == "faces" for info in store.features())
+        value["why"]["faces"] = NO_FACES if looked else "No feature was extracted that looks for faces."
     if value["curves"] is None:
         value["why"]["curves"] = "There are no action units of this clip."
     return value
@@ -287,9 +291,9 @@ def _faces(store: Store, clip_id: str) -> dict[str, Any] | None:
     return None
 
 
-def _neighbours(desk: Desk, clip_id: str, feature: str, k: int) -> dict[str, Any]:
+def _neighbours(desk: Desk, clip_id: str, feature: str, k: int, run: str | None) -> dict[str, Any]:
     clip, store = desk.clip(clip_id), desk.need_store()
-    name = desk.run_name()
+    name = desk.run_name(run)
     keys = [each["key"] for each in desk.predictor(name).features] if name else []
     if feature:
         spec = store.resolve(feature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.train.metrics.labels import Prediction, Score, score
+from emo.train.metrics.pictures import reliability_forms
 from emo.train.metrics.report import (
     class_rows,
     confusion_rows,
@@ -175,6 +177,15 @@ def test_the_reliability_curve_compares_confidence_with_what_is_right() -> None:
     }
     assert reliability(TRUTH, doubled)["bins"] == found["bins"]  # type: ignore[index]
     assert reliability(TRUTH, {"a": Prediction("sad")}) is None
+
+
+def test_a_dot_of_the_reliability_curve_is_whole_where_nothing_is_right() -> None:
+    def blue(accuracy: float) -> int:
+        found = {"bins": [{"confidence": 0.5, "accuracy": accuracy, "n": 2}], "ece": 0.1, "n": 2}
+        pixels = np.asarray(Image.open(BytesIO(reliability_forms(found, "")["png"])).convert("RGB"), int)
+        return int((np.abs(pixels - [0x2F, 0x6D, 0xB5]).sum(axis=2) < 20).sum())
+
+    assert blue(0.0) > 0.9 * blue(0.5) > 50
 
 
 EVIL = (

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import shutil
 import subprocess
 import tempfile
 import threading
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from serving import LOCAL, Idle
 from starlette.testclient import TestClient
 
+from emo.extract import hands
 from emo.extract.demo import generate_clip
-from emo.extract.hands import Hands
+from emo.extract.hands import Hands, Killed
+from emo.featstore.errors import MediaError, StoreFull
 from emo.featstore.workspace import Workspace
 from emo.train.serve.app import make_app
 from emo.train.serve.desk import Desk
 from emo.train.serve.guard import Limits
+from emo.train.serve.inbox import Inbox, sweep
 from emo.train.serve.line import Line, Ticket
 
 Emo = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def uploads() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("emo-upload-*"))
+    return list(Path(tempfile.gettempdir()).glob("emo-upload-*/*"))
 
 
 def test_a_file_that_is_sent_is_answered_as_the_command_answers_it_and_is_not_kept(
@@ -148,6 +156,91 @@ def test_a_full_line_says_so(demo_copy: Workspace, head: str) -> None:
     assert answer.headers["retry-after"] == "60"
     assert not uploads()
     desk.close()
+
+
+def test_a_question_that_was_taken_back_is_refused_as_such(demo_copy: Workspace, head: str) -> None:
+    class Taken(Idle):
+        def look(self, path: Path, most_s: float, most_pixels: int, cancelled: threading.Event) -> dict[str, Any]:
+            cancelled.wait(20)
+            raise Killed("This was cancelled.")
+
+    desk = Desk(demo_copy, Taken(demo_copy.root), head)
+    with TestClient(make_app(desk), base_url=LOCAL, raise_server_exceptions=False) as page:
+        ticket = page.post("/api/predict", files={"file": ("a.mp4", b"words", "video/mp4")}, data={"wait": "no"}).json()
+        page.delete(f"/api/line/{ticket['id']}")
+        answer = page.get(f"/api/line/{ticket['id']}/answer")
+    assert (answer.status_code, answer.json()["error"]) == (400, "This question was cancelled.")
+    desk.close()
+
+
+def test_whoever_waits_is_told_when_the_server_ends() -> None:
+    line, hold = Line(2), threading.Event()
+    first = line.submit("first", lambda ticket: b"1" if hold.wait(10) else b"")
+    second = line.submit("second", lambda ticket: b"2")
+    line.close()
+    hold.set()
+    assert second.state == "cancelled"
+    assert first.cancelled.is_set()
+
+
+def test_a_full_disk_is_said_while_a_file_is_received(page: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
+    answer = page.post("/api/predict", files={"file": ("a.mp4", b"words", "video/mp4")})
+    assert answer.json() == {
+        "error": "The file cannot be kept: No space left on device.",
+        "hint": "The server's disk may be full.",
+    }
+
+
+def test_files_of_a_server_that_was_killed_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "emo-upload-left" / "x"
+    left.mkdir(parents=True)
+    (left / "face.mp4").write_bytes(b"of somebody")
+    alive = Inbox()
+    kept = alive.new()
+    sweep()
+    assert not left.parent.exists()
+    assert kept.is_dir()
+    shutil.rmtree(kept.parent)  # somebody tidied up
+    assert alive.new().is_dir()
+    alive.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_working_process_raises_is_not_taken_for_its_end() -> None:
+    class Pipe:
+        def send(self, what: Any) -> None: ...
+
+        def poll(self, wait_s: float) -> bool:
+            return True
+
+        def recv(self) -> tuple[str, Exception]:
+            return "failed", StoreFull("No space left on device (writing to the store).")
+
+        def close(self) -> None: ...
+
+    works = hands._Process()
+    works._pipe, works._process = Pipe(), SimpleNamespace(is_alive=lambda: True)  # type: ignore[assignment]
+    with pytest.raises(StoreFull, match="No space left"):
+        works.call("extract", {}, print, threading.Event(), 9.0)
+
+
+def test_a_file_that_is_too_long_for_the_page_is_not_told_of_settings_of_the_workspace(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(2 * 8000 * 5))
+    with pytest.raises(MediaError, match="longer than the") as caught:
+        hands._look(str(path), 2.0, 9_000_000, print)
+    assert (caught.value.kind, caught.value.hint) == ("too-long", "Cut it.")
 
 
 def test_the_answer_of_a_language_model_comes_word_by_word(page: TestClient, desk: Desk, demo_copy: Workspace) -> None:

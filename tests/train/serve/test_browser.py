@@ -17,7 +17,9 @@ from serving import SPEC, served_at
 
 from emo.extract.demo import generate_clip
 from emo.featstore.clip import FileId
+from emo.featstore.document import write_parts
 from emo.featstore.errors import MediaError
+from emo.featstore.page import Table
 from emo.featstore.storage.store import Store
 from emo.featstore.workspace import Workspace
 
@@ -340,6 +342,68 @@ def test_the_last_tick_of_the_reliability_curve_is_whole(seen: Seen) -> None:
     seen.until(lambda: seen.browser.execute_script(inked, False))
     assert not seen.browser.execute_script(inked, True)  # its right edge is free
     seen.complaints()  # that a canvas is read
+
+
+def test_a_name_without_parts_stays_on_the_page(seen: Seen, demo_copy: Workspace) -> None:
+    name = "x" * 150
+    with Store.open(demo_copy.store_path).writer() as writer:
+        writer.name_clip(name)
+        writer.fail(SPEC, name, MediaError("no-face", "None."))
+    for width in (1280, 768, 390):
+        seen.open(f"?clip={name}", width=width)
+        seen.wait(".player")
+        assert seen.browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_whoever_uses_keys_alone_sees_and_keeps_the_place(seen: Seen) -> None:
+    seen.open("")
+    field = seen.wait("#file")
+    seen.browser.execute_script("arguments[0].focus({ focusVisible: true })", field)
+    style = "return getComputedStyle(document.querySelector('label[for=file]')).outlineStyle"
+    assert seen.browser.execute_script(style) == "solid"
+    seen.open("?view=clips")
+    box = seen.wait("select[data-keep=split]")
+    seen.browser.execute_script("arguments[0].focus()", box)
+    box.send_keys(Keys.ARROW_DOWN)
+    seen.until(lambda: "split=" in seen.browser.current_url)
+    held = "return document.activeElement.dataset.keep"
+    seen.until(lambda: seen.browser.execute_script(held) == "split")
+
+
+def test_runs_that_come_and_go_are_seen_at_the_next_view(seen: Seen, demo_copy: Workspace, head: str) -> None:
+    runs = demo_copy.root / "runs"
+
+    def names() -> list[str]:
+        return seen.texts("#run option")
+
+    seen.open(f"?view=clips&run={head}")
+    seen.wait("#run option")
+    shutil.copytree(runs / head, runs / "copied")
+    try:
+        seen.wait("nav a[href*=matrix]").click()
+        seen.until(lambda: "copied" in names())
+        seen.open("?view=clips&run=copied")
+        seen.wait("tbody tr")
+        seen.browser.execute_script("history.replaceState(null, '', '/?view=clips')")
+    finally:
+        shutil.rmtree(runs / "copied")
+    seen.wait("[data-keep=grid]").click()  # the run is gone, and no link names it
+    seen.wait(".tile")
+    assert "copied" not in names()
+    seen.complaints()  # that a run was asked for that is gone
+
+
+def test_tables_of_a_report_fit_a_phone(seen: Seen, tmp_path: Path) -> None:
+    words = ("angry", "happy", "neutral", "sad", "surprise", "worried")
+    rows = [(word, *[f"{10 * i:.1f}" for i in range(6)]) for word in words]
+    table = Table("Confusion in per cent", ("truth \\ answer", *words), rows, words)
+    write_parts(tmp_path / "report", {}, "A list", "F1", [], [table])
+    seen.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    seen.browser.get((tmp_path / "report" / "report.html").as_uri())
+    box = "const box = document.querySelector('.scroll'); return box.scrollWidth - box.clientWidth"
+    assert seen.browser.execute_script(box) == 0
 
 
 def test_chinese_and_a_phone(seen: Seen) -> None:

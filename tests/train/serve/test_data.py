@@ -141,3 +141,10 @@ def test_columns_filter_and_sort_as_a_plain_loop_does() -> None:
     ]
     assert [catalogue.ids[row] for row in rows] == sorted(wanted, key=lambda name: -sure[name])
     assert [catalogue.ids[row] for row in catalogue.find(Filter(annotated=True), "r")] == ["c001"]
+    for sort in ("prediction", "-prediction"):  # without an answer: last in both directions
+        found = [
+            said[name].answer if (name := catalogue.ids[row]) in said else ""
+            for row in catalogue.find(Filter(sort=sort), "r")
+        ]
+        known = [each for each in found if each in ("sad", "happy")]
+        assert found[: len(known)] == known == sorted(known, reverse=sort.startswith("-"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,6 +101,50 @@ def test_runs_are_those_that_lie_there_now(fresh: Desk) -> None:
     assert all(again is run for again, run in zip(fresh.runs(), first, strict=True))  # not read again
     (fresh.workspace.root / "runs" / "two" / "run.json").unlink()
     assert [run.name for run in fresh.runs()] == ["one"]
+
+
+def test_answers_are_those_of_the_run_that_has_the_name_now(fresh: Desk) -> None:
+    folder = fresh.workspace.root / "runs" / "one"
+
+    def put(word: str, at: str) -> None:
+        folder.mkdir(parents=True)
+        said = {"status": "finished", "finished_at": at, "kind": "head", "labels": ["happy", "sad"], "clips": {}}
+        (folder / "run.json").write_text(json.dumps(said))
+        rows = [{"name": name, "answer": word, "probabilities": {word: 1.0}} for name in CLIPS]
+        (folder / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def answers() -> list[str]:
+        column = fresh.catalogue("one").column("prediction", "one")
+        return sorted({column.words[code] for code in column.codes})
+
+    put("happy", "2026-01-02")
+    first = fresh.predictor("one")
+    assert fresh.predictor("one") is first
+    assert answers() == ["happy"]
+    shutil.rmtree(folder)
+    put("sad", "2026-01-03")
+    assert fresh.predictor("one") is not first
+    assert answers() == ["sad"]
+    rows = [{"name": "c0", "answer": "happy", "probabilities": {"happy": 1.0}}]  # another process has answered
+    (folder / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert answers() == ["", "happy"]
+
+
+def test_a_clip_that_failed_in_two_ways_is_found_by_each(fresh: Desk) -> None:
+    other_spec = replace(SPEC, name="mesh_UTT", encoder="mesh")
+    with other(fresh).writer() as writer:
+        for name in ("c8", "c9"):
+            writer.name_clip(name)
+        writer.fail(SPEC, "c9", MediaError("no-text", "None."))
+        writer.fail(other_spec, "c9", MediaError("no-video", "None."))
+        writer.fail(other_spec, "c8", MediaError("no-video", "None."))
+    assert shown(fresh, words=(("failure", "no-text"),)) == ["c9"]
+    assert sorted(shown(fresh, words=(("failure", "no-video"),))) == ["c8", "c9"]
+    assert shown(fresh, words=(("failure", ""),)) == CLIPS
+    catalogue, every = fresh.catalogue(), Filter()
+    counts = catalogue.counts(every, "", catalogue.find(every, ""))["failure"]
+    assert counts == {"": 6, "no-text": 1, "no-video": 2}
+    assert catalogue.show(catalogue.known.row["c9"], "")["failure"] == "no-text, no-video"
 
 
 def test_words_are_found_as_a_plain_loop_finds_them() -> None:

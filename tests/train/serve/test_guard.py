@@ -34,6 +34,9 @@ def test_the_network_needs_a_token() -> None:
         check_host("0.0.0.0", None)
     with pytest.raises(UsageError, match="characters"):
         check_host("0.0.0.0", "short")
+    for token in ("пароль-пароль-пароль", "a secret with spaces", f"{TOKEN}\n"):
+        with pytest.raises(UsageError, match="cannot carry"):
+            check_host("0.0.0.0", token)
 
 
 def test_only_names_of_the_loopback_are_answered_to(desk: Desk) -> None:
@@ -44,10 +47,13 @@ def test_only_names_of_the_loopback_are_answered_to(desk: Desk) -> None:
     ):
         with TestClient(make_app(desk), base_url=name) as page:
             assert page.get("/api/about").status_code == status, name
+    with TestClient(make_app(desk), base_url="http://127.0.0.1") as page:
+        assert page.get("/api/about", headers={"host": "[::1"}).status_code == 421
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}]
+    "headers",
+    [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}, {"origin": "http://["}],
 )
 def test_other_pages_cannot_send_anything(page: TestClient, headers: dict[str, str]) -> None:
     assert page.post("/api/predict", data={"clip": "demo_0001"}, headers=headers).status_code == 403
@@ -65,6 +71,34 @@ def test_a_token_opens_by_header_by_cookie_and_by_form(desk: Desk) -> None:
         assert "httponly" in entered.headers["set-cookie"].lower()
         assert "samesite=strict" in entered.headers["set-cookie"].lower()
         assert page.get("/api/about").status_code == 200  # the cookie
+
+
+def test_the_token_is_asked_for_in_the_language_of_the_browser(desk: Desk) -> None:
+    with TestClient(make_app(desk, TOKEN, "0.0.0.0"), base_url="http://any.example") as page:
+        chinese = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}
+        assert 'lang="zh"' in page.get("/login", headers=chinese).text
+        assert "令牌不对" in page.post("/login", data={"token": "wrong"}, headers=chinese).text
+        assert 'lang="en"' in page.get("/login", headers={"accept-language": "de,zh"}).text
+        assert "That is not the token." in page.post("/login", data={"token": "wrong"}).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "taken"),
+    [
+        ("POST", "/api/clips", "GET"),
+        ("DELETE", "/api/labels", "GET, POST"),
+        ("PUT", "/api/line/x", "DELETE, GET"),
+        ("PUT", "/login", "GET, POST"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(
+    page: TestClient, method: str, path: str, taken: str
+) -> None:
+    answer = page.request(method, path)
+    assert answer.status_code == 405
+    assert answer.json()["error"] == f"There is no {method} at {path}."
+    assert answer.json()["hint"].startswith(f"It takes {taken}; ")
+    assert answer.headers["allow"] == taken
 
 
 def test_ten_gigabytes_are_refused_before_they_are_sent(page: TestClient) -> None:

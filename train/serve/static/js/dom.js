@@ -21,8 +21,8 @@ export function fill(element, ...children) {
 }
 
 /** A number for people: four digits of a share, fewer of seconds. */
-export const share = (value) => (value === null || value === undefined ? "" : `${(100 * value).toFixed(1)} %`);
-export const seconds = (value) => (value === null || value === undefined ? "" : `${value.toFixed(2)} s`);
+export const share = (value) => (value === null || value === undefined ? "" : `${(100 * value).toFixed(1)}\u00a0%`);
+export const seconds = (value) => (value === null || value === undefined ? "" : `${value.toFixed(2)}\u00a0s`);
 export const count = (value) => value.toLocaleString("en");
 
 /** Value of a colour of the style sheet. */

@@ -4,14 +4,14 @@ import { failure, fill, h, name, say } from "./dom.js";
 import { emotion, served, t, why } from "./i18n.js";
 import { href } from "./place.js";
 
-export function neighbours(id) {
+export function neighbours(id, run) {
   const list = h("div", { class: "near" });
   const chooser = h("select", { "aria-label": t("near.by"), onchange: () => look(chooser.value) });
   const note = h("p", { class: "soft" });
   const card = h("section", { class: "card evidence", "aria-label": t("near") }, h("div", { class: "row between" }, h("h2", {}, t("near")), chooser), list, note);
   async function look(feature) {
     try {
-      const found = await get("clip/neighbours", { id, feature, k: 6 });
+      const found = await get("clip/neighbours", { id, feature, run, k: 6 });
       fill(chooser, ...found.features.map((key) => h("option", { value: key, selected: key === found.by }, `${t("near.by")} ${key}`)));
       fill(list, ...found.neighbours.map((each) =>
         h("a", { href: href({ view: "ask", clip: each.id, t: null }) }, h("strong", {}, emotion(each.label) || t("clips.empty")), h("span", { class: "soft" }, ...name(each.id)), h("span", { class: "soft" }, `cos ${each.cosine.toFixed(3)} ${each.split}`)),

@@ -27,7 +27,7 @@ function header() {
   );
   const dark = document.documentElement.dataset.theme === "dark";
   const runs = about.runs.map((run) => h("option", { value: run.name, selected: run.name === about.run }, run.name));
-  const chooser = h("select", { id: "run", onchange: (event) => go({ run: event.target.value }) }, ...runs);
+  const chooser = h("select", { id: "run", "data-keep": "run", onchange: (event) => go({ run: event.target.value }) }, ...runs);
   fill(
     top,
     h("a", { class: "brand", href: "/", "aria-label": "emo" }, h("img", { src: "/static/icon.svg", alt: "" }), "emo"),
@@ -36,8 +36,8 @@ function header() {
       "div",
       { class: "tools" },
       runs.length ? h("label", {}, h("span", { class: "word" }, t("run")), chooser) : h("span", { class: "soft" }, t("run.none")),
-      h("button", { type: "button", onclick: () => redraw(() => theme(dark ? "light" : "dark")) }, t(dark ? "theme.light" : "theme.dark")),
-      h("button", { type: "button", title: t("language.say"), onclick: () => redraw(() => setLanguage(lang() === "en" ? "zh" : "en")) }, t("language")),
+      h("button", { type: "button", "data-keep": "theme", onclick: () => redraw(() => theme(dark ? "light" : "dark")) }, t(dark ? "theme.light" : "theme.dark")),
+      h("button", { type: "button", "data-keep": "language", title: t("language.say"), onclick: () => redraw(() => setLanguage(lang() === "en" ? "zh" : "en")) }, t("language")),
       h("button", { type: "button", class: "wide-only", onclick: help }, t("keys"), h("kbd", {}, "?")),
     ),
   );
@@ -59,15 +59,27 @@ function redraw(change) {
   show();
 }
 
+/** What the server has now: of the run that the link names, else of the one that was shown, if it is there still. */
+async function about(run) {
+  const before = run || state.about?.run;
+  try {
+    return await get("about", { run: before });
+  } catch (error) {
+    if (run || !before || error.status !== 404) throw error;
+    return get("about");
+  }
+}
+
 let drawing = 0;
 async function show() {
   const mine = ++drawing;
   const { view = "ask", run } = place();
+  const held = document.activeElement?.dataset.keep;
   state.leave?.();
   state.leave = null;
   fill(main, h("p", { class: "soft" }, t("loading")));
   try {
-    if (!state.about || (run && state.about.run !== run)) state.about = await get("about", { run });
+    state.about = await about(run);
     header();
     tell();
     const name = VIEWS.includes(view) ? view : "ask";
@@ -79,6 +91,7 @@ async function show() {
     if (mine !== drawing) return left?.();
     state.leave = left;
     fill(main, holder);
+    if (held) document.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true });
     holder.dispatchEvent(new Event("shown"));
   } catch (error) {
     if (mine === drawing) fill(main, h("h1", {}, t("lost")), failure(error));

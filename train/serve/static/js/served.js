@@ -18,6 +18,7 @@ export const SERVED = [
   ["copy", /^Copy the clip\.$/],
   ["file-gone", /^The file is not here\.$/],
   ["no-faces", /^No feature was extracted that looks for faces\.$/],
+  ["no-faces-of-clip", /^The store has no faces of this clip\.$/],
   ["no-units", /^There are no action units of this clip\.$/],
   ["not-extracted", /^it was not extracted$/],
   ["not-in-store", /^its features are not in the store$/],

@@ -84,8 +84,8 @@ async function clips(place) {
 }
 
 function only(place) {
-  const box = h("input", { type: "checkbox", checked: place.annotated === "false", onchange: () => go({ annotated: box.checked ? "false" : null, clip: null, offset: null }) });
-  const blind = h("input", { type: "checkbox", checked: place.blind === "true", onchange: () => go({ blind: blind.checked ? "true" : null }) });
+  const box = h("input", { type: "checkbox", "data-keep": "annotated", checked: place.annotated === "false", onchange: () => go({ annotated: box.checked ? "false" : null, clip: null, offset: null }) });
+  const blind = h("input", { type: "checkbox", "data-keep": "blind", checked: place.blind === "true", onchange: () => go({ blind: blind.checked ? "true" : null }) });
   return h("div", { class: "row" }, h("label", {}, box, " ", t("annotate.new")), h("label", {}, blind, " ", t("annotate.blind")));
 }
 

@@ -184,7 +184,7 @@ function result(stage, boxes, value, likely) {
   parts.push(h("details", {}, h("summary", {}, t("notes")), h("ul", { lang: "en" }, ...value.notes.map((note) => h("li", {}, note)))));
   fill(answer, ...parts);
   right.querySelectorAll(".evidence").forEach((each) => each.remove());
-  answer.after(neighbours(row.name), missing(stage.clip));
+  answer.after(neighbours(row.name, about.run), missing(stage.clip));
 }
 
 function tasks(stage, boxes, id) {

@@ -22,29 +22,29 @@ export async function show(holder, { about, place }) {
 }
 
 function filters(found, place) {
-  const search = h("input", { type: "search", value: place.q || "", placeholder: t("clips.search"), onchange: () => go({ q: search.value || null, offset: null }) });
+  const search = h("input", { type: "search", "data-keep": "q", value: place.q || "", placeholder: t("clips.search"), onchange: () => go({ q: search.value || null, offset: null }) });
   const parts = [h("label", {}, t("clips.search"), search)];
   for (const name of WORDS) {
     const words = Object.entries(found.counts[name]);
-    const told = name === "failure" ? failed : emotion;
+    const told = name === "failure" ? failed : ["label", "prediction"].includes(name) ? emotion : String;
     if (words.length < 2 && place[name] === undefined) continue;
     const options = words.map(([word, n]) => h("option", { value: word, selected: place[name] === word }, `${word ? told(word) : t("clips.empty")} (${count(n)})`));
-    const chooser = h("select", { onchange: () => go({ [name]: chooser.selectedIndex ? chooser.value : null, offset: null }) }, h("option", {}, t("clips.any")), ...options);
+    const chooser = h("select", { "data-keep": name, onchange: () => go({ [name]: chooser.selectedIndex ? chooser.value : null, offset: null }) }, h("option", {}, t("clips.any")), ...options);
     parts.push(h("label", {}, t(name), chooser));
   }
   const sort = place.sort || "order";
-  const chooser = h("select", { onchange: () => go({ sort: chooser.value, offset: null }) }, ...SORTS.flatMap((name) =>
+  const chooser = h("select", { "data-keep": "sort", onchange: () => go({ sort: chooser.value, offset: null }) }, ...SORTS.flatMap((name) =>
     ["", "-"].map((way) => h("option", { value: way + name, selected: sort === way + name }, t(name) + (way ? ` (${t("clips.down")})` : ""))),
   ));
   parts.push(h("label", {}, t("clips.sort"), chooser));
   for (const [name, words] of Object.entries(CHECKS)) {
-    const box = h("input", { type: "checkbox", checked: place[name] === "true", onchange: () => go({ [name]: box.checked ? "true" : null, offset: null }) });
+    const box = h("input", { type: "checkbox", "data-keep": name, checked: place[name] === "true", onchange: () => go({ [name]: box.checked ? "true" : null, offset: null }) });
     parts.push(h("label", { class: "check" }, box, t(words)));
   }
   if (place.selection) parts.push(h("a", { class: "tag", href: href({ selection: null, offset: null }) }, `${t("clips.selection")} ✕`));
   if (place.differs) parts.push(h("a", { class: "tag", href: href({ differs: null, offset: null }) }, `${t("clips.differs", { run: place.differs })} ✕`));
   const looks = ["list", "grid"].map((name) =>
-    h("button", { type: "button", "aria-pressed": String((place.look || "list") === name), onclick: () => go({ look: name === "grid" ? "grid" : null }) }, t(`clips.${name}`)),
+    h("button", { type: "button", "data-keep": name, "aria-pressed": String((place.look || "list") === name), onclick: () => go({ look: name === "grid" ? "grid" : null }) }, t(`clips.${name}`)),
   );
   const set = CARRIED.some((name) => name !== "run" && place[name] !== undefined);
   return h("div", { class: "filters" }, ...parts, ...looks, set ? h("a", { class: "button", href: href({ view: "clips", look: place.look }, true) }, t("clips.clear")) : null);
@@ -59,7 +59,7 @@ function list(found, place) {
   const sort = place.sort || "order";
   const head = columns.map((name) => {
     const way = sort === name ? "ascending" : sort === `-${name}` ? "descending" : null;
-    return h("th", { "aria-sort": way, scope: "col" }, h("button", { type: "button", onclick: () => go({ sort: sort === name ? `-${name}` : name, offset: null }) }, t(name), way ? (way === "ascending" ? " ▲" : " ▼") : ""));
+    return h("th", { "aria-sort": way, scope: "col" }, h("button", { type: "button", "data-keep": `by-${name}`, onclick: () => go({ sort: sort === name ? `-${name}` : name, offset: null }) }, t(name), way ? (way === "ascending" ? " ▲" : " ▼") : ""));
   });
   const cell = {
     name: (clip) => [h("a", { href: to(clip) }, ...broken(clip.id)), clip.text ? h("div", { class: "soft" }, clip.text) : null],
@@ -67,11 +67,17 @@ function list(found, place) {
     prediction: (clip) => h("span", { class: clip.disagrees ? "bad" : clip.label && clip.prediction ? "good" : null }, emotion(clip.prediction), clip.other ? ` / ${clip.other}` : ""),
     confidence: (clip) => share(clip.confidence),
     length_s: (clip) => seconds(clip.length_s),
-    failure: (clip) => failed(clip.failure),
+    failure: (clip) => failures(clip.failure ?? ""),
     annotators: (clip) => (clip.annotators ? String(clip.annotators) : ""),
   };
   const rows = found.clips.map((clip) => h("tr", { "data-id": clip.id }, ...columns.map((name) => h("td", {}, cell[name] ? cell[name](clip) : clip[name] ?? ""))));
   return h("div", { class: "scroll" }, h("table", { class: "clips" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));
+}
+
+/** The first kind of failure of a clip, and how many more there are; all of them where a pointer rests. */
+function failures(kinds) {
+  const [first, ...more] = kinds.split(", ").map(failed);
+  return more.length ? h("span", { title: [first, ...more].join(", ") }, first, h("span", { class: "soft" }, ` +${more.length}`)) : first;
 }
 
 function tiles(found) {
@@ -87,7 +93,7 @@ function tiles(found) {
 function pages(found, offset) {
   const from = found.total ? offset + 1 : 0;
   const until = Math.min(offset + PAGE, found.total);
-  const move = (next, words) => h("button", { type: "button", disabled: next < 0 || next >= found.total || next === offset, onclick: () => go({ offset: next || null }) }, t(words));
+  const move = (next, words) => h("button", { type: "button", "data-keep": words, disabled: next < 0 || next >= found.total || next === offset, onclick: () => go({ offset: next || null }) }, t(words));
   return h("div", { class: "row" }, move(offset ? Math.max(0, offset - PAGE) : -1, "clips.before"), h("span", { class: "soft" }, t("clips.page", { from: count(from), to: count(until) })), move(offset + PAGE, "clips.next"));
 }
 

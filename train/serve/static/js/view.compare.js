@@ -13,7 +13,7 @@ export async function show(holder, { about, place }) {
     return;
   }
   const other = others.includes(place.differs) ? place.differs : others[0];
-  const box = h("select", { "aria-label": t("compare.with"), onchange: () => go({ differs: box.value }) }, ...others.map((name) => h("option", { value: name, selected: name === other }, name)));
+  const box = h("select", { "aria-label": t("compare.with"), "data-keep": "differs", onchange: () => go({ differs: box.value }) }, ...others.map((name) => h("option", { value: name, selected: name === other }, name)));
   card.append(h("div", { class: "row" }, h("strong", {}, about.run), t("compare.with"), box));
   let found;
   try {

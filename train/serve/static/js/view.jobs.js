@@ -50,7 +50,7 @@ export async function show(holder) {
   function drawStore({ store: held, waiting }) {
     if (!held) return fill(store, h("h2", {}, t("jobs.store")), h("p", { class: "soft" }, t("jobs.no-store")));
     const rows = held.features.map((each) => h("tr", {}, h("td", {}, ...name(each.key)), h("td", { class: "number" }, count(each.ok)), h("td", { class: each.failed ? "number bad" : "number" }, count(each.failed)), h("td", { class: "number" }, size(each.size_bytes))));
-    const head = [t("feature"), t("jobs.ok"), t("failure"), "MiB"].map((words, i) => h("th", { class: i ? "number" : null }, words));
+    const head = [t("feature"), t("jobs.ok"), t("failure"), t("jobs.size")].map((words, i) => h("th", { class: i ? "number" : null }, words));
     return fill(store, h("h2", {}, t("jobs.store")), h("p", {}, t("jobs.held", { clips: count(held.clips), commits: count(held.commits), newest: (held.newest || "").slice(0, 19).replace("T", " ") })), h("p", {}, t("jobs.writers", { n: held.writers }), " ", t("jobs.waiting", { n: waiting })), h("div", { class: "scroll" }, h("table", { class: "tight names" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows))));
   }
 
@@ -58,5 +58,10 @@ export async function show(holder) {
   return () => clearTimeout(timer);
 }
 
-const size = (bytes) => (bytes > 0 && bytes < 2 ** 20 / 20 ? "<\u00a00.1" : (bytes / 2 ** 20).toFixed(1));
+/** A size as the commands write it: powers of ten. */
+function size(bytes) {
+  for (const [unit, power, digits] of [["GB", 9, 2], ["MB", 6, 2], ["kB", 3, 1]])
+    if (+(bytes / 10 ** power).toFixed(digits) >= 1) return `${(bytes / 10 ** power).toFixed(digits)}\u00a0${unit}`;
+  return `${bytes}\u00a0B`;
+}
 const progress = (line) => Object.entries(line).slice(0, 5).map(([name, value]) => `${name} ${typeof value === "number" ? +value.toPrecision(4) : value}`).join(", ");

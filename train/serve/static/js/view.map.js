@@ -12,9 +12,9 @@ export async function show(holder, { about, place }) {
   const words = found.words[by];
   const labels = about.labels;
   const options = (values, chosen) => values.map((each) => h("option", { value: each, selected: each === chosen }, each));
-  const feature = h("select", { "aria-label": t("feature"), onchange: () => go({ feature: feature.value }) }, ...options(found.features, found.feature));
-  const method = h("select", { "aria-label": t("map.method"), onchange: () => go({ method: method.value }) }, ...found.methods.map((each) => h("option", { value: each, selected: each === found.method }, each.toUpperCase())));
-  const paintBy = h("select", { "aria-label": t("map.by"), onchange: () => go({ by: paintBy.value }) }, ...["label", "prediction"].map((name) => h("option", { value: name, selected: name === by }, t(name))));
+  const feature = h("select", { "aria-label": t("feature"), "data-keep": "feature", onchange: () => go({ feature: feature.value }) }, ...options(found.features, found.feature));
+  const method = h("select", { "aria-label": t("map.method"), "data-keep": "method", onchange: () => go({ method: method.value }) }, ...found.methods.map((each) => h("option", { value: each, selected: each === found.method }, each.toUpperCase())));
+  const paintBy = h("select", { "aria-label": t("map.by"), "data-keep": "by", onchange: () => go({ by: paintBy.value }) }, ...["label", "prediction"].map((name) => h("option", { value: name, selected: name === by }, t(name))));
   const canvas = h("canvas", { role: "img", "aria-label": t("map.say", { n: count(found.ids.length), feature: found.feature }) });
   const box = h("div", { class: "map" }, canvas);
   const said = h("p", { class: "row", "aria-live": "polite" }, h("span", { class: "soft" }, t("map.help")));

@@ -32,7 +32,7 @@ function choosers(counts, place) {
   return h("div", { class: "filters" }, ...["dataset", "split"].map((name) => {
     const words = Object.keys(counts[name]);
     if (words.length < 2) return null;
-    const box = h("select", { onchange: () => go({ [name]: box.selectedIndex ? box.value : null }) }, h("option", {}, t("clips.any")), ...words.map((word) => h("option", { value: word, selected: place[name] === word }, word || t("clips.empty"))));
+    const box = h("select", { "data-keep": name, onchange: () => go({ [name]: box.selectedIndex ? box.value : null }) }, h("option", {}, t("clips.any")), ...words.map((word) => h("option", { value: word, selected: place[name] === word }, word || t("clips.empty"))));
     return h("label", {}, t(name), box);
   }));
 }

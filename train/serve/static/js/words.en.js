@@ -54,7 +54,7 @@ export default {
   "annotate.new": "Only clips without labels", "annotate.blind": "Hide what others say", "annotate.agreement": "Agreement", "annotate.two": "Two annotators are needed on the same clips.", "annotate.pair": "Annotators", "annotate.kappa": "Cohen's kappa", "annotate.same": "Same",
   "record.title": "MERR record of this clip", "record.save": "Save the record", "record.saved": "Saved. Versions before: {n}.", "record.history": "Versions before: {n}.", "record.list": "(with commas between)",
   "jobs.what": "What", "jobs.state": "State", "jobs.started": "Started (UTC)", "jobs.log": "Log", "jobs.none": "There is no run yet.", "jobs.no-log": "It has no log.", "jobs.read-only": "read only", "jobs.stale": "silent; perhaps killed",
-  "jobs.store": "Store", "jobs.no-store": "There is no store yet.", "jobs.held": "{clips} clips, {commits} commits, the newest at {newest}", "jobs.waiting": "Questions waiting: {n}", "jobs.ok": "There", "jobs.writers": "Writers that are at work on the store, or were killed: {n}.",
+  "jobs.store": "Store", "jobs.no-store": "There is no store yet.", "jobs.held": "{clips} clips, {commits} commits, the newest at {newest}", "jobs.waiting": "Questions waiting: {n}", "jobs.ok": "There", "jobs.size": "Size", "jobs.writers": "Writers that are at work on the store, or were killed: {n}.",
   "state.finished": "finished", "state.running": "running", "state.failed": "failed", "state.interrupted": "interrupted",
   "loading": "Loading …", "lost": "Something went wrong", "lost.connection": "The connection to the server was lost.",
 };
