@@ -15,7 +15,7 @@ from emo.featstore.address import Address, address
 from emo.featstore.errors import StoreCorrupt, StoreError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable, journal
-from emo.featstore.storage.index import Array, Segment, by_segment
+from emo.featstore.storage.index import Array, Segment, Table, by_segment
 from emo.featstore.storage.mediums import open_medium
 from emo.featstore.storage.reader import META, Reader
 from emo.featstore.storage.segment import DATA, ROOT, SegmentGone, SegmentReader, group_document
@@ -110,14 +110,36 @@ class _Copy:
             self.say(f"commit {number:,} of {index.number:,}; {counted(self.segments, 'segment')} copied")
 
     def _check_history(self) -> None:
-        """Refuse a copy that has commits which the source does not have."""
+        """Refuse a copy that has commits which the source does not have, as far as that can be known."""
         source, target = self.source.index, self.target.index
-        same = target.number < source.base or target.number == 0
-        if not same and target.number <= source.number:
-            same = journal.trailer(self.source.medium, target.number) == target.trailer
+        if target.number == 0:
+            return
+        try:
+            same = target.number <= source.number
+            same = same and journal.trailer(self.source.medium, target.number) == target.trailer
+        except FileNotFoundError:
+            if target.number >= source.base:  # removed below a newer base: look again
+                raise
+            # `gc` removed that commit of the source, so what the copy holds is all that tells
+            if not (own := self._own()):
+                return
+            text = (
+                f"{self.target.path} holds {counted(own, 'feature')} of clips that {self.source.path} does not hold: "
+                "it was written to, or they were dropped or forgotten there since."
+            )
+            raise StoreError(text, "Copy to a new path.") from None
         if not same:
             text = f"{self.target.path} has commits of its own, which {self.source.path} does not have."
             raise StoreError(text, "Copy to a new path, or copy the other way round.")
+
+    def _own(self) -> int:
+        """Return how many features of clips the copy holds, of media and recipe that the source has nothing of."""
+        source, target, own = self.source.index, self.target.index, 0
+        for fingerprint, table in target.tables.items():
+            media = [target.media_names[each] for each in table.records["media"][table.live()].tolist()]
+            there = source.tables.get(fingerprint) or Table(table.spec)
+            own += int((there.latest(np.array([source.media.get(each, -1) for each in media], "i8")) < 0).sum())
+        return own
 
     def _publish(self, number: int, parts: list[_Part]) -> None:
         with self.commit.placing() as place:

@@ -315,6 +315,14 @@ def test_a_copy_is_the_same_store_and_is_brought_up_to_date(
     lab.fill(store, [21])
     with pytest.raises(StoreError, match="has commits of its own"):
         store.copy_to(b)
+    store.compact()
+    store.gc()  # the commit that would tell is gone from the source
+    with pytest.raises(StoreError, match=r"holds \d+ features of clips that .* does not hold: it was written to"):
+        store.copy_to(b)
+    assert lab.contents(copy) == lab.expected([*range(12), 20])
+    lab.fill(store, [20])  # now the copy holds nothing of its own
+    store.copy_to(b)
+    assert lab.contents(Store.open(b)) == lab.contents(store)
     with pytest.raises(StoreError, match="is another store than"):
         Store.create(tmp_path / "other.emo").copy_to(b)
 
