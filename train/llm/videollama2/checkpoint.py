@@ -14,7 +14,8 @@ from torch import Tensor
 
 from emo.featstore.errors import ModelError, WeightsMissing
 from emo.featstore.files import replacing, write_json
-from emo.featstore.sources.hub import weight_files
+from emo.featstore.sources.hub import cached, weight_files
+from emo.featstore.workspace import HUB_ID
 from emo.train.llm.checkpoint import ADAPTER, ImportReport, State
 from emo.train.llm.official import read_official, take
 from emo.train.llm.videollama2.connector import PUBLISHED, told, version_beside
@@ -33,8 +34,9 @@ GROUPS = {  # what a file may be about -> beginning of its names
     "the connector": "mm_projector.",
     "the projector of sound": "mm_projector_a.",
 }
+LLM = re.compile(r"model\.(layers|embed_tokens|norm)\..*|lm_head\..*")
 IGNORED = (
-    (r"model\.(layers|embed_tokens|norm)\..*|lm_head\..*", "the language model, which the recipe's llm names"),
+    (LLM.pattern, "the language model, which the recipe's llm names"),
     (r"model\.audio_tower\..*", "an encoder: its features come from the store"),
     (r"model\.vision_tower\..*", "an encoder: its features come from the store, and the reference does not read it"),
     (r"mm_projector\..*", "the connector, which the recipe has no pictures for, or connected ones"),
@@ -76,8 +78,10 @@ def import_official(path: str | Path, model: VideoLlama2, allow_new: bool = Fals
     if not report.consumed and not all(name.startswith(OURS) for name in expected):
         raise ModelError(f"{path} holds nothing of VideoLLaMA2.", "Is it another model's?")
     absent = [group for group, start in GROUPS.items() if any(name.startswith(start) for name in report.missing)]
-    words = f"The checkpoint has nothing of {' and '.join(absent)}, which stay as they were drawn."
-    return replace(report, warnings=(words,)) if absent else report
+    words = [f"The checkpoint has nothing of {' and '.join(absent)}, which stay as they were drawn."] if absent else []
+    if any(LLM.fullmatch(name) for name in report.ignored) and not _same(path, model.source):
+        words.append(f"The language model is {model.source}; the one in {path} was not read.")
+    return replace(report, warnings=tuple(words)) if words else report
 
 
 def plain_name(name: str) -> str:
@@ -98,6 +102,12 @@ def _read_folder(path: Path) -> tuple[State, dict[str, Any]]:
         state |= _peek(file) if file.suffix == ".safetensors" else read_official(file)[0]
     given = {key: told(path / file).get(key) for key, file in SETTINGS.items()}
     return state, {key: value for key, value in given.items() if value is not None}
+
+
+def _same(path: Path, source: str) -> bool:
+    """Say whether the language model came from this folder, named by its path or by its id on the hub."""
+    other = Path(source) if Path(source).exists() or not HUB_ID.fullmatch(source) else cached(source)
+    return other is not None and other.resolve() == path.resolve()
 
 
 def _check_version(path: Path, model: VideoLlama2) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from steps import Stop, clips_with, same, stop_after
 
 from emo.featstore.clip import Clip
@@ -82,6 +83,23 @@ def test_what_the_files_of_a_folder_say_of_it_counts(made: Any, recipe: Any, tmp
         assert f"The checkpoint says num_frames 16, the recipe has frames {FRAMES}." in notes
         penalty = "The checkpoint says repetition_penalty 1.05, the recipe has repetition_penalty 1.0."
         assert (penalty in notes) is (not change)
+
+
+def test_a_folder_whose_own_language_model_is_not_the_recipes_says_so(made: Any, recipe: Any, tmp_path: Path) -> None:
+    store, clips = made
+    tune(store, clips, recipe("steps_per_epoch=1"), tmp_path / "run", "cpu")
+    export_run(store, load_run(tmp_path / "run"), tmp_path / "out.bin", "official")
+    state = torch.load(tmp_path / "out.bin", weights_only=True)
+    state = {name: each for name, each in state.items() if "lora_" not in name} | {"model.norm.weight": torch.ones(2)}
+    whole = tmp_path / "whole"
+    for folder in (whole, tmp_path / "again", tmp_path / "part"):
+        folder.mkdir()
+    save_file(state, whole / "model.safetensors")
+    notes = import_run(store, whole, recipe(), tmp_path / "again", "cpu").info["notes"]
+    told = f"The language model is tiny; the one in {whole} was not read."
+    assert told in notes
+    save_file({name: each for name, each in state.items() if "norm" not in name[:10]}, whole / "model.safetensors")
+    assert told not in import_run(store, whole, recipe(), tmp_path / "part", "cpu").info["notes"]
 
 
 def test_the_second_stage_begins_with_the_first(made: Any, recipe: Any, tmp_path: Path) -> None:
