@@ -19,7 +19,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.files import write_json, write_jsonl
 from emo.featstore.page import Page, Table
 from emo.featstore.reading import read_json
-from emo.featstore.text import counted
+from emo.featstore.text import counted, some_of
 from emo.train.answers import Prediction
 from emo.train.bench.cell import RANKED, cell_folder
 from emo.train.bench.ledger import Ledger
@@ -162,6 +162,7 @@ class Cached:
         chooses: Which clips are validation, `(N,)` bool.
         p: Probabilities `(K, N, C)`.
         truth: The label of every clip that has one.
+        lost: Clips with a label that some cells answer and others do not.
     """
 
     cells: tuple[str, ...]
@@ -170,6 +171,7 @@ class Cached:
     chooses: np.ndarray
     p: np.ndarray
     truth: Mapping[str, Label]
+    lost: tuple[str, ...] = ()
 
 
 def run_ensemble(setup: Setup) -> Page:
@@ -193,8 +195,7 @@ def run_ensemble(setup: Setup) -> Page:
     write_json(folder / "choice.json", choice)
     rows = _rows(setup, cached, p)
     write_jsonl(folder / "predictions.jsonl", rows)
-    _write_run(setup, finished)
-    return _page(setup, cached, choice, rows)
+    return _page(setup, cached, choice, rows, _write_run(setup, finished))
 
 
 def _is_ranked(setup: Setup, cell: Cell) -> bool:
@@ -228,9 +229,9 @@ def _cached(setup: Setup, cells: Sequence[Cell]) -> Cached:
     labels = {clip.id: clip.label for clip in setup.clips if clip.label and clip.label.emotion}
     truth = {name: labels[name] for name in names if name in labels}
     chooses = np.array([bool(row["folds"]) and row["name"] in truth for row in first])
-    return Cached(
-        tuple(cell.title for cell in cells), tuple(names), tuple(row["split"] for row in first), chooses, p, truth
-    )
+    lost = tuple(sorted({name for table in tables for name in table if name in labels} - set(names)))
+    titles, splits = (cell.title for cell in cells), (row["split"] for row in first)
+    return Cached(tuple(titles), tuple(names), tuple(splits), chooses, p, truth, lost)
 
 
 def choose(setup: Setup, cached: Cached) -> tuple[dict[str, Any], np.ndarray]:
@@ -274,8 +275,12 @@ def _rows(setup: Setup, cached: Cached, p: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_run(setup: Setup, cells: Sequence[Cell]) -> None:
-    """Make the folder a run, so that `emo score` knows which clips its answers have seen: those of all its cells."""
+def _write_run(setup: Setup, cells: Sequence[Cell]) -> list[str]:
+    """Make the folder a run, so that `emo score` knows which clips its answers have seen: those of all its cells.
+
+    Returns:
+        What must stand beside any score of one of the cells.
+    """
     seen: dict[str, Any] = {"train": [], VALIDATION: [], "media": {}, "answered": {}}
     for cell in cells:
         own = read_json(cell_folder(setup, cell) / "clips.json")
@@ -283,14 +288,19 @@ def _write_run(setup: Setup, cells: Sequence[Cell]) -> None:
             seen[key] = list(dict.fromkeys([*seen[key], *own[key]]))
         for key in ("media", "answered"):
             seen[key] |= own[key]
-    first = read_json(cell_folder(setup, cells[0]) / "run.json")
-    kept = ("schema", "status", "labels", "dataset", "members", "profile", "notes")
-    info = {"kind": "bench-ensemble", "name": f"{setup.name}-{FOLDER}", "of": [cell.folder for cell in cells]}
+    runs = [read_json(cell_folder(setup, cell) / "run.json") for cell in cells]
+    kept, first = ("schema", "status", "labels", "dataset", "members"), runs[0]
+    notes = list(dict.fromkeys(note for run in runs for note in run["notes"]))
+    info = {"profile": " ".join(dict.fromkeys(run["profile"] for run in runs)), "notes": notes}
+    info |= {"kind": "bench-ensemble", "name": f"{setup.name}-{FOLDER}", "of": [cell.folder for cell in cells]}
     write_json(setup.folder / FOLDER / "clips.json", seen)
     write_json(setup.folder / FOLDER / "run.json", info | {key: first[key] for key in kept if key in first})
+    return notes
 
 
-def _page(setup: Setup, cached: Cached, choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Page:
+def _page(
+    setup: Setup, cached: Cached, choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], notes: Sequence[str]
+) -> Page:
     """Score the chosen way once, on every split that it was not chosen by."""
     said = {row["name"]: Prediction(row["answer"]) for row in rows}
     splits: dict[str, dict[str, Label]] = {}
@@ -316,6 +326,10 @@ def _page(setup: Setup, cached: Cached, choice: Mapping[str, Any], rows: Sequenc
         f"{choice['parts'] - 1} of {choice['parts']} parts. They also chose the cells' epochs and settings.",
         "The other splits were answered by the chosen way alone, and scored once.",
     ]
+    if cached.lost:
+        which = counted(len(cached.lost), "clip that not all cells answer is", "clips that not all cells answer are")
+        sentences.append(f"{which} in no number: {some_of(cached.lost)}.")
+    sentences += notes
     verdict = (
         f"{choice['chosen'].capitalize()}: weighted F1 {ways[choice['chosen']]['validation_f1']:.4f} on validation"
     )

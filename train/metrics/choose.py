@@ -406,7 +406,8 @@ def _predictions(
         found, run = metric.read(path, args.column), run_of(path)
         unknown = (f"Which clips the model of {path.name} was trained on is not known.",)
         trained = None if run is None else trained_on(run)
-        return Asked(path.name, found.said, found.told, trained, _words(run), unknown)
+        beside = () if run is None else tuple(map(str, run.info.get("notes") or ()))  # of the run whose file it is
+        return Asked(path.name, found.said, (*found.told, *beside), trained, _words(run), unknown)
     workspace = load_workspace(find_workspace())
     own = args.opened if source == args.run else None
     predictor = own or open_predictor(workspace, None if source is None else str(source))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from emo.train.heads.base import Head
 from emo.train.heads.fit import fit_head
 from emo.train.heads.objective import Diverged
 from emo.train.heads.search import RUNS
+from emo.train.metrics.choose import ScoreArgs, scored_page
 from emo.train.recipe import load_recipe
 
 Write = Callable[..., Path]
@@ -365,6 +367,27 @@ def test_the_ensemble_never_looks_at_test_labels(workspace: Workspace, write: Wr
     labels.write_text("\n".join([head, *map(",".join, cells)]) + "\n")
     with pytest.raises(UsageError, match="clips changed"):  # while those of validation do decide
         ensemble_page(workspace, silent, str(path))
+
+
+def test_an_ensemble_says_what_its_cells_must_say_and_which_clips_are_in_no_number(
+    workspace: Workspace, write: Write
+) -> None:
+    store = open_store(workspace.store_path)
+    with store.writer() as writer:
+        spec = replace(store.resolve("aud"), name="drawn", profile="tiny")
+        for i in range(3, 84):  # the first clips lack it
+            media = store.clip_row(f"clip_{i:03d}")[0]
+            writer.add(spec, media, np.asarray(store.get("aud", f"clip_{i:03d}").array))
+    path = write(features=["vid", "drawn"], heads=["attention"], missing="skip")
+    run(workspace, path)
+    page = ensemble_page(workspace, silent, str(path))
+    drawn = "Features come from the tiny profile (random weights): no number here is an accuracy on people."
+    lost = "3 clips that not all cells answer are in no number: clip_000, clip_001, clip_002."
+    assert {drawn, lost} <= set(page.value["notes"])
+    said = workspace.root / "benches/toy/ensemble/predictions.jsonl"
+    table = str(workspace.root / "labels.csv")
+    scored = scored_page(ScoreArgs(f"{table}#test", predictions=said), lambda sentence: None)
+    assert drawn in scored.value["notes"]
 
 
 def test_an_ensemble_needs_two_cells(workspace: Workspace, write: Write) -> None:
