@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from emo.featstore.text import counted
 from emo.train.llm.recipe import TuneRecipe
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.05  # runner_base.py:98-133, weight_decay of both training files
@@ -70,6 +71,20 @@ def learning_rate(recipe: TuneRecipe, epoch_steps: int) -> Callable[[int], float
         return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * part))
 
     return rate
+
+
+def warmup_note(recipe: TuneRecipe, epoch_steps: int) -> str:
+    """Say that the learning rate never reaches `lr`, where the warmup is too long for that; empty where it does."""
+    steps, saws = recipe.epochs * epoch_steps, recipe.schedule == "official" and recipe.warmup_steps > epoch_steps
+    warm = min(steps, recipe.warmup_steps)
+    most = max(map(learning_rate(recipe, epoch_steps), range(warm)), default=recipe.lr)
+    if most >= recipe.lr or not (saws or recipe.warmup_steps >= steps):
+        return ""
+    anew = f" and begins anew every {counted(epoch_steps, 'step')}, an epoch" if saws else ""
+    told = f"warmup_steps: the warmup takes {counted(recipe.warmup_steps, 'step')}{anew}"
+    return (
+        f"{told}; until then the learning rate is at most {most:.2g} of {recipe.lr:g}, and the run has {steps:,} steps."
+    )
 
 
 def parameter_groups(

@@ -31,7 +31,7 @@ from emo.train.llm.features import Features
 from emo.train.llm.identity import LIBRARIES, identity
 from emo.train.llm.lengths import length_notes
 from emo.train.llm.model import Batch, TunedModel
-from emo.train.llm.optim import adamw
+from emo.train.llm.optim import adamw, warmup_note
 from emo.train.llm.predict import DRAWN, make_inputs, make_prompt, start_model
 from emo.train.llm.progress import Progress, summary_writer
 from emo.train.llm.recipe import TuneRecipe
@@ -176,7 +176,7 @@ def other_labels(examples: Examples, recipe: TuneRecipe) -> list[str]:
 
 
 def describe(
-    recipe: TuneRecipe, features: Features, examples: Examples, source: str, lengths: Sequence[str] = ()
+    recipe: TuneRecipe, features: Features, examples: Examples, source: str, further: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Describe data, features and language model for run.json, and the sentences that belong beside any score.
 
@@ -185,7 +185,7 @@ def describe(
         features: Of all clips.
         examples: To train and to validate on.
         source: Where the language model came from.
-        lengths: From `length_notes`.
+        further: More sentences, from `length_notes` and `warmup_note`.
     """
     notes = []
     if told := profile_note(features.specs):
@@ -195,7 +195,7 @@ def describe(
         notes.append(f"The language model {what}: no number here is an accuracy on people.")
     if recipe.text_only:
         notes.append("Text only: the model reads transcripts; it neither sees nor hears anything.")
-    notes += [*examples.notes, *lengths]
+    notes += [*examples.notes, *further]
     for what, names in (("left out", features.skipped), ("filled with zeros", features.zeroed)):
         if names:
             lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
@@ -354,6 +354,7 @@ def prepare(
     for _, parameter in named:
         parameter.grad = torch.zeros_like(parameter)
     peak = peak_flops(device)
+    further = [*length_notes(examples, recipe, family, model), *filter(None, [warmup_note(recipe, epoch_steps)])]
     llm = {"source": source, "tokenizer": model.tokenizer.fingerprint, "parameters": base_parameters(model)}
     return Training(
         recipe,
@@ -369,7 +370,7 @@ def prepare(
         {parameter: name for name, parameter in named},
         epoch_steps,
         identity(recipe, family, **_held(store, features, names), data=examples.digest, llm=llm),
-        describe(recipe, features, examples, source, length_notes(examples, recipe, family, model))
+        describe(recipe, features, examples, source, further)
         | _facts(clips, examples, named, llm["parameters"], recipe.epochs * epoch_steps, device, world)
         | {"files": files},
         flops_per_token(model),

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from emo.train.llm.optim import Schedule, adamw, parameter_groups, set_lr
+from emo.train.llm.optim import Schedule, adamw, parameter_groups, set_lr, warmup_note
+from emo.train.recipe import load_recipe
 
 
 def test_stage_1_warms_up_and_then_follows_a_cosine_that_began_at_step_0() -> None:
@@ -30,6 +31,17 @@ def test_no_warmup_and_a_constant_rate() -> None:
 def test_a_warmup_longer_than_an_epoch_begins_again_with_each() -> None:
     saw = Schedule(warmup_steps=25, epoch_steps=10)
     assert saw.lr(9) > saw.lr(10) == saw.warmup_lr
+
+
+def test_a_warmup_in_which_the_run_ends_is_said() -> None:
+    short = load_recipe("emotion-llama-stage1", ["epochs=2", "steps_per_epoch=50"])
+    told = warmup_note(short, 50)
+    assert "the warmup takes 1,000 steps and begins anew every 50 steps, an epoch" in told
+    assert "at most 1.4e-06 of 1e-05, and the run has 100 steps." in told
+    cosine = load_recipe("tiny", ["epochs=1", "warmup_steps=5"])
+    assert "the warmup takes 5 steps; until then" in warmup_note(cosine, 5)
+    for fine in (load_recipe("tiny"), load_recipe("affectgpt"), load_recipe("emotion-llama-stage2")):
+        assert warmup_note(fine, fine.steps_per_epoch) == ""
 
 
 def test_warmup_never_exceeds_the_highest_rate() -> None:
