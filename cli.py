@@ -59,7 +59,34 @@ TOP: dict[str, tuple[str, str, str]] = {  # command -> the function that makes i
 }
 
 
-class Group(typer.core.TyperGroup):
+class Light:
+    """A command that loads pydantic, by which typer judges all values, for texts alone that are to be something else.
+
+    It takes as long to load as numpy, and most commands are given texts and flags.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            param.process_value = functools.partial(_processed, param)
+        return params
+
+
+def _processed(param: Any, ctx: Any, value: Any) -> Any:
+    kind = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    values = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    if (not values and param.required) or (kind not in (str, list[str]) and any(type(each) is str for each in values)):
+        return type(param).process_value(param, ctx, value)
+    if param.multiple or param.nargs == -1:
+        value = values
+    return value if param.callback is None else param.callback(ctx, param, value)
+
+
+class Command(Light, typer.core.TyperCommand):
+    """One command."""
+
+
+class Group(Light, typer.core.TyperGroup):
     """Commands of which a slip of the hand names the nearest, in whatever group that is."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -146,7 +173,7 @@ def command(group: typer.Typer, name: str | None = None, *, example: str) -> Cal
             inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=t) for n, t in common.items()
         ]
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
-        group.command(name, epilog=f"Example: {example}")(run)
+        group.command(name, cls=Command, epilog=f"Example: {example}")(run)
         return function
 
     return register

@@ -45,7 +45,7 @@ def test_store_info_loads_what_reads_a_journal_and_nothing_that_reads_features_o
     (tmp_path / "emo.toml").write_text('[store]\npath = "a.emo"\n')
     modules = loaded(command("store", "info"), tmp_path)
     assert "numpy" in modules
-    assert not modules & (LEARNING | FORMATS | OURS | {"numpy.ma", "rich"})
+    assert not modules & (LEARNING | FORMATS | OURS | {"numpy.ma", "rich", "pydantic"})
 
 
 def test_an_answer_that_a_head_has_given_is_found_without_its_network(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_an_answer_that_a_head_has_given_is_found_without_its_network(tmp_path: 
     (tmp_path / "data" / "labels.csv").write_text("\n".join(lines))
     (tmp_path / "emo.toml").write_text('[store]\npath = "a.emo"\n[data.mine]\nroot = "data"\nkind = "folder"\n')
     loaded(command("train", "--head", "logistic", "--cached", "--set", "features=[HL-UTT]", "--run", "a"), tmp_path)
-    modules = loaded(command("predict", "clip3"), tmp_path)
+    modules = loaded(command("predict", "clip3", "--run", "a"), tmp_path)
     assert "emo.train.heads.predict" in modules
-    assert not modules & (LEARNING | FORMATS | {"emo.extract", "numpy.ma", "rich"})
+    assert not modules & (LEARNING | FORMATS | {"emo.extract", "numpy.ma", "rich", "pydantic"})
 
 
 @pytest.mark.parametrize("module", ["emo.featstore.storage.store", "emo.extract.run.plan"])
