@@ -57,11 +57,10 @@ def store_card(store: Store) -> Page:
 
 def shared_content(store: Store) -> list[str]:
     """Say, once for all features of which it is true, why there are fewer of them than clips that have them."""
-    ids = store.clips()
-    media = store.index.clip_media[: len(ids)]
+    media = store.index.clip_media[: store.index.clip_count]
     said: dict[str, None] = {}
     for each in store.features():
-        have = np.sort(media[store.has(each.spec, ids)])
+        have = np.sort(media[store.has(each.spec)])
         different = min(len(have), 1 + int(np.count_nonzero(np.diff(have))))  # np.unique would load numpy.ma
         if copies := len(have) - different:
             who = "clip has" if copies == 1 else "clips have"

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import count, islice, repeat
 from typing import Any, TypeAlias
 
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from emo.featstore.address import Address, Url
 from emo.featstore.errors import StoreCorrupt
+from emo.featstore.reading import parse_own
 from emo.featstore.spec import RECORD_LEVEL, EncoderSpec
 from emo.featstore.storage.journal import HINT, Commit
 
@@ -152,22 +155,28 @@ class Table:
 
 
 class Index:
-    """State of the store after a commit."""
+    """State of the store after a commit.
 
-    def __init__(self) -> None:
+    Names and paths that are kept as JSON are read when they are first asked for: much is decided by numbers alone.
+
+    Args:
+        packed: `media`, `clips` and `paths`, each a list as JSON; without it, they are empty.
+        clip_count: How many clips these are.
+    """
+
+    def __init__(self, packed: Mapping[str, bytes] | None = None, clip_count: int = 0) -> None:
         self.number = 0
         self.base = 0  # number of the base it starts from
         self.time: str | None = None  # of the newest commit
         self.trailer = ""  # likewise, see `journal.trailer`
-        self.media: dict[str, int] = {}
-        self.media_names: list[str] = []
-        self.clips: dict[str, int] = {}
-        self.clip_names: list[str] = []
+        self._names: dict[str, bytes | list[Any]] = dict(packed or {"media": b"[]", "clips": b"[]", "paths": b"[]"})
+        self._numbers: dict[str, dict[str, int]] = {}
+        self._unpacking = threading.RLock()
+        self.clip_count = clip_count
         self.clip_media = np.empty(0, "i8")
         self.media_clip = np.empty(0, "i8")  # media -> the first of the clips that ever named it, NONE: no clip
         self.sizes = np.empty(0, "i8")  # bytes, -1: no file
         self.mtimes_ns = np.empty(0, "i8")
-        self.paths: list[str | None] = []
         self.tables: dict[str, Table] = {}  # by fingerprint
         self.segments: list[Segment] = []
         self.environments: list[dict[str, Any]] = []
@@ -175,6 +184,44 @@ class Index:
         self.replayed = 0  # rows of clips and records read from the journal, and not from a snapshot
         self._by_path: tuple[int, dict[str, int]] = (-1, {})  # at a commit
         self._interned: tuple[Sequence[str], Array] = ((), np.empty(0, "i8"))
+
+    @cached_property
+    def media_names(self) -> list[str]:
+        """Names of media in the order of first appearance."""
+        return self._unpacked("media")
+
+    @cached_property
+    def media(self) -> dict[str, int]:
+        """Number of each medium by its name."""
+        return self._by_name("media")
+
+    @cached_property
+    def clip_names(self) -> list[str]:
+        """Clip ids in the order of first appearance."""
+        return self._unpacked("clips")
+
+    @cached_property
+    def clips(self) -> dict[str, int]:
+        """Row of each clip by its id."""
+        return self._by_name("clips")
+
+    @cached_property
+    def paths(self) -> list[str | None]:
+        """Where each clip was last said to lie, by row."""
+        return self._unpacked("paths")
+
+    def _unpacked(self, column: str) -> list[Any]:
+        with self._unpacking:  # of several threads that ask, all get the same list
+            if isinstance(held := self._names[column], bytes):
+                held = self._names[column] = parse_own(held, column)
+            return held
+
+    def _by_name(self, column: str) -> dict[str, int]:
+        with self._unpacking:
+            if column not in self._numbers:
+                names = self._unpacked(column)
+                self._numbers[column] = dict(zip(names, range(len(names)), strict=True))
+            return self._numbers[column]
 
     def apply(self, commit: Commit) -> None:
         """Adds what a commit says.
@@ -205,7 +252,7 @@ class Index:
     def media_of_clips(self, clip_ids: Iterable[str]) -> Array:
         """Media number of each clip id, -1 where the id is unknown."""
         rows = np.fromiter(map(self.clips.get, clip_ids, repeat(-1)), "i8")
-        return np.where(rows >= 0, self.clip_media[rows], -1) if len(self.clips) else rows
+        return np.where(rows >= 0, self.clip_media[rows], -1) if self.clip_count else rows
 
     def media_of(self, clip_or_media: str) -> int:
         """Media number of a clip id or a media id, -1 where unknown."""
@@ -222,10 +269,11 @@ class Index:
             files: The files.
             texts: The same as texts.
         """
-        clips, paths, rows = self.clips.get, self.paths, list[int]()
-        for clip_id, path, text in zip(clip_ids, files, texts, strict=True):
-            row = clips(clip_id)
-            rows.append(row if row is not None and paths[row] == text else self._row_at(path, text))
+        paths = [*self.paths, None]
+        rows = list(map(self.clips.get, clip_ids, repeat(-1)))
+        for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            if paths[row] != text:
+                rows[i] = self._row_at(files[i], text)
         return np.array(rows, "i8")
 
     def _row_at(self, path: str | Address, text: str) -> int:
@@ -243,7 +291,7 @@ class Index:
         number = self.media.get(media, -1)
         row = self.media_clip[number] if 0 <= number < len(self.media_clip) else NONE
         if row != NONE and self.clip_media[row] != number:  # that clip means other content now
-            rows = np.flatnonzero(self.clip_media[: len(self.clips)] == number)
+            rows = np.flatnonzero(self.clip_media[: self.clip_count] == number)
             row = rows[0] if len(rows) else NONE
         return None if row == NONE else self.clip_names[row]
 
@@ -296,6 +344,7 @@ class Index:
     def _apply_clips(self, columns: Line) -> None:
         rows = _numbered(columns["clip"], self.clips, self.clip_names)
         n, known = len(rows), len(self.clips)
+        self.clip_count = known
         self.replayed += n
         self.clip_media = _grown(self.clip_media, known, -1)
         self.sizes = _grown(self.sizes, known, -1)

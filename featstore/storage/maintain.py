@@ -512,8 +512,8 @@ def info(store: Reader) -> dict[str, Any]:
         "created": store.meta["created"],
         "updated": index.time,
         "commits": index.number,
-        "clips": len(index.clips),
-        "media": int(np.count_nonzero(np.bincount(index.clip_media[: len(index.clips)]))),
+        "clips": index.clip_count,
+        "media": int(np.count_nonzero(np.bincount(index.clip_media[: index.clip_count]))),
         "size_bytes": sum(each.size_bytes for each in (*held, *beside)),
         "features": features,
         "records": [

@@ -215,8 +215,8 @@ class Reader:
         with self._lock:
             return list(self.index.clips)
 
-    def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str]) -> Array:
-        """Return which of the clips have the feature, or the record of this spec: bool (N,)."""
+    def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str] | None = None) -> Array:
+        """Return which of the clips, or of all, have the feature, or the record of this spec: bool (N,)."""
         with self._lock:
             record = isinstance(feature, EncoderSpec) and feature.level == RECORD_LEVEL
             found: Array = self._records(self._table(feature, record), clip_ids) >= 0
@@ -504,11 +504,14 @@ class Reader:
             self.resolve(f"{feature.name}@{feature.fingerprint}", records)  # raises, naming what there is
         return tables[feature.fingerprint]
 
-    def _records(self, table: Table, clip_ids: Sequence[str]) -> Array:
-        found = table.latest(self.index.media_of_clips(clip_ids))
+    def _records(self, table: Table, clip_ids: Sequence[str] | None) -> Array:
+        index = self.index
+        whole = index.clip_media[: index.clip_count]
+        found = table.latest(whole if clip_ids is None else index.media_of_clips(clip_ids))
         if table.spec.profile == "imported":  # perhaps when no media was known: then kept under the clip's id
+            clip_ids = index.clip_names if clip_ids is None else clip_ids
             lacking = np.flatnonzero(found < 0)
-            named = [self.index.media.get(NO_MEDIA + clip_ids[i], -1) for i in lacking.tolist()]
+            named = [index.media.get(NO_MEDIA + clip_ids[i], -1) for i in lacking.tolist()]
             found[lacking] = table.latest(np.array(named, "i8"))
         return found
 
@@ -547,7 +550,7 @@ class Reader:
             for end, (_, mine) in zip(_ends(parts), parts, strict=True):
                 of_record[mine] = np.arange(end - len(mine), end)
             rows = self._vectors(table, parts)
-        found = self._records(table, index.clip_names)
+        found = self._records(table, None)
         of_clip = np.where(found >= 0, of_record[found], len(rows)) if len(of_record) else np.zeros(len(found), "i8")
         held = self._matrices[key] = _Matrix(table, table.count, index.number, rows, of_record, of_clip)
         return held

@@ -3,7 +3,8 @@
 It is a cache and never the truth. A snapshot is used where its own checksum holds and the commit it was taken at is
 still the one in the journal, byte for byte by its trailer; otherwise the journal is replayed as if there were none.
 `verify` and `repair` never look at it. Layout of `snapshot/index.bin`: a line of JSON (what is in `_plain`, and name,
-dtype and length of each array), the arrays one after another, and the CRC-32C of all before it in four bytes.
+dtype and length of each array), the arrays one after another (names are JSON again, as bytes), and the CRC-32C of all
+before it in four bytes.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from emo.featstore.storage.medium import Medium
 
 FOLDER = "snapshot"
 NAME = f"{FOLDER}/index.bin"
-FORMAT = 1
+FORMAT = 2
 LEAST_ROWS = 10_000  # replayed faster than a snapshot is worth
 SHARE = 8  # a new snapshot is made when what must be replayed is a share of 1 / SHARE of everything
 _CRC_BYTES = 4
+_NAMES = ("media", "clips", "paths")
 
 
 def keep(medium: Medium, store: str, index: Index) -> None:
     """Write a snapshot where replaying what came since the last one takes long; a disk that refuses changes nothing."""
-    rows = len(index.clips) + sum(table.count for table in index.tables.values())
+    rows = index.clip_count + sum(table.count for table in index.tables.values())
     if index.replayed < LEAST_ROWS or index.replayed * SHARE < rows:
         return
     with suppress(OSError, StoreError):
@@ -84,7 +86,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], Index]:
     arrays = {}
     for name, dtype, length in head["arrays"]:
         kind = np.dtype([(field, code) for field, code in dtype] if isinstance(dtype, list) else dtype)
-        arrays[name] = np.frombuffer(data, kind, length, end).copy()  # commits that follow are written into it
+        arrays[name] = np.frombuffer(data, kind, length, end)
         end += length * kind.itemsize
     return head, _state(head, arrays)
 
@@ -99,9 +101,6 @@ def _plain(index: Index) -> dict[str, Any]:
         "number": index.number,
         "base": index.base,
         "time": index.time,
-        "media": index.media_names,
-        "clips": index.clip_names,
-        "paths": index.paths,
         "tables": tables,
         "segments": [astuple(segment) for segment in index.segments],
         "environments": index.environments,
@@ -109,9 +108,10 @@ def _plain(index: Index) -> dict[str, Any]:
 
 
 def _arrays(index: Index) -> list[tuple[str, Array]]:
-    clips = len(index.clips)
+    names = zip(_NAMES, (index.media_names, index.clip_names, index.paths), strict=True)
+    arrays = [(name, np.frombuffer(json.dumps(each, separators=(",", ":")).encode(), "u1")) for name, each in names]
     columns = [("clip_media", index.clip_media), ("sizes", index.sizes), ("mtimes_ns", index.mtimes_ns)]
-    arrays = [(name, column[:clips]) for name, column in columns]
+    arrays += [(name, column[: index.clip_count]) for name, column in columns]
     arrays.append(("media_clip", index.media_clip))
     for number, table in enumerate(index.tables.values()):
         arrays += [(f"records.{number}", table.records), (f"latest.{number}", table.of_media)]
@@ -119,17 +119,14 @@ def _arrays(index: Index) -> list[tuple[str, Array]]:
 
 
 def _state(head: dict[str, Any], arrays: dict[str, Array]) -> Index:
-    index = Index()
+    index = Index({name: arrays[name].tobytes() for name in _NAMES}, len(arrays["clip_media"]))
     index.number, index.base, index.time = head["number"], head["base"], head["time"]
     index.trailer = head["trailer"]
-    index.media_names, index.clip_names, index.paths = head["media"], head["clips"], head["paths"]
-    index.media = dict(zip(index.media_names, range(len(index.media_names)), strict=True))
-    index.clips = dict(zip(index.clip_names, range(len(index.clip_names)), strict=True))
-    index.clip_media, index.sizes, index.mtimes_ns = (arrays[name] for name in ("clip_media", "sizes", "mtimes_ns"))
-    index.media_clip = arrays["media_clip"]
+    columns = ("clip_media", "sizes", "mtimes_ns", "media_clip")  # commits that follow are written into them
+    index.clip_media, index.sizes, index.mtimes_ns, index.media_clip = (arrays[name].copy() for name in columns)
     for number, each in enumerate(head["tables"]):
         table = Table(EncoderSpec(**each["spec"]))
-        table.restore(arrays[f"records.{number}"].astype(RECORD, copy=False), arrays[f"latest.{number}"])
+        table.restore(arrays[f"records.{number}"].astype(RECORD, copy=False), arrays[f"latest.{number}"].copy())
         table.failed = {media: Failed(*why) for media, *why in each["failed"]}
         index.tables[table.spec.fingerprint] = table
     index.segments = [Segment(*each) for each in head["segments"]]

@@ -247,7 +247,7 @@ def _twins(store: Store, clip_id: str) -> list[str]:
     number = index.media_of(clip_id)
     if number < 0:
         return []
-    rows = np.flatnonzero(index.clip_media[: len(index.clip_names)] == number)
+    rows = np.flatnonzero(index.clip_media[: index.clip_count] == number)
     return [name for row in rows.tolist() if (name := index.clip_names[row]) != clip_id][:20]
 
 
@@ -314,5 +314,5 @@ def _neighbours(desk: Desk, clip_id: str, feature: str, k: int, run: str | None)
             {"id": each.clip, "cosine": round(each.cosine, 4), "label": label, "split": other.split if other else ""}
         )
     keys = [info.key for info in store.features() if info.spec.rows == 1]
-    few = too_few(len(store.index.clips))
+    few = too_few(store.index.clip_count)
     return {"by": spec.key, "profile": spec.profile, "features": keys, "neighbours": rows, "note": few}
