@@ -24,6 +24,7 @@ MANY = 20_000  # of fewer, this process has its answers before others have begun
 PROCESSES = 8
 _SCRIPT = f"""
 import array, os, sys
+os.nice(10)  # all together are to have one process's share: whoever asks has work of its own
 found = array.array("q")
 for path in sys.stdin.buffer.read().split(bytes(1)):
     try:
@@ -36,26 +37,29 @@ sys.stdout.buffer.write(found)
 
 
 @contextmanager
-def looking(files: Sequence[str | Address], texts: Sequence[str]) -> Iterator[Callable[[], Looks]]:
+def looking(files: Sequence[str | Address]) -> Iterator[tuple[list[str], Callable[[], Looks]]]:
     """Have files looked at while something else is done.
 
     Args:
         files: The files.
-        texts: The same as texts.
 
     Yields:
-        What waits for the answer and returns it: `(N, 2)` int64, size in bytes and time of the last change in ns of
-        each file, both `GONE` where there is none.
+        The files as texts; and what waits for the answer and returns it: `(N, 2)` int64, size in bytes and time of the
+        last change in ns of each file, both `GONE` where there is none.
     """
     if len(files) < MANY or any(isinstance(path, Url) for path in files):  # a URL's are known since it was listed
-        yield lambda: _here(files, texts)
+        texts = list(map(str, files))
+        yield texts, lambda: _here(files, texts)
         return
     from concurrent.futures import ThreadPoolExecutor  # no short command needs it
 
-    length = -(-len(files) // PROCESSES)
+    texts, parts, length = [], [], -(-len(files) // PROCESSES)
     with ThreadPoolExecutor(PROCESSES) as pool:
-        parts = [pool.submit(_elsewhere, texts[i : i + length]) for i in range(0, len(texts), length)]
-        yield lambda: np.concatenate([part.result() for part in parts])
+        for i in range(0, len(files), length):  # the first begin while others are not even texts
+            some = list(map(str, files[i : i + length]))
+            parts.append(pool.submit(_elsewhere, some))
+            texts += some
+        yield texts, lambda: np.concatenate([part.result() for part in parts])
 
 
 def _here(files: Sequence[str | Address], texts: Sequence[str]) -> Looks:
@@ -68,13 +72,15 @@ def _here(files: Sequence[str | Address], texts: Sequence[str]) -> Looks:
 
 def _elsewhere(texts: Sequence[str]) -> Looks:
     """Ask in a process that imports nothing; where none can be had, here."""
-    import subprocess
+    from subprocess import DEVNULL, PIPE, Popen
 
     command = [sys.executable, "-I", "-S", "-c", _SCRIPT]
-    paths = os.fsencode("\0".join(texts))
-    with suppress(OSError, subprocess.SubprocessError, ValueError):  # the last of an answer that was cut off
-        done = subprocess.run(command, input=paths, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-        found = np.frombuffer(done.stdout, "i8").reshape(-1, 2)
-        if len(found) == len(texts):
+    with suppress(OSError, ValueError):  # the last of an answer that was cut off
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(os.fsencode("\0".join(texts)))  # in one go, without the interpreter's lock
+            process.stdin.close()
+            found = np.frombuffer(process.stdout.read(), "i8").reshape(-1, 2)
+        if process.returncode == 0 and len(found) == len(texts):
             return found
     return _here(texts, texts)

@@ -156,8 +156,13 @@ def plan(
             result.elsewhere += 1
             continue
         present.append(clip)
-    files = _files(present, store)
     result.clips = [clip.id for clip in present]
+    if store is not None and specs and not texts and not any(map(chosen_by, specs)):  # what is there is up to date
+        wanted = store.lacking(specs, ((clip.id, clip.media) for clip in present if clip.media is not None))
+        result.done = len(present) - len(wanted)
+        present, files = [present[i] for i in wanted], list(wanted.values())
+    else:
+        files = _files(present, store)
     known = [(clip, file.media) for clip, file in zip(present, files, strict=True) if file is not None]
     result.other_text = _other_texts(texts, known)
     todo, lacking = set[MediaId](), set[MediaId]()

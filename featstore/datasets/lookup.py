@@ -183,7 +183,7 @@ def changed_files(store: Store, clips: Iterable[Clip]) -> Changed:
     """
     rows = [(clip, store.clip_row(clip.id)) for clip in clips]
     there = [(clip, path, row) for clip, row in rows if row and (path := clip.media) and absolute(path) == row[1]]
-    with looking([path for _, path, _ in there], [str(path) for _, path, _ in there]) as looked:
+    with looking([path for _, path, _ in there]) as (_, looked):
         now = looked().tolist()
     found, left_bytes = Changed([], []), READ_BYTES
     for (clip, path, (media, _, size_bytes, mtime_ns)), (size, time) in zip(there, now, strict=True):

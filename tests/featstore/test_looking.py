@@ -15,8 +15,9 @@ from emo.featstore.looking import GONE, looking
 
 
 def looked(files: list[Path | Url]) -> list[list[int]]:
-    with looking(files, list(map(str, files))) as answer:
+    with looking(files) as (texts, answer):
         found = answer()
+    assert texts == list(map(str, files))
     assert found.dtype == np.int64
     return [list(map(int, each)) for each in found]
 
