@@ -77,7 +77,8 @@ def _elsewhere(texts: Sequence[str]) -> Looks:
     command = [sys.executable, "-I", "-S", "-c", _SCRIPT]
     with suppress(OSError, ValueError):  # the last of an answer that was cut off
         with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write(os.fsencode("\0".join(texts)))  # in one go, without the interpreter's lock
             process.stdin.close()
             found = np.frombuffer(process.stdout.read(), "i8").reshape(-1, 2)

@@ -160,16 +160,16 @@ class Index:
     Names and paths that are kept as JSON are read when they are first asked for: much is decided by numbers alone.
 
     Args:
-        packed: `media`, `clips` and `paths`, each a list as JSON; without it, they are empty.
+        packed: `media`, `clips` and `paths`, each the bytes of a JSON list (uint8); without it, they are empty.
         clip_count: How many clips these are.
     """
 
-    def __init__(self, packed: Mapping[str, bytes] | None = None, clip_count: int = 0) -> None:
+    def __init__(self, packed: Mapping[str, Array] | None = None, clip_count: int = 0) -> None:
         self.number = 0
         self.base = 0  # number of the base it starts from
         self.time: str | None = None  # of the newest commit
         self.trailer = ""  # likewise, see `journal.trailer`
-        self._names: dict[str, bytes | list[Any]] = dict(packed or {"media": b"[]", "clips": b"[]", "paths": b"[]"})
+        self._names: dict[str, Array | list[Any]] = {"media": [], "clips": [], "paths": [], **(packed or {})}
         self._numbers: dict[str, dict[str, int]] = {}
         self._unpacking = threading.RLock()
         self.clip_count = clip_count
@@ -212,8 +212,8 @@ class Index:
 
     def _unpacked(self, column: str) -> list[Any]:
         with self._unpacking:  # of several threads that ask, all get the same list
-            if isinstance(held := self._names[column], bytes):
-                held = self._names[column] = parse_own(held, column)
+            if not isinstance(held := self._names[column], list):
+                held = self._names[column] = parse_own(held.tobytes(), column)
             return held
 
     def _by_name(self, column: str) -> dict[str, int]:
@@ -269,10 +269,9 @@ class Index:
             files: The files.
             texts: The same as texts.
         """
-        paths = [*self.paths, None]
-        rows = list(map(self.clips.get, clip_ids, repeat(-1)))
+        paths, rows = self.paths, list(map(self.clips.get, clip_ids, repeat(-1)))
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
-            if paths[row] != text:
+            if row < 0 or paths[row] != text:
                 rows[i] = self._row_at(files[i], text)
         return np.array(rows, "i8")
 
@@ -309,14 +308,15 @@ class Index:
 
     def info(self, table: Table) -> FeatureInfo:
         """Count what there is of a feature."""
-        live = table.records[table.live()]
-        segments = [self.segments[i] for i in np.flatnonzero(np.bincount(live["segment"])).tolist()]
+        live = table.live()
+        used = np.flatnonzero(np.bincount(table.records["segment"][live])).tolist()
+        segments = [self.segments[i] for i in used]
         return FeatureInfo(
             key=table.spec.key,
             spec=table.spec,
             ok=len(live),
             failed=len(self.failures(table)),
-            rows=int(live["rows"].sum()),
+            rows=int(table.records["rows"][live].sum()),
             size_bytes=sum(segment.size_bytes for segment in segments),
             segments=len(segments),
         )

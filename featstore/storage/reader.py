@@ -213,7 +213,7 @@ class Reader:
     def clips(self) -> list[str]:
         """Clip ids, in the order of first appearance."""
         with self._lock:
-            return list(self.index.clips)
+            return list(self.index.clip_names)
 
     def has(self, feature: str | EncoderSpec, clip_ids: Sequence[str] | None = None) -> Array:
         """Return which of the clips, or of all, have the feature, or the record of this spec: bool (N,)."""

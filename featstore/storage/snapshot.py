@@ -119,7 +119,7 @@ def _arrays(index: Index) -> list[tuple[str, Array]]:
 
 
 def _state(head: dict[str, Any], arrays: dict[str, Array]) -> Index:
-    index = Index({name: arrays[name].tobytes() for name in _NAMES}, len(arrays["clip_media"]))
+    index = Index({name: arrays[name] for name in _NAMES}, len(arrays["clip_media"]))
     index.number, index.base, index.time = head["number"], head["base"], head["time"]
     index.trailer = head["trailer"]
     columns = ("clip_media", "sizes", "mtimes_ns", "media_clip")  # commits that follow are written into them
