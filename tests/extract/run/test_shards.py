@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from emo.extract.run.executor import Executor, Local
 from emo.extract.run.plan import Shard, plan
 from emo.extract.session import ExtractArgs, open_session
 from emo.extract.testing import check_executor
-from emo.featstore.clip import Clip
-from emo.featstore.errors import UsageError
+from emo.featstore.clip import Clip, hash_media
+from emo.featstore.errors import MediaError, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import open_store
 from emo.featstore.transcripts import LANGUAGES
@@ -26,6 +27,9 @@ from emo.featstore.workspace import load_workspace
 
 Emo = Callable[..., subprocess.CompletedProcess[str]]
 TOML = '[data.folder]\nroot = "data"\n[extract]\nprofile = "tiny"\nencoders = ["HL-UTT", "mae_340_UTT"]\n'
+
+
+WORDS = ("there", "lacks", "hopeless", "again", "changed", "new")  # what is to be said of each clip
 
 
 def files(folder: Path, n: int, size: Callable[[int], int] = lambda i: 5000 + i) -> list[Clip]:
@@ -164,3 +168,32 @@ def test_a_limit_counts_clips_with_media_where_any_feature_needs_it(tmp_path: Pa
     assert plan(None, clips, [text, sound], limit=2).clips == ["clip_000", "clip_001"]
     assert plan(None, clips, [text], limit=2).clips == ["absent0", "absent1"]
     assert len(plan(None, clips, [text, sound]).clips) == 8
+
+
+@pytest.mark.parametrize(
+    "also", [[], [EncoderSpec("t", "t", "text", "utt", 4, 1, "tiny", "seed:0", recipe={LANGUAGES: ["text"]})]]
+)
+def test_what_is_left_is_wanted_less_what_is_there_less_what_failed_for_good(
+    tmp_path: Path, also: list[EncoderSpec]
+) -> None:
+    """Decided by numbers; and clip by clip where features are made of transcripts."""
+    sound, face = (EncoderSpec(name, name, "audio", "utt", 4, 1, "tiny", "seed:0") for name in "sf")
+    clips = [replace(clip, id=name) for name, clip in zip(WORDS, files(tmp_path, 6), strict=True)]
+    store = open_store(tmp_path / "a.emo", create=True)
+    with store.writer() as writer:
+        for clip in clips[:5]:
+            assert clip.media is not None
+            file = hash_media(clip.media)
+            writer.clip(clip.id, file, clip.media)
+            for spec in (sound, *also, *([face] if clip.id in ("there", "changed") else [])):
+                writer.add(spec, file.media, np.ones((1, 4), np.float32))
+            if clip.id in ("hopeless", "again"):
+                writer.fail(face, clip.id, MediaError("no-face", "None.", retry=clip.id == "again"))
+    assert clips[4].media is not None
+    clips[4].media.write_bytes(b"other")
+    for retry, jobs in ((False, ["lacks", "again", "changed", "new"]), (True, [*WORDS[1:]])):
+        found = plan(store, [*clips, Clip("absent")], [sound, face, *also], retry_failed=retry, limit=6)
+        assert [job.clip.id for job in found.jobs] == jobs
+        assert [job.file is None for job in found.jobs] == [name in ("changed", "new") for name in jobs]
+        assert (found.total, found.absent, found.done, found.hopeless) == (7, 1, 1, 5 - len(jobs))
+        assert found.clips == [*WORDS]

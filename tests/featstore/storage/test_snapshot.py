@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emo.featstore.cards import store_card
+from emo.featstore.clip import FileId
 from emo.featstore.errors import MediaError
 from emo.featstore.storage import journal, snapshot
 from emo.featstore.storage.index import Index
@@ -77,6 +80,30 @@ def test_what_came_since_is_replayed_on_it(
     assert lab.contents(opened) == lab.expected(range(9))
     assert min(read) == at + 1
     assert same(store)
+
+
+def test_counts_are_told_and_what_is_there_is_found_without_reading_all_names(
+    lab: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    unpacked = Index._unpacked
+    monkeypatch.setattr(Index, "_unpacked", lambda self, column: (names.append(column), unpacked(self, column))[1])
+    (tmp_path / "c").touch()
+    with store.writer() as writer:
+        for i in range(3):
+            lab.put(writer, i, [lab.utt] if i else None)
+        file = FileId(lab.media(3), 0, (tmp_path / "c").stat().st_mtime_ns)
+        writer.clip("c3", file, tmp_path / "c")
+        lab.put(writer, 4, [lab.utt])
+        writer.add(lab.utt, lab.media(3), lab.record(lab.utt, lab.media(3)))
+    names.clear()
+    opened = Store.open(store.path)
+    assert store_card(opened).value["clips"] == 5
+    assert not names
+    assert opened.lacking([lab.utt], [("c3", tmp_path / "c")]) == {}
+    assert "media" not in names
+    assert opened.lacking([lab.utt, lab.frame], [("?", tmp_path / "no"), ("c3", tmp_path / "c")]) == {0: None, 1: file}
+    assert same(opened)
 
 
 def test_compact_makes_one_too(lab: Any, store: Store, read: list[int]) -> None:
