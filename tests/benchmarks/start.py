@@ -100,9 +100,9 @@ def main() -> None:
         f"{given.rounds} processes each, in turn, files in the page cache and modules compiled. The store has four "
         "features of every clip, committed every 200 clips and not compacted; what is predicted is in the store, and "
         "the run has answered it.",
-        f"What limits it now: `emo --help`, imports ({imports['emo --help']}); `emo store info`, the replay of the "
-        f"journal, a commit of 200 clips at a time, then imports ({imports[info]}); `emo predict`, imports "
-        f"({imports[predict]}), then the list of all clips.",
+        f"What limits it now: `emo --help`, imports ({imports['emo --help']}); `emo store info`, imports "
+        f"({imports[info]}), then the snapshot of the journal; `emo predict`, imports ({imports[predict]}), then the "
+        "list of all clips.",
     ]
     record("P8 Start-up", typed(), [header, *rows], words, given.page)
     for row in (header, *rows):

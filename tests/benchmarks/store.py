@@ -427,9 +427,10 @@ def grow_section(given: argparse.Namespace, work: Path) -> None:
         "CRC-32C.",
         f"P9, cost per clip of writing and reading within 10 % of that at {names[0]}: "
         + ("met." if not over else f"missed by {', '.join(over)}."),
-        "What limits it now: deciding, a system call per media file and the names of a million clips as Python "
-        "strings; verifying and loading, opening the small segments of many commits, which `emo store compact` "
-        "merges: a matrix that lies in one segment is mapped, and its checksums are compared in one go.",
+        "What limits it now: deciding, on one core a system call per media file, and on another the paths of all files "
+        "as texts (pathlib makes them one by one) and the names of all clips as Python strings; verifying and loading, "
+        "opening the small segments of many commits, which `emo store compact` merges: a matrix that lies in one "
+        "segment is mapped, and its checksums are compared in one go.",
     ]
     record("P8, P9 Stores of many clips", typed(), [header, *rows], words, given.page)
     _print([header, *rows], words)
