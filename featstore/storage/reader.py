@@ -305,20 +305,20 @@ class Reader:
 
     def files_of(self, files: Iterable[tuple[str, str | Address]]) -> list[FileId | None]:
         """`file_of` of many files, each given with the id of a clip that it probably is."""
-        return self._file_ids(*self._remembered(files))
+        return _file_ids(*self._remembered(files))
 
     def lacking(
         self, specs: Iterable[EncoderSpec], files: Iterable[tuple[str, str | Address]]
     ) -> dict[int, FileId | None]:
         """`files_of` those files alone that lack one of the features, or are not remembered; by their places."""
-        media, looks = self._remembered(files)
+        index, media, looks = self._remembered(files)
         with self._lock:
-            tables = [self.index.tables.get(spec.fingerprint) or Table(spec) for spec in specs]
+            tables = [index.tables.get(spec.fingerprint) or Table(spec) for spec in specs]
             places = np.flatnonzero(np.any([media < 0, *(table.latest(media) < 0 for table in tables)], axis=0))
-        return dict(zip(places.tolist(), self._file_ids(media[places], looks[places]), strict=True))
+        return dict(zip(places.tolist(), _file_ids(index, media[places], looks[places]), strict=True))
 
-    def _remembered(self, files: Iterable[tuple[str, str | Address]]) -> tuple[Array, Array]:
-        """Media number of each file `(N,)`, -1 where it is not remembered as it is now; and how it is now `(N, 2)`."""
+    def _remembered(self, files: Iterable[tuple[str, str | Address]]) -> tuple[Index, Array, Array]:
+        """The index; number in it of each file's media `(N,)`, -1 of other content than now; how it is now `(N, 2)`."""
         wanted = list(files)
         clip_ids, paths = [clip_id for clip_id, _ in wanted], [path for _, path in wanted]
         with looking(paths) as (texts, looked):  # without the lock: others read meanwhile
@@ -326,16 +326,10 @@ class Reader:
                 index = self.index
                 rows = index.rows_of_files(clip_ids, paths, texts)
                 if not index.clip_count:
-                    return rows, np.empty((len(rows), 2), "i8")
+                    return index, rows, np.empty((len(rows), 2), "i8")
                 media, then = index.clip_media[rows], np.stack((index.sizes[rows], index.mtimes_ns[rows]), axis=1)
             now = looked()
-        return np.where((rows >= 0) & (now == then).all(axis=1), media, -1), now
-
-    def _file_ids(self, media: Array, looks: Array) -> list[FileId | None]:
-        with self._lock:
-            names = self.index.media_names if (media >= 0).any() else []
-            known = zip(media.tolist(), *looks.T.tolist(), strict=True)
-            return [FileId(names[number], size, mtime) if number >= 0 else None for number, size, mtime in known]
+        return index, np.where((rows >= 0) & (now == then).all(axis=1), media, -1), now
 
     def clip_row(self, clip_id: str) -> tuple[MediaId, str | None, int, int] | None:
         """Return what is known of a clip: (media, path, size in bytes, mtime in ns), or `None`."""
@@ -586,6 +580,13 @@ class Reader:
         for end, some in zip(ends, self.medium.in_parallel(read, parts), strict=True):
             rows[end - len(some) : end] = some
         return rows
+
+
+def _file_ids(index: Index, media: Array, looks: Array) -> list[FileId | None]:
+    """Identity of files, given as `Reader._remembered` gives them."""
+    names = index.media_names if (media >= 0).any() else []
+    known = zip(media.tolist(), *looks.T.tolist(), strict=True)
+    return [FileId(names[number], size, mtime_ns) if number >= 0 else None for number, size, mtime_ns in known]
 
 
 def _ends(parts: list[tuple[int, Array]]) -> list[int]:

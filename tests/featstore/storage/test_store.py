@@ -8,6 +8,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import pytest
 
 from emo.featstore.clip import FileId
 from emo.featstore.errors import FeatureMissing, MediaError, StoreCorrupt, StoreError, UsageError
+from emo.featstore.looking import looking
+from emo.featstore.storage import reader
 from emo.featstore.storage.store import Store, open_store
 
 
@@ -209,6 +213,34 @@ def test_a_media_hash_is_remembered_while_size_and_time_stay(lab: Any, store: St
     assert store.file_of(path) is None
     path.unlink()
     assert store.file_of(path) is None
+
+
+def test_files_are_told_by_one_state_of_the_store_though_another_comes_while_they_are_looked_at(
+    lab: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another process compacts: media have other numbers then."""
+    files = [(f"c{i}", tmp_path / f"{i}") for i in range(3)]
+    for _, path in files:
+        path.touch()
+    other = Store.create(tmp_path / "b.emo")
+    for each, order in ((store, files), (other, files[::-1])):
+        with each.writer() as writer:
+            for clip, path in order:
+                writer.clip(clip, FileId(lab.media(int(clip[1])), 0, path.stat().st_mtime_ns), path)
+                writer.add(lab.utt, lab.media(int(clip[1])), lab.record(lab.utt, lab.media(1)))
+
+    @contextmanager
+    def slowly(paths: Any) -> Iterator[Any]:
+        with looking(paths) as (texts, looked):
+            yield texts, lambda: (setattr(store, "_index", other.index), looked())[1]
+
+    monkeypatch.setattr(reader, "looking", slowly)
+    found = store.files_of(files)
+    assert [each and each.media for each in found] == [lab.media(i) for i in range(3)]
+    store._index = None
+    assert store.lacking([lab.utt], files) == {}
+    store._index = None
+    assert store.lacking([lab.utt, lab.frame], files) == dict(enumerate(found))
 
 
 def test_nothing_new_makes_no_commit(lab: Any, store: Store, tmp_path: Path) -> None:
