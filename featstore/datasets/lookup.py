@@ -215,7 +215,7 @@ def lent_files(store: Store, clips: Iterable[Clip]) -> dict[str, str]:
     """
     rows = [(clip.id, store.clip_row(clip.id)) for clip in clips if clip.dataset and clip.media is None]
     paths = {name: row[1] for name, row in rows if row is not None and row[1] is not None}
-    with looking(list(paths.values()), list(paths.values())) as looked:
+    with looking(list(paths.values())) as (_, looked):
         sizes = looked()[:, 0].tolist()
     return {name: path for (name, path), size in zip(paths.items(), sizes, strict=True) if size != GONE}
 
