@@ -207,7 +207,7 @@ class Index:
 
     @cached_property
     def paths(self) -> list[str | None]:
-        """Where each clip was last said to lie, by row."""
+        """Path of each clip as it was last said, by row."""
         return self._unpacked("paths")
 
     def _unpacked(self, column: str) -> list[Any]:
