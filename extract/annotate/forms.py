@@ -61,7 +61,7 @@ def write_lists(annotations: Annotations, out: Path) -> list[Path]:
 
 
 def write_sharegpt(annotations: Annotations, out: Path) -> list[Path]:
-    """Write conversations as ms-swift, LLaMA-Factory and VideoLLaMA2 read them: one video, one question, one answer."""
+    """Write conversations as ms-swift, LLaMA-Factory and VideoLLaMA2 read them: one file, one question, one answer."""
     rows = [
         conversation(
             name, value.get("media") or f"{name}.mp4", QUESTION, value["text"] or "", value["smp_reason_caption"]

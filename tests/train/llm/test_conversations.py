@@ -43,6 +43,19 @@ def test_samples_of_any_recipe(workspace: Workspace, tmp_path: Path, recipe: str
     assert human["value"].count("<") == 1  # no family's own places
 
 
+def test_a_sound_file_is_no_video(workspace: Workspace, tmp_path: Path) -> None:
+    """VideoLLaMA2 takes another sample, without a word, where a video cannot be read."""
+    (tmp_path / "data" / "c0.mp4").rename(tmp_path / "data" / "c0.WAV")
+    conversations_page(workspace, "affectgpt", tmp_path / "train.json", set_=["validation.holdout=0"])
+    rows = {row["id"]: row for row in json.loads((tmp_path / "train.json").read_text())}
+    assert rows["c0"].keys() == {"id", "audio", "audios", "conversations"}
+    assert rows["c0"]["audios"] == [rows["c0"]["audio"]] == [str(tmp_path / "data" / "c0.WAV")]
+    human = rows["c0"]["conversations"][0]["value"]
+    assert human.startswith("<audio>\nPlease ")
+    assert human.endswith('The person says: "I see 0.".')
+    assert rows["c1"].keys() == {"id", "video", "videos", "conversations"}
+
+
 def test_the_clips_that_are_held_out(workspace: Workspace, tmp_path: Path) -> None:
     page = conversations_page(
         workspace, "videollama2-tiny", tmp_path / "v.json", set_=["validation.split=test"], part="validation"
