@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
+from emo.featstore.datasets.lookup import clips_of
 from emo.featstore.datasets.tables import read_csv, rows_by_name
-from emo.featstore.interop import layout_names
+from emo.featstore.errors import EmoError
+from emo.featstore.interop import find_layout, layout_names
 from emo.featstore.interop.base import FirstFrame
 from emo.featstore.interop.exporter import ExportReport, export_features
 from emo.featstore.interop.importer import ImportedFeature, ImportReport, import_features
 from emo.featstore.page import Arg, Flag, Page, Table
-from emo.featstore.storage.store import open_store
+from emo.featstore.storage.store import Store, open_store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import Workspace
 
@@ -108,7 +112,25 @@ def import_command(
     if clips is not None:
         ids = {name: row.fields["clip"] for name, row in rows_by_name(clips, read_csv(clips, ["name", "clip"])).items()}
     store = open_store(workspace.store_path, create=True)
-    return import_page(import_features(store, path, layout, names or None, ids, origin, declared, say))
+    report = import_features(store, path, layout, names or None, ids, origin, declared, say)
+    return import_page(replace(report, notes=[*report.notes, *_strangers(workspace, store, report)]))
+
+
+def _strangers(workspace: Workspace, store: Store, report: ImportReport) -> Iterable[str]:
+    """Say which of the imported clips no dataset lists, where datasets can be read: names are often spelt otherwise."""
+    listed: Collection[str] = ()
+    with suppress(EmoError):
+        listed = clips_of(workspace).keys()
+    ids, keys = store.clips(), [each.feature for each in report.features if each.new + each.present]
+    records = find_layout(report.layout).records
+    there = [store.has(store.resolve(key, records), ids) for key in keys if key]
+    mine = [id_ for id_, has in zip(ids, zip(*there, strict=True), strict=False) if any(has)]
+    if listed and (strange := [id_ for id_ in mine if id_ not in listed]):
+        are = counted(len(strange), "clip is", "clips are")
+        yield (
+            f"{are} in no dataset of emo.toml, of {len(mine):,} that were imported: {some_of(strange, SHOWN)}. Where "
+            "they are spelt otherwise there, --clips FILE gives them your names."
+        )
 
 
 def export_command(

@@ -13,9 +13,11 @@ from emo.featstore.clip import Clip, hash_media
 from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
 from emo.featstore.interop.exporter import export_features
 from emo.featstore.interop.importer import import_features
+from emo.featstore.interop.pages import import_command
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.store import Store
 from emo.featstore.transcripts import LANGUAGES, hash_of, hash_spec
+from emo.featstore.workspace import load_workspace
 
 A, B = np.full(8, 1.5, np.float32), np.full(8, 2.5, np.float32)
 
@@ -186,3 +188,19 @@ def test_an_export_names_clips_whose_file_or_transcript_has_changed_since(store:
     another, notes = replace(clip, transcripts={"english": "no"}), ["1 clip has another file", "1 clip has another tra"]
     told = export_features(store, tmp_path / "other", "mertools", clips=[another]).notes
     assert [each[: len(note)] for each, note in zip(told, notes, strict=True)] == notes
+
+
+def test_imported_clips_that_no_dataset_lists_are_named(put: Any, tmp_path: Path) -> None:
+    features = put("x-UTT", a=A, video_b=B)
+    (tmp_path / "emo.toml").write_text('[store]\npath = "i.emo"\n[data.mine]\nroot = "data"\nkind = "folder"\n')
+
+    def notes() -> str:
+        page = import_command(load_workspace(tmp_path), lambda sentence: None, features)
+        return " ".join(page.value.notes)
+
+    assert "no dataset" not in notes()  # nothing is there to compare with
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("name,label\na,sad\nb,happy\n")
+    assert "1 clip is in no dataset of emo.toml, of 2 that were imported: video_b. Where they are spelt" in notes()
+    (tmp_path / "data/labels.csv").write_text("name,label\na,sad\nvideo_b,happy\n")
+    assert "no dataset" not in notes()
