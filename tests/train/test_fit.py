@@ -473,3 +473,19 @@ def test_columns_far_apart_in_scale_are_said_where_a_head_takes_them_as_they_are
     assert [note for note in result.notes if "Columns of HL-UTT differ" in note and "standardise=true" in note]
     result = fit(filled, tmp_path / "standardised", quick(epochs=2, standardise=True))
     assert not [note for note in result.notes if "differ" in note]
+
+
+def test_neighbours_are_found_over_columns_of_one_scale_where_that_is_wanted(fill: Fill, tmp_path: Path) -> None:
+    filled, rng = fill(), np.random.default_rng(0)
+    for row in filled[0].rows["HL-UTT"].values():
+        row[:, 0] = 1e6 * rng.normal()  # says nothing, and outweighs the others
+    keys = {"features": ["HL-UTT"]}
+    plain = fit(filled, tmp_path / "plain", quick("knn", **keys))
+    assert any("Columns of HL-UTT differ" in note for note in plain.notes)
+    result = fit(filled, tmp_path / "scaled", quick("knn", standardise=True, **keys))
+    assert not any("differ" in note for note in result.notes)
+    assert result.validation.accuracy > plain.validation.accuracy + 0.2
+    store, clips = filled
+    rows = {row["name"]: row["probabilities"] for row in rows_of(tmp_path / "scaled") if not row["folds"]}
+    again = HeadAnswerer(load_run(tmp_path / "scaled")).answer(store, [c for c in clips if c.id in rows], keep=False)
+    assert all(again[name].probabilities == pytest.approx(said) for name, said in rows.items())

@@ -463,3 +463,10 @@ def test_search_as_typed(emo: Callable[..., Any], demo: Any, tmp_path: Path) -> 
         assert (result.returncode, result.stdout) == (2, "")
         assert says in result.stderr
         assert sorted((folder / "runs").iterdir()) == before
+
+
+def test_values_to_draw_are_numbers_however_yaml_reads_them() -> None:
+    """YAML takes 1e-3 for a text."""
+    recipe = load_recipe("attention", ["search={lr: [1e-3, 1e-4]}"])
+    assert recipe.search == {"lr": (0.001, 0.0001)}
+    assert {each.settings["lr"] for each in draw(recipe, 2)} == {0.001, 0.0001}

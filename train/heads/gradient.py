@@ -77,11 +77,13 @@ class GradientRecipe(HeadRecipe):
                 raise ValueError(f"search: {name} cannot be searched, but {', '.join(able)} can")
             if not values:
                 raise ValueError(f"search.{name}: no values")
+            read = []
             for value in values:
                 try:
-                    type(self).model_validate({name: value, "search": {}})
+                    read.append(getattr(type(self).model_validate({name: value, "search": {}}), name))
                 except ValidationError as error:
                     raise ValueError(f"search.{name}: {value!r}: {error.errors()[0]['msg']}") from None
+            self.search[name] = tuple(read)  # YAML reads 1e-3 as a text
         return self
 
 

@@ -22,6 +22,10 @@ class KnnRecipe(HeadRecipe):
     """Neighbours that vote. Type: whole number."""
     temperature: float = Field(default=0.07, gt=0)
     """A neighbour's vote weighs exp(cosine / temperature). Type: number. Default: ... (Wu et al. 2018)."""
+    standardise: bool = False
+    """Bring every column of the inputs to deviation 1 over a fold's training clips; helps where features differ in
+    scale, as the cosine then goes by the large ones. Type: true | false.
+    """
 
 
 class Knn(Head):
@@ -47,6 +51,8 @@ class Knn(Head):
             "rows": np.zeros((0, width), np.float32),  # of unit length
             "emotion": np.zeros(0, np.int64),
         }
+        if recipe.standardise:
+            self._state["scale"] = np.ones(width, np.float32)
 
     @classmethod
     def prepare(cls, streams: Sequence[Stream], device: str) -> np.ndarray:
@@ -56,6 +62,9 @@ class Knn(Head):
         self, data: Any, targets: Targets, train: np.ndarray, val: np.ndarray, measure: Measure, on_epoch: OnEpoch
     ) -> int:
         self._state["mean"] = data[train].mean(axis=0)
+        if self.recipe.standardise:
+            deviation = data[train].std(axis=0, dtype=np.float64)
+            self._state["scale"] = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
         self._state["rows"] = self._unit(data[train])
         self._state["emotion"] = targets.emotion[train].astype(np.int64)
         on_epoch(Epoch(1, None, measure(self.predict(data, val)), True))
@@ -74,15 +83,20 @@ class Knn(Head):
         return dict(self._state)
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        own = {key: array.shape[1:] for key, array in self._state.items()}  # as many rows as clips were trained on
-        given = {key: array.shape[1:] for key, array in state.items()}
-        if own != given or state["mean"].shape != self._state["mean"].shape:
+        free = ("rows", "emotion")  # as many rows as clips were trained on
+        own, given = (
+            {key: array.shape[1:] if key in free else array.shape for key, array in each.items()}
+            for each in (self._state, state)
+        )
+        if own != given:
             raise ModelError(f"The weights do not fit the head: {given}, expected {own}.")
         self._state = {key: np.array(array) for key, array in state.items()}
 
     def _unit(self, data: np.ndarray) -> np.ndarray:
         """Rows `(N, sum of D)` whose cosine is the mean of the streams' cosines."""
-        parts = np.split(data - self._state["mean"], np.cumsum(self.widths)[:-1], axis=1)
+        parts = np.split(
+            (data - self._state["mean"]) / self._state.get("scale", 1), np.cumsum(self.widths)[:-1], axis=1
+        )
         length = np.sqrt(len(parts))
         units = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) / length for part in parts]
         return np.ascontiguousarray(np.concatenate(units, axis=1), dtype=np.float32)
