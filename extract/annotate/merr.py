@@ -4,7 +4,8 @@
      "peak_index": "20", "peak_AU_list": ["AU01", "AU04"], "pseu_emotion": "angry", "text": "...",
      "smp_reason_caption": "..."}}
 
-A fine record has `smp_reason_caption`, a coarse one has `caption`. Counted over the 4,487 fine records of MERR.
+A fine record has `smp_reason_caption`, a coarse one has `caption` and need not have `text`. Counted over the 4,487 fine
+records of MERR.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Entries:
 
     Attributes:
         form: `fine` or `coarse`, by the caption that more of its records have.
-        records: In the file's order; of a name that comes twice, the first.
+        records: In the file's order; of a name that comes twice, the first. A coarse one without `text` gets an empty
+            one.
         twice: Names that come more than once.
         strange: Names whose value is no object.
     """
@@ -66,7 +68,9 @@ def read_merr(path: Path) -> Entries:
             strange.append(name)
     coarse = sum("caption" in each for each in records.values())
     fine = sum("smp_reason_caption" in each for each in records.values())
-    return Entries("coarse" if coarse > fine else "fine", records, twice, strange)
+    if coarse <= fine:
+        return Entries("fine", records, twice, strange)
+    return Entries("coarse", {name: {"text": "", **each} for name, each in records.items()}, twice, strange)
 
 
 # ---- faults: a record that is not of the form ------------------------------------------------------------------------

@@ -127,6 +127,8 @@ def test_a_coarse_file_is_known_by_its_caption(check: Callable[[Any], dict[str, 
     coarse = {name: value for name, value in GOOD.items() if name != "smp_reason_caption"} | {"caption": "A man."}
     assert (check({"a": coarse})["form"], check({"a": coarse})["faults"]) == ("coarse", {})
     assert set(check({"a": coarse, "b": GOOD, "c": GOOD})["faults"]) == {"smp_reason_caption is missing"}
+    del coarse["text"]  # which the fine records have alone
+    assert (check({"a": coarse})["form"], check({"a": coarse})["faults"]) == ("coarse", {})
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "3"])
