@@ -22,7 +22,7 @@ from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import HUB_ID
-from emo.train.features import checksums_of, profile_note
+from emo.train.features import checksums_of, media_of, profile_note
 from emo.train.llm import checkpoint
 from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.distributed import World, shard
@@ -173,6 +173,18 @@ def other_labels(examples: Examples, recipe: TuneRecipe) -> list[str]:
     clean = family_named(recipe.family).clean_answer
     told = ((each, each.answers.get("emotion")) for each in (*examples.train, *examples.validation))
     return [each.name for each, said in told if said and each.label and said != clean(each.label, "emotion")]
+
+
+def copies_note(store: Store | None, examples: Examples) -> str:
+    """Say which clips to validate on have the very content of clips to train on; empty for none."""
+    media = media_of(store, [example.name for example in (*examples.train, *examples.validation)])
+    trained = {media[each.name]: each.name for each in examples.train if each.name in media}
+    held = [each.name for each in examples.validation if media.get(each.name) in trained]
+    if not held:
+        return ""
+    which = counted(len(held), "validation clip has", "validation clips have")
+    pairs = some_of([f"{name} is {trained[media[name]]}" for name in held], 3)
+    return f"{which} the content of clips that are trained on: {pairs}. The choice of the checkpoint goes by them too."
 
 
 def describe(
@@ -354,7 +366,8 @@ def prepare(
     for _, parameter in named:
         parameter.grad = torch.zeros_like(parameter)
     peak = peak_flops(device)
-    further = [*length_notes(examples, recipe, family, model), *filter(None, [warmup_note(recipe, epoch_steps)])]
+    further = [copies_note(store, examples), warmup_note(recipe, epoch_steps)]
+    further = [*length_notes(examples, recipe, family, model), *filter(None, further)]
     llm = {"source": source, "tokenizer": model.tokenizer.fingerprint, "parameters": base_parameters(model)}
     return Training(
         recipe,

@@ -494,6 +494,18 @@ def test_emotions_of_a_file_that_are_not_the_labels_are_said(corpus: Make, recip
         assert (said in result.run.info["notes"]) == (name == "other")
 
 
+def test_validation_clips_that_are_copies_of_clips_to_train_on_are_named(
+    corpus: Make, recipe: Make, tmp_path: Path
+) -> None:
+    made = corpus()
+    with made.store.writer() as writer:
+        writer.clip("copy", made.store.clip_row("clip_003")[0])
+    clips = [*made.clips, Clip("copy", split="test1", label=Label("sad"))]
+    run = train(replace(made, clips=clips), recipe("validation.split=test1", "steps_per_epoch=1"), tmp_path / "run").run
+    told = "1 validation clip has the content of clips that are trained on: copy is clip_003. "
+    assert any(note.startswith(told) for note in run.info["notes"])
+
+
 def test_what_training_cuts_off_is_said_and_a_label_is_never_cut(corpus: Make, recipe: Make, tmp_path: Path) -> None:
     made = corpus()
     with pytest.raises(UsageError, match="8 ids of an answer are too few for surprise"):
