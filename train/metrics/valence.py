@@ -77,6 +77,22 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _scale_notes(truth: Mapping[str, float], read: Mapping[str, float], said: Mapping[str, Prediction]) -> list[str]:
+    """Say where answers are words, or on another scale than the truth, so that only their signs compare."""
+    words = [name for name in read if said[name].valence is None and _number(said[name].answer) is None]
+    notes = []
+    if words:
+        are = counted(len(words), "answer is a word", "answers are words")
+        notes.append(f"{are}, which count as -1, 0 and 1 in the table of numbers: only their signs mean something.")
+    most, reach = (max(map(abs, each.values()), default=0.0) for each in (truth, read))
+    if not words and most > 1 >= reach:
+        notes.append(
+            f"The truth reaches {most:g}, and no answer is beyond 1: where answers are on another scale, the errors and "
+            "classes of the table of numbers mean little; signs and the correlation do not depend on it."
+        )
+    return notes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sentiment(OneLabel):
     """The sign of the valence."""
@@ -110,7 +126,7 @@ class Sentiment(OneLabel):
         real = {name: label.valence for name, label in truth.items() if label.valence is not None}
         read = {name: value for name in real if name in said and (value := _valence(said[name])) is not None}
         tables = (regression_table(real, read),)
-        return Classified(found, signs, answers, tuple(notes), tables)
+        return Classified(found, signs, answers, (*notes, *_scale_notes(real, read, said)), tables)
 
     def page(self, found: Classified, title: str, notes: Sequence[str] = ()) -> Page:
         page = super().page(found, title, notes)

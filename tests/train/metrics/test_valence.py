@@ -79,3 +79,14 @@ def test_the_page_of_sentiments_shows_them() -> None:
     assert page.value["regression"]["MAE"] == pytest.approx(2 / 3)
     assert page.value["n"] == 2  # of the signs, true zeros are left out; of the numbers they are not
     assert "(3 clips)" in page.parts[1].title
+
+
+def test_answers_on_another_scale_than_the_truth_are_said() -> None:
+    truth = {"a": Label(None, 2.4), "b": Label(None, -1.0), "c": Label(None, 0.6)}
+    small = {name: Prediction("", value) for name, value in {"a": 0.8, "b": -0.3, "c": 0.2}.items()}
+    told = "The truth reaches 2.4, and no answer is beyond 1: "
+    assert any(note.startswith(told) for note in Sentiment().score(truth, small).notes)
+    large = small | {"a": Prediction("", 2.0)}
+    assert len(Sentiment().score(truth, large).notes) == 1
+    words = {"a": Prediction("positive"), "b": Prediction("Negative."), "c": Prediction("0.5")}
+    assert any(note.startswith("2 answers are words") for note in Sentiment().score(truth, words).notes)
