@@ -87,8 +87,8 @@ def _scale_notes(truth: Mapping[str, float], read: Mapping[str, float], said: Ma
     most, reach = (max(map(abs, each.values()), default=0.0) for each in (truth, read))
     if not words and most > 1 >= reach:
         notes.append(
-            f"The truth reaches {most:g}, and no answer is beyond 1: where answers are on another scale, the errors and "
-            "classes of the table of numbers mean little; signs and the correlation do not depend on it."
+            f"The truth reaches {most:g}, and no answer is beyond 1: where answers are on another scale, the errors "
+            "and classes of the table of numbers mean little; signs and the correlation do not depend on it."
         )
     return notes
 
