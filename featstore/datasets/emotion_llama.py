@@ -13,7 +13,9 @@ from emo.featstore.workspace import DataTable
 
 FRAMES = "first_frames"  # folders of pictures, with or without the dataset's name behind
 LIST_END = "_NCEV"  # of the names of its lists
+LIST_ENDS = (LIST_END, "_NCE")  # the latter of lists without a valence
 ALL = ("all", "all_label")  # names of lists of all clips, which tell no split
+TESTS = {"MER2024-noise": "test-noise", "EMER": "test-emer"}  # lists that are evaluated on, whose names do not say so
 
 CARDS = {
     "emotion-llama": Card(
@@ -22,7 +24,7 @@ CARDS = {
         "the first frame of each clip as a picture, from which EVA tokens are computed.",
         how_to_get="features_of_MER2023-SEMI of the Emotion-LLaMA repository; or `emo store export tree --layout "
         "emotion-llama --dataset NAME`.",
-        tree="*_NCEV.txt                  name frames emotion [valence]; a list per split, which its file name tells\n"
+        tree="*_NCEV.txt, *_NCE.txt       name frames emotion [valence]; a list per split, which its file name tells\n"
         "transcription_en_all.csv    name,sentence\n"
         "first_frames*/              <name>.png, .jpg; or clips/ with the clips themselves",
         licence="That of the clips",
@@ -48,7 +50,7 @@ class EmotionLlama(LabelledFolder):
             try:
                 rows, twice = listed_file(path, split_of(path), rename=str)
             except UsageError:
-                if path.stem.endswith(LIST_END) or path == self.table.labels:
+                if path.stem.endswith(LIST_ENDS) or path == self.table.labels:
                     raise
                 continue  # some other text
             if not split_of(path):  # what it holds beside the other lists
@@ -65,7 +67,7 @@ class EmotionLlama(LabelledFolder):
         """Return the lists in the order in which they count: of splits, of all clips, then others (pseudo labels)."""
         root = self.table.root
         found = list(root.glob("*.txt")) or list(root.glob("features_of_*/*.txt"))
-        return sorted(found, key=lambda path: (not path.stem.endswith(LIST_END), not split_of(path), path))
+        return sorted(found, key=lambda path: (not path.stem.endswith(LIST_ENDS), not split_of(path), path))
 
     def media_folder(self) -> Path:
         root = self.table.root
@@ -81,5 +83,5 @@ class EmotionLlama(LabelledFolder):
 
 def split_of(path: Path) -> str:
     """Split that the name of a list tells: `test3` of `relative_test3_NCEV.txt`; none of `all_label_NCEV.txt`."""
-    split = re.sub(rf"^relative_|{LIST_END}$", "", path.stem)
-    return "" if split in ALL else split
+    split = re.sub(rf"^relative_|({'|'.join(LIST_ENDS)})$", "", path.stem)
+    return "" if split in ALL else TESTS.get(split, split)

@@ -16,6 +16,7 @@ import pytest
 from emo.featstore.clip import Clip, Label
 from emo.featstore.datasets import DATASETS, card, find_labels, open_dataset
 from emo.featstore.datasets.base import Dataset
+from emo.featstore.datasets.cells import held_out
 from emo.featstore.datasets.lists import names_of, open_words
 from emo.featstore.datasets.media import scan_media
 from emo.featstore.errors import UsageError
@@ -700,6 +701,16 @@ def test_mer2025_lists_without_truth_are_clips_without_label(tmp_path: Path) -> 
     problems = dataset.check().problems
     assert any("1 clip is listed in test-candidates and in mercaptionplus" in problem for problem in problems)
     assert "mercaptionplus lists 1 clip; the published set has 31,327." in problems
+
+
+def test_published_lists_of_test_clips_are_held_out(tmp_path: Path) -> None:
+    """The names of two lists that Emotion-LLaMA evaluates on do not say so."""
+    write(tmp_path / "relative_train_NCEV.txt", "a 35 angry -1.2\n")
+    for number, file in enumerate(("MER2024-noise_NCE.txt", "EMER_NCE.txt", "reltive_DFEW_set_1_test.txt")):
+        write(tmp_path / file, f"t{number} 35 sad\n")
+    splits = {name: clip.split for name, clip in by_id(reopen("emotion-llama", tmp_path)).items()}
+    assert splits == {"a": "train", "t0": "test-noise", "t1": "test-emer", "t2": "reltive_DFEW_set_1_test"}
+    assert {split for split in splits.values() if not held_out(split, splits.values())} == {"train"}
 
 
 def test_lists_of_splits_count_more_than_a_list_of_all_clips_and_than_pseudo_labels(tmp_path: Path) -> None:
