@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from emo.featstore.address import Address, absolute, seen
@@ -76,14 +77,14 @@ def find_clips(
     """
     known = clips_of(workspace, () if dataset is None else (workspace.table(dataset).name,))
     stored = set(store.clips()) if store is not None else set[str]()
-    by_path = {absolute(clip.media): clip for clip in known.values() if clip.media is not None}
+    by_path = cache(lambda: {absolute(clip.media): clip for clip in known.values() if clip.media is not None})
     found: dict[str, Clip] = {}
     for word in words:
         path = Path(word).expanduser()
         files = _media_in(path) if path.is_dir() and word not in known else [path]
         if all(each.suffix.lower() in SUFFIXES and each.is_file() for each in files):
             for each in files:
-                clip = by_path.get(os.path.abspath(each)) or file_clip(each)
+                clip = by_path().get(os.path.abspath(each)) or file_clip(each)
                 found.setdefault(clip.id, clip)
             continue
         a_list = path.suffix.partition("#")[0].lower() in LISTS or "#" in word
