@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
 from emo.featstore.errors import ModelError, UsageError
+from emo.train.llm.cache import roomy_cache
 from emo.train.llm.prompt import Prompt
 from emo.train.llm.tokenizer import Tokenizer
 
@@ -423,7 +424,7 @@ class TunedModel(nn.Module, ABC):
         """Read left-padded prompts: hidden rows `(B, T, H)`, mask `(B, T)`, keys and values."""
         batch = self.collate(prompts, None, features, max_context_len=None, left=True).to(self.device)
         rows = self.embed(batch).masked_fill(~batch.mask[..., None], 0)
-        cache = DynamicCache(config=self.llm.config)
+        cache = roomy_cache(self.llm.config)
         hidden = self.llm.model(
             inputs_embeds=rows,
             attention_mask=batch.mask,
