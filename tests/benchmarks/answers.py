@@ -1,7 +1,7 @@
 """Answers about MER2023's 834 test3 clips: the official evaluation's way of working against emo's.
 
     python tests/benchmarks/answers.py            # P4; LLaMA-2-7B's sizes on a GPU, else toys
-    python tests/benchmarks/answers.py --profile  # where the time of greedy answers goes, and which levers there are
+    python tests/benchmarks/answers.py --profile  # where the time of greedy answers goes, and what each lever brings
 
 A model of random weights never ends an answer by itself. Both ways are therefore made to end each answer where a real
 one ends: those of the published run have 2 to 7 ids. The official way is measured on some clips, emo's on all of them.
@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from emotion_llama import (
@@ -35,9 +37,12 @@ from emotion_llama import (
     to_official,
     wait,
 )
-from profiled import Lever, lever_table, profiled
-from record import PAGE, ratios, record, typed
+from profiled import Lever, at_most, lever_table, profiled
+from record import PAGE, alternate, ratios, record, typed
+from transformers import DynamicCache, PreTrainedConfig
 
+import emo.train.llm.model as modelling
+import emo.train.llm.predict as predicting
 from emo.train.device import resolve_device
 from emo.train.llm.data import Example
 from emo.train.llm.emotion_llama.model import EmotionLlama
@@ -48,6 +53,13 @@ from emo.train.recipe import family_named, load_recipe
 
 OFFICIAL, GREEDY, LIKELIHOOD = "official evaluation", "emo, greedy", "emo, likelihood of the six words"
 OFFICIAL_REASON, GREEDY_REASON = "official, captions", "emo, greedy, captions"
+BATCHES = 4  # that each lever is tried on
+READ = "features read while the batch before is answered"
+SORTED = "prompts of like length together"
+LEAVE = "rows that have ended leave the batch"
+WORDS = "the prompt is read once for the words of the likelihood"
+ROOM, TOLD = "keys and values keep their place, with room for ids to come", "captions"
+COMMON = "what all prompts begin with is read once"
 
 
 @dataclass
@@ -116,21 +128,25 @@ class Bench:
                 ).tolist()
         return count
 
-    def emo(self, policy: str, task: str, count: int) -> int:
+    def emo(self, policy: str, task: str, count: int, stay: bool = False) -> int:
         """As `emo predict` and `emo score` answer."""
         to_official(self.model, False, "sdpa")
-        with ended(self.model, self.ends[task]):
+        with ended(self.model, self.ends[task], stay):
             predict(self.model, self.features, self.clips[:count], self.recipe, policy, task)
         return count
 
 
 @contextlib.contextmanager
-def ended(model: EmotionLlama, ends: Sequence[int]) -> Iterator[None]:
-    """Let answers end after so many ids, in the order in which they are begun, whatever the model says."""
+def ended(model: EmotionLlama, ends: Sequence[int], stay: bool = False) -> Iterator[None]:
+    """Let answers end after so many ids, in the order in which they are begun, whatever the model says.
+
+    With `stay` all of a batch end with its longest, which costs what it would if none left the batch.
+    """
     real, coming, eos = model.generate, iter(ends), model.tokenizer.eos
 
     def generate(prompts: Sequence, *inputs: object) -> list[list[int]]:
         left = [next(coming) for _ in prompts]
+        left = [max(left)] * len(left) if stay else left
 
         def agree(ids: torch.Tensor) -> torch.Tensor:
             nonlocal left
@@ -211,11 +227,65 @@ def make_words(seen: dict[str, Seen], bench: Bench, peak: float | None) -> list[
     ]
 
 
-def measure_profile(bench: Bench, where: str) -> None:
-    """Look into one batch of greedy answers, and write both sections; the one of P4 stays as it is."""
-    given, model = bench.given, bench.model
-    count, read = min(given.batch_size, given.clips), 0.0
-    real = model._prefill
+# ---- where the time goes ---------------------------------------------------------------------------------------------
+
+
+def gains(bench: Bench, count: int, captions: int) -> dict[str, str]:
+    """How many times as fast answers are with each lever as without it, the two in turn."""
+    model, given = bench.model, bench.given
+    label = partial(bench.emo, "official", "emotion", count)
+    words = partial(bench.emo, "likelihood", "emotion", count)
+    told = partial(bench.emo, "official", "reason_v2", captions)
+
+    def one_by_one(prompts: Sequence, features: Sequence, answers: Sequence, real: Callable) -> torch.Tensor:
+        return torch.cat([real(prompts, features, [each]) for each in answers], 1)
+
+    def plain(config: PreTrainedConfig) -> DynamicCache:
+        return DynamicCache(config=config)
+
+    asked = partial(one_by_one, real=model.label_logprobs)
+    without = {
+        READ: (label, partial(changed, predicting, "ahead", when_asked, label)),
+        SORTED: (label, partial(changed, model, "length", lambda _: 0, label)),
+        LEAVE: (label, partial(label, stay=True)),
+        WORDS: (words, partial(changed, model, "label_logprobs", asked, words)),
+        ROOM: (label, partial(changed, modelling, "roomy_cache", plain, label)),
+        TOLD: (told, partial(changed, modelling, "roomy_cache", plain, told)),
+    }
+    found = {}
+    for lever, (mine, other) in without.items():
+        ratio = ratios(
+            alternate({"with": waited(mine, bench), "without": waited(other, bench)}, given.rounds), "without", "with"
+        )
+        found[lever] = f"{ratio[0]:.2f}x ({ratio[1]:.2f} to {ratio[2]:.2f})"
+    return found
+
+
+def waited(run: Callable[[], object], bench: Bench) -> Callable[[], None]:
+    """What is timed: to the end of the GPU's work."""
+
+    def whole() -> None:
+        run()
+        wait(bench.device)
+
+    return whole
+
+
+def changed(place: object, name: str, value: object, run: Callable[[], object]) -> None:
+    """Run with something else under a name."""
+    with patch.object(place, name, value):
+        run()
+
+
+@contextlib.contextmanager
+def when_asked(load: Callable[[int], object], start: int, stop: int) -> Iterator[Iterator[tuple[int, object]]]:
+    """As `ahead`, but each batch is read when it is wanted."""
+    yield ((number, load(number)) for number in range(start, stop))
+
+
+def reading_share(bench: Bench, run: Callable[[], object]) -> float:
+    """Share of the time of answers until their prompts are read, median of some rounds."""
+    real, shares, read = bench.model._prefill, [], 0.0
 
     def prefill(*inputs: object) -> object:
         nonlocal read
@@ -226,42 +296,51 @@ def measure_profile(bench: Bench, where: str) -> None:
         read += time.perf_counter() - start
         return found
 
-    def greedy() -> None:
-        bench.emo("official", "emotion", count)
-
-    greedy()  # warm
-    shares = []
-    for _ in range(given.rounds):
-        model._prefill, read = prefill, 0.0
-        start = time.perf_counter()
-        greedy()
+    run()  # warm
+    for _ in range(bench.given.rounds):
+        read, start = 0.0, time.perf_counter()
+        changed(bench.model, "_prefill", prefill, run)
         wait(bench.device)
         shares.append(read / (time.perf_counter() - start))
-        vars(model).pop("_prefill")
-    found = profiled(greedy, bench.device)
+    return statistics.median(shares)
+
+
+def measure_profile(bench: Bench, where: str) -> None:
+    """Look into one batch of greedy answers, try each lever, and write both sections; the one of P4 stays as it is."""
+    given = bench.given
+    count = min(given.batch_size, given.clips)
+    captions = min(count, given.captions)
+    label = partial(bench.emo, "official", "emotion", count)
+    tell = partial(bench.emo, "official", "reason_v2", captions)
+    reading, reading_told = reading_share(bench, label), reading_share(bench, tell)
+    found = profiled(label, bench.device)
     toy = "" if bench.device.startswith("cuda") else " Toy sizes on a CPU: overhead only, and that the script runs."
     words = found.words(f"Greedy answers to {count} clips in one batch")
     record(f"P4 Where the time of answers goes{where}", typed(), found.table, [words[0] + toy], given.page)
-    common, rows = bench.common_rows(), bench.prompt_rows() / given.clips
-    reading = statistics.median(shares)
+    many = min(given.clips, BATCHES * given.batch_size)
+    brings = gains(bench, many, captions)
+    share = bench.common_rows() * given.clips / bench.prompt_rows()
+    # What a graph takes away is the time between kernels, or operators, once the prompts are read.
+    between = "the time, between " + ("operators" if found.busy is None else "kernels")
+    idle = max(0.0, min(1 - reading, 1 - found.inside))
+    idle_told = max(0.0, min(1 - reading_told, 1 - profiled(tell, bench.device).inside))
     levers = [
-        Lever("features read while the batch before is answered", "yes: predict.py"),
-        Lever("prompts of like length together", "yes: predict.py"),
-        Lever("rows that have ended leave the batch", "yes: model.py"),
-        Lever("the prompt is read once for the words of the likelihood", "yes: model.py"),
-        Lever(
-            "what all prompts begin with is read once",
-            "no",
-            f"{common} of {rows:.0f} rows are alike: a clip's features come next, and what follows them looks at them",
-        ),
-        Lever("static cache", "no", f"answering after the prompt is read: {1 - reading:.0%} of the time"),
-        Lever("graph-captured decode", "no", f"the same {1 - reading:.0%}"),
+        Lever(READ, "yes: predict.py", brings[READ]),
+        Lever(SORTED, "yes: predict.py", brings[SORTED]),
+        Lever(LEAVE, "yes: model.py", brings[LEAVE]),
+        Lever(WORDS, "yes: model.py", brings[WORDS]),
+        Lever(ROOM, "yes: cache.py", f"{brings[ROOM]}; captions {brings[TOLD]}"),
+        Lever(COMMON, "no: a clip's features come next", at_most(share * reading, "the time")),
+        Lever("graph-captured decode", "no", f"{at_most(idle, between)}; captions {at_most(idle_told, between)}"),
     ]
     told = [
-        f"Reading the prompts is {reading:.0%} of the time (median of {given.rounds}), which no cache shortens." + toy
+        f"Each lever against the same without it, in turn: median, least and most of {given.rounds} rounds; {many} "
+        f"clips in batches of {given.batch_size}, {captions} of them for captions. `At most`: if what the lever is "
+        f"about took no time at all. Reading the prompts is {reading:.0%} of the time of labels, {reading_told:.0%} of "
+        "that of captions (medians)." + toy
     ]
     record(f"P4 Levers of answers{where}", typed(), lever_table(levers), told, given.page)
-    for each in (*found.table, *words, *told):
+    for each in (*found.table, *words, *lever_table(levers), *told):
         print("  ".join(each) if isinstance(each, tuple) else each, flush=True)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ from emotion_llama import (
     to_official,
     wait,
 )
-from profiled import EMBEDDING, NORM, OPTIMIZER, Lever, Profile, lever_table, profiled
+from levers import measure_profile
+from profiled import Profile, marked, operators, profiled
 from record import PAGE, ratios, record, typed
 from torch import Tensor, nn
 
@@ -188,7 +189,20 @@ class Bench:
         self._start(row)
         made = self._made(row, 1 + steps)
         next(made)  # the optimizer makes its moments
-        return profiled(lambda: list(made), self.device)
+        with marked(self.model):
+            return profiled(lambda: list(made), self.device)
+
+    def layer_operators(self) -> int:
+        """How many operators a decoder layer calls forward and backward, products and attention left out."""
+        given: list[Any] = []
+        layer = self.model.train().llm.model.layers[0]
+        hook = layer.register_forward_pre_hook(lambda _, *inputs: given.append(inputs), with_kwargs=True)
+        self.model.loss(self.training.load(0)[0][2].to(self.device))
+        hook.remove()
+        ((rows,), named) = given[0]
+        rows = rows.detach().requires_grad_()
+        with self.model.autocast():
+            return operators(lambda: layer(rows, **named))
 
     def _start(self, row: Row) -> None:
         """Fresh gradients and optimizer."""
@@ -340,76 +354,6 @@ def speed_words(rows: Sequence[Row], seen: dict[str, Seen], bench: Bench, peak: 
     return words
 
 
-# ---- where the time goes ---------------------------------------------------------------------------------------------
-
-
-def levers_of(rows: Sequence[Row], seen: dict[str, Seen], found: Profile, best: Row) -> list[Lever]:
-    """Levers that emo has, with what each brings to the row above; those that it has not, with what is to be had."""
-
-    def brings(start: str) -> str:
-        for above, row in pairwise(rows):
-            if row.name.startswith(start) and seen[row.name].seconds and seen[above.name].seconds:
-                ratio = statistics.median(seen[above.name].seconds) / statistics.median(seen[row.name].seconds)
-                return f"{ratio:.2f}x the row above"
-        return ""
-
-    def at_most(kind: str) -> str:
-        if found.busy is None:
-            return ""  # a CPU makes a norm of many operators, and of the optimizer a few
-        return f"{kind}: {found.kinds.get(kind, 0):.1%} of the time"
-
-    have, lack = "yes: ", "no"
-    padding = seen[best.name].padding
-    return [
-        Lever("image features read, not computed", have + "the store", brings("cached features")),
-        Lever("fused causal attention, no mask", have + "SDPA", brings("SDPA")),
-        Lever("logits at supervised rows only", have + "model.py", brings("logits")),
-        Lever("activations in bf16, RMSNorm as one kernel", have + "build.py", brings("bf16")),
-        Lever("fused AdamW, gradients kept", have + "optim.py", brings("emo's loop")),
-        *(Lever(row.name, have + "`batch_size`", brings(row.name)) for row in rows if row.name.startswith("batch ")),
-        Lever("batches of like length", have + "`sort_by_length`", brings("sorted by length")),
-        Lever("compiled layers, one graph for all lengths", have + "`compile: true`", _compiled(rows, seen, best)),
-        Lever("RMSNorm and residual sum in one kernel", lack, at_most(NORM)),
-        Lever("LoRA with the base in one pass over the input, q and v packed", lack),
-        Lever("rotary positions in place", lack),
-        Lever("packed sequences instead of padding", lack, f"padding: {padding:.1%} of the rows of the best row"),
-        Lever("CUDA graph over the micro-batch", lack),
-        Lever("optimizer over one flat buffer", lack, at_most(OPTIMIZER)),
-        Lever("embeddings of the frozen parts of prompts kept", lack, at_most(EMBEDDING)),
-    ]
-
-
-def _compiled(rows: Sequence[Row], seen: dict[str, Seen], best: Row) -> str:
-    for row in rows:
-        if row.compile and seen[row.name].seconds and seen[best.name].seconds:
-            ratio = statistics.median(seen[best.name].seconds) / statistics.median(seen[row.name].seconds)
-            return f"{ratio:.2f}x {best.name}"
-    return next((seen[row.name].failed for row in rows if row.compile), "")
-
-
-def measure_profile(bench: Bench, rows: Sequence[Row], where: str) -> None:
-    """Visit every row, look into the fastest of emo's, and write both sections; the one of P3 stays as it is."""
-    given = bench.given
-    seen = {row.name: Seen() for row in rows}
-    for row in rows:
-        for _ in range(given.rounds):
-            if not seen[row.name].failed:
-                bench.visit(row, seen[row.name], max(given.steps, 12 // row.batch))
-        print(f"visited: {row.name}  {seen[row.name].failed}", flush=True)
-    own = [row for row in rows if row.loop and not row.compile and seen[row.name].seconds] or [rows[-1]]
-    best = min(own, key=lambda row: statistics.median(seen[row.name].seconds))
-    found = bench.profile(best, given.steps)
-    toy = (
-        [] if bench.cuda else ["Toy sizes on a CPU: overhead only, and that the script runs; kernels of a GPU differ."]
-    )
-    words = [*found.words(f"{given.steps} steps of the row `{best.name}`"), *toy]
-    record(f"P3 Where the time of a step goes{where}", typed(), found.table, words, given.page)
-    told = [f"Ratios of samples/s, medians of {given.rounds} visits; shares are those of the profile above.", *toy]
-    record(f"P3 Levers of the step{where}", typed(), lever_table(levers_of(rows, seen, found, best)), told, given.page)
-    for each in (*found.table, *words):
-        print("  ".join(each) if isinstance(each, tuple) else each, flush=True)
-
-
 # ---- P7 --------------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +481,8 @@ def main() -> None:
             return
         bench = Bench(given, Path(name))
         if given.profile:
-            measure_profile(bench, chosen(levers([int(each) for each in given.batches.split(",")]), given.rows), where)
+            rows = chosen(levers([int(each) for each in given.batches.split(",")]), given.rows)
+            measure_profile(bench, rows, {row.name: Seen() for row in rows}, where)
             return
         peak = measured_peak(bench.device) if bench.cuda else None
         print(f"ready after {time.perf_counter() - begun:.0f} s", flush=True)

@@ -17,28 +17,28 @@ class RoomyLayer(DynamicLayer):
     `keys` and `values` `(B, heads, T, D)` are the part in use of tensors that have room for more rows.
     """
 
-    _spaces: tuple[Tensor, Tensor]
+    _keys: Tensor
+    _values: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add rows `(B, heads, N, D)`; return keys and values of all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if start == 0 or end > self._spaces[0].shape[-2]:
-            self._spaces = _larger(self.keys, key_states, end), _larger(self.values, value_states, end)
-        for space, new in zip(self._spaces, (key_states, value_states), strict=True):
-            space[:, :, start:end] = new
-        return self._use(end)
+        start, rows = self.get_seq_length(), key_states.shape[-2]
+        if start == 0 or start + rows > self._keys.shape[-2]:
+            self._keys = _larger(self.keys, key_states, start + rows)
+            self._values = _larger(self.values, value_states, start + rows)
+        self._keys.narrow(2, start, rows).copy_(key_states)
+        self._values.narrow(2, start, rows).copy_(value_states)
+        return self._use(start + rows)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows of the batch."""
-        keys, values = self._spaces
-        self._spaces = keys[indices], values[indices]
+        self._keys, self._values = self._keys[indices], self._values[indices]
         self._use(self.get_seq_length())
 
-    def _use(self, length: int) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (space[:, :, :length] for space in self._spaces)
+    def _use(self, rows: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = self._keys.narrow(2, 0, rows), self._values.narrow(2, 0, rows)
         return self.keys, self.values
 
 
@@ -53,5 +53,5 @@ def _larger(old: Tensor, new: Tensor, rows: int) -> Tensor:
     batch, heads, _, width = new.shape
     space = new.new_empty((batch, heads, rows + ROOM, width))
     if old.numel():
-        space[:, :, : old.shape[-2]] = old
+        space.narrow(2, 0, old.shape[-2]).copy_(old)
     return space
