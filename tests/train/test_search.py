@@ -270,8 +270,9 @@ def test_the_leaderboard_goes_by_the_mean_of_all_folds_and_leaves_out_what_diver
     board = rank(draws, folds, "f1")
     assert [row["settings"]["lr"] for row in board] == [0.3, 0.1, 0.2]
     assert [row["mean"] for row in board] == [pytest.approx(0.7), pytest.approx(0.6), None]
-    assert board[0]["spread"] == pytest.approx(0.1)
+    assert board[0]["spread"] == pytest.approx(np.std([0.6, 0.8] * (board[0]["models"] // 2), ddof=1))
     assert sum(row["models"] for row in board) == 8
+    assert rank(draws[:1], [[{"fold": 0, "best_epoch": 1, "f1": 0.5}]], "f1")[0]["spread"] is None
     with pytest.raises(TrainError, match="under all settings"):
         rank(draws, [[{"fold": 0, "best_epoch": None, "f1": None}]] * 4, "f1")
 
@@ -362,7 +363,7 @@ def test_the_best_settings_are_trained_six_times_and_can_be_scored(
     average = metrics["average"]
     assert average["validation"]["f1_weighted"] == {
         "mean": pytest.approx(np.mean(runs)),
-        "std": pytest.approx(np.std(runs)),
+        "std": pytest.approx(np.std(runs, ddof=1)),
     }
     assert set(average["splits"]) == {"test1"}
     assert len(list((tmp_path / "run").glob("*.safetensors"))) == RUNS * 3

@@ -90,7 +90,7 @@ def rank(draws: Sequence[Draw], folds: Sequence[Sequence[Mapping[str, Any]]], me
     for row in board.values():
         values = [fold[metric] for each in row["draws"] for fold in each["folds"]]
         whole = None not in values  # settings under which a fold diverges are no candidate
-        row |= {"mean": float(np.mean(values)) if whole else None, "spread": float(np.std(values)) if whole else None}
+        row |= {"mean": float(np.mean(values)) if whole else None, "spread": deviation(values) if whole else None}
         row["models"] = len(values)
     ranked = sorted(board.values(), key=lambda row: math.inf if row["mean"] is None else -row["mean"])
     if ranked[0]["mean"] is None:
@@ -141,8 +141,13 @@ def best_of_note(count: int) -> str:
     return f"The settings are the best of {counted(count, 'draw')} on the same validation clips."
 
 
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation (n - 1), as folds and judges have it; `None` of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of the numbers of several runs, of their validation clips and of every other split.
+    """Mean and sample standard deviation of the numbers of several runs, of their validation clips and of every other split.
 
     One run has no standard deviation: it is `None` then.
 
@@ -152,10 +157,7 @@ def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     def over(many: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
         found = {name: [each[name] for each in many] for name in many[0] if all(name in each for each in many)}
-        return {
-            name: {"mean": float(np.mean(v)), "std": float(np.std(v)) if len(v) > 1 else None}
-            for name, v in found.items()
-        }
+        return {name: {"mean": float(np.mean(v)), "std": deviation(v)} for name, v in found.items()}
 
     return {
         "seeds": [run["seed"] for run in runs],
@@ -176,13 +178,15 @@ def search_parts(search: Mapping[str, Any]) -> list[Table | str]:
     columns = ("rank", *names, metric, "spread", "models")
     rows = []
     for row in board[:SHOWN]:
-        values = ["diverged", ""] if row["mean"] is None or "again" in row else [row["mean"], row["spread"]]
+        diverged = row["mean"] is None or "again" in row
+        values = ["diverged", ""] if diverged else [row["mean"], "" if row["spread"] is None else row["spread"]]
         rows.append((row["rank"], *(_plain(row["settings"][name]) for name in names), *values, row["models"]))
     more = f" The first {SHOWN} of {len(board)}; search.json holds all." if len(board) > SHOWN else ""
     chosen = _settings(search["chosen"])
     return [
         Table(f"{search['drawn']} draws of {search['possible']} settings", columns, rows, columns),
-        f"{metric}: mean over held-out folds at each fold's best epoch; spread: its standard deviation.{more}",
+        f"{metric}: mean over held-out folds at each fold's best epoch; spread: their sample standard deviation, "
+        f"by n - 1.{more}",
         f"Chosen: {chosen}. Trained {RUNS} times more, under seeds that the search has not seen.",
     ]
 
