@@ -147,7 +147,7 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation of the numbers of several runs, of their validation clips and of every other split.
+    """Mean and sample standard deviation of the numbers of several runs, of validation clips and of every other split.
 
     One run has no standard deviation: it is `None` then.
 
