@@ -267,7 +267,10 @@ class Predictor:
 
     def page(self, clips: Sequence[Clip], said: Mapping[str, Prediction], task: str = "emotion") -> Page:
         """Draw answers about clips; exit code 3 where there is none about some of them."""
-        reasons = {each.clip: f"{each.kind}: {each.message}" for each in self._failures()}
+        failed, media = self._failures(), self._media(clips)
+        by_media = {each.media: f"{each.kind}: {each.message}" for each in failed if each.media}
+        reasons = {name: by_media[content] for name, content in media.items() if content in by_media}  # copies too
+        reasons |= {each.clip: f"{each.kind}: {each.message}" for each in failed}
         answered = [clip for clip in clips if clip.id in said]
         silent = {clip.id: reasons.get(clip.id) or self._why_not(clip) for clip in clips if clip.id not in said}
         drawn = answers_page(f"Run {self.run.name}", [clip.id for clip in clips], said, silent, task)

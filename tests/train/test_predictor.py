@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from emo.featstore.clip import Clip, hash_media
 from emo.featstore.datasets import open_dataset
-from emo.featstore.errors import TrainError, UsageError
+from emo.featstore.errors import MediaError, TrainError, UsageError
 from emo.featstore.page import Page
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import journal
@@ -340,6 +340,17 @@ def test_clips_without_an_answer_are_in_no_mixture(workspace: Workspace) -> None
     clips = [Clip("clip_001"), Clip(NEW)]
     notes = " ".join(predictor.page(clips, predictor.predict(clips)).value["notes"])
     assert "1 out-of-fold answer of training clips, and 1 answer of all folds" in notes
+
+
+def test_a_copy_of_a_clip_that_failed_says_why_there_is_no_answer(workspace: Workspace) -> None:
+    store = Store.open(workspace.store_path)
+    spec = next(info.spec for info in store.features() if info.spec.name == "HL-UTT")
+    with store.writer() as writer:
+        for name in ("silent", "copy"):
+            writer.clip(name, f"{999:032x}")
+        writer.fail(spec, "silent", MediaError("no-audio", "silent.mp4 has no sound."))
+    page = open_predictor(workspace).page([Clip("copy")], {})
+    assert page.value["answers"][0]["why"] == "no-audio: silent.mp4 has no sound."
 
 
 def test_what_cannot_be_asked_is_refused(workspace: Workspace) -> None:

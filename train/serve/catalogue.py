@@ -353,12 +353,17 @@ def make_catalogue(
         known = Known.of({**known.clips, **{name: Clip(name) for name in new}})
     elif before is not None:
         answers, stamps = dict(before.answers), dict(before.stamps)
-    failed: dict[str, set[str]] = {}
+    failed: dict[int | str, set[str]] = {}
     for each in store.failures() if store is not None else ():
-        failed.setdefault(each.clip, set()).add(each.kind)
+        media = store.index.media_of(each.media) if store is not None and each.media else -1
+        failed.setdefault(media if media >= 0 else each.clip, set()).add(each.kind)
+    contents = store.index.media_of_clips(known.ids).tolist() if store is not None else [-1] * len(known.ids)
+    kinds = [
+        failed.get(name, set()) | failed.get(media, set()) for name, media in zip(known.ids, contents, strict=True)
+    ]  # copies fail as one
     return Catalogue(
         known,
-        Column.of([AND.join(sorted(failed.get(name, ()))) for name in known.ids]),
+        Column.of([AND.join(sorted(each)) for each in kinds]),
         _lengths(known.ids, store),
         np.array([labelled.get(name, 0) for name in known.ids], dtype=np.float64),
         version,

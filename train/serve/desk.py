@@ -27,7 +27,7 @@ from emo.train.serve.catalogue import Catalogue, make_catalogue
 from emo.train.serve.guard import Limits
 from emo.train.serve.hands import Hands
 from emo.train.serve.inbox import UPLOADS, Inbox
-from emo.train.serve.labels import Labels, labelled
+from emo.train.serve.labels import Labels, copies, labelled
 from emo.train.serve.line import Line
 
 FRESH_S = 1.0  # what others committed is seen that much later
@@ -253,7 +253,7 @@ class Desk:
         with self._making:
             held = self._catalogue
             if held is not None and held.version == before and store.index.number == before + 1:
-                rows = held.rows_of([clip_id])
+                rows = held.rows_of([clip_id, *copies(store, clip_id)])
                 held.annotators[rows] = sum(clip_id in each for each in self._labels.of(store).values())
                 held.version = before + 1
                 held.forget()

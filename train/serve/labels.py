@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from emo.featstore.annotations import annotators, check_name
 from emo.featstore.clip import Clip
 from emo.featstore.errors import MediaError, UsageError
@@ -53,6 +55,26 @@ class Labels:
 def labelled(given: Given) -> dict[str, int]:
     """Return how many annotators have labelled each clip."""
     return dict(Counter(clip for each in given.values() for clip in each))
+
+
+def copies(store: Store, clip_id: str) -> list[str]:
+    """Return the clips of the store that have the content of one, itself too: they share labels."""
+    index = store.index
+    number = index.media_of(clip_id)
+    rows = np.flatnonzero(index.clip_media[: index.clip_count] == number) if number >= 0 else np.zeros(0, int)
+    return [index.clip_names[row] for row in rows.tolist()]
+
+
+def once(given: Given, store: Store | None) -> dict[str, dict[str, str]]:
+    """Return the labels with one clip of each content: copies of a file share a label, which was given once."""
+    found: dict[str, dict[str, str]] = {}
+    for who, labels in given.items():
+        names = sorted(labels)
+        media = store.index.media_of_clips(names).tolist() if store is not None else [-1] * len(names)
+        first = {number: name for name, number in zip(reversed(names), reversed(media), strict=True)}
+        kept = [name for name, number in zip(names, media, strict=True) if number < 0 or first[number] == name]
+        found[who] = {name: labels[name] for name in kept}
+    return found
 
 
 def agreement(given: Given) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from emo.train.metrics.labels import too_few
 from emo.train.serve.asking import MODALITIES, look
 from emo.train.serve.catalogue import WORDS, Filter
 from emo.train.serve.desk import SELECTIONS, Desk, NotFound
-from emo.train.serve.labels import record_of
+from emo.train.serve.labels import copies, record_of
 
 MOST = 200  # lines of a page
 MOST_IDS = 100_000
+TWINS = 20  # other clips of the same content that are named
 PLAYED = {".mp4", ".m4v", ".webm", ".mov", ".ogv", ".ogg", ".mp3", ".wav", ".flac", ".m4a", ".aac", ".opus"}
 NO_FACES = "The store has no faces of this clip."
 Text = Annotated[str, Query(max_length=500)]
@@ -192,7 +193,7 @@ def _clip(desk: Desk, clip_id: str, run: str | None) -> dict[str, Any]:
         "plays": suffix in PLAYED,
         "heard": [],
         "features": [],
-        "twins": _twins(store, clip.id) if store is not None else [],
+        "twins": [each for each in copies(store, clip.id) if each != clip.id][:TWINS] if store is not None else [],
         "labels": {who: each[clip.id] for who, each in desk.labels().items() if clip.id in each},
         "edits": {who: record_of(store, spec, clip.id) for who, spec in annotators(store).items()},
     }
@@ -210,7 +211,11 @@ def _clip(desk: Desk, clip_id: str, run: str | None) -> dict[str, Any]:
 
 def _features(store: Store, clip_id: str, wanted: set[str]) -> list[dict[str, Any]]:
     """Return which features a clip has, and of each other one why not, with the stage that failed."""
-    whys = {each.feature: each for each in store.failures(clip_id)}
+    named = [
+        *copies(store, clip_id),
+        clip_id,
+    ]  # a copy of a clip that failed is not tried again; its own reason counts most
+    whys = {each.feature: each for name in named for each in store.failures(name)}
     rows = []
     for info in store.features():
         has, why = bool(store.has(info.spec, [clip_id])[0]), whys.get(info.key)
@@ -239,16 +244,6 @@ def _annotation(store: Store, clip_id: str) -> dict[str, Any] | None:
             found = store.record(info.spec, clip_id)
             return {"record": info.key, "value": found} if isinstance(found, dict) else None
     return None
-
-
-def _twins(store: Store, clip_id: str) -> list[str]:
-    """Return other clips with the same media content."""
-    index = store.index
-    number = index.media_of(clip_id)
-    if number < 0:
-        return []
-    rows = np.flatnonzero(index.clip_media[: index.clip_count] == number)
-    return [name for row in rows.tolist() if (name := index.clip_names[row]) != clip_id][:20]
 
 
 def _timeline(desk: Desk, clip_id: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.labels import MER2023_LABELS
 from emo.featstore.storage.store import open_store
 from emo.train.serve.desk import Desk
-from emo.train.serve.labels import agreement, check_label, label_spec, record_of, write
+from emo.train.serve.labels import agreement, check_label, label_spec, once, record_of, write
 from emo.train.serve.routes_clips import Text
 
 Who = Annotated[str, Field(min_length=1, max_length=40)]
@@ -42,9 +42,7 @@ def router(desk: Desk) -> APIRouter:
     @api.get("/labels")
     def labels() -> dict[str, Any]:
         """Return the label set, who has labelled how many clips, and the agreement of every two."""
-        given = desk.labels()
-        counts = {who: {"clips": len(each), "labels": dict(Counter(each.values()))} for who, each in given.items()}
-        return {"labels": _labels(desk), "annotators": counts, "agreement": agreement(given)}
+        return {"labels": _labels(desk), **_given(desk)}
 
     @api.post("/labels")
     def label(given: Annotated[Given, Body()]) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def router(desk: Desk) -> APIRouter:
                 new = write(store, spec, clip, {"label": given.label, "annotator": given.annotator})
             seen = desk.labels()
         mine = {who: each[clip.id] for who, each in seen.items() if clip.id in each}
-        return {"clip": clip.id, "value": new, "labels": mine, "agreement": agreement(seen)}
+        return {"clip": clip.id, "value": new, "labels": mine, **_given(desk)}
 
     @api.get("/record")
     def record(id: Text, annotator: Text) -> dict[str, Any]:
@@ -83,6 +81,13 @@ def router(desk: Desk) -> APIRouter:
         return {"clip": clip.id, "record": given.fields, "history": new["history"]}
 
     return api
+
+
+def _given(desk: Desk) -> dict[str, Any]:
+    """Return who has labelled how many clips, and the agreement of every two; copies of a file are one clip."""
+    given = once(desk.labels(), desk.store)
+    counts = {who: {"clips": len(each), "labels": dict(Counter(each.values()))} for who, each in given.items()}
+    return {"annotators": counts, "agreement": agreement(given)}
 
 
 def _record(desk: Desk, clip_id: str, annotator: str) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def test_labels_are_commits_with_a_history_and_agreement_is_live(page: TestClien
     pair = next(each for each in found["agreement"] if {each["first"], each["second"]} == {"ann", "bob"})  # type: ignore[attr-defined]
     assert pair["clips"] == 3
     assert pair["kappa"] == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
+    assert found["annotators"]["bob"]["clips"] == 3  # type: ignore[index]
     give("ann", "demo_0001", "angry")
     give("ann", "demo_0001", None)
     kept = record_of(open_store(demo_copy.store_path), label_spec("ann"), "demo_0001")

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from serving import CLIPS, SPEC, Idle, add_clips
 
-from emo.featstore.clip import Clip
+from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
 from emo.train.serve import desk as module
 from emo.train.serve.catalogue import Filter, Known, make_catalogue
 from emo.train.serve.desk import Desk
-from emo.train.serve.labels import label_spec, write
+from emo.train.serve.labels import agreement, label_spec, once, write
+from emo.train.serve.routes_clips import _features
 
 
 @pytest.fixture
@@ -74,6 +75,23 @@ def test_a_label_given_here_needs_no_new_catalogue_unless_somebody_else_was_ther
         write(store, label_spec("ann"), Clip("c2"), {"label": "sad", "annotator": "ann"})
     assert fresh.catalogue() is not before
     assert shown(fresh, annotated=True) == ["c2", "c5"]
+
+
+def test_copies_of_a_file_share_a_label_that_counts_once(fresh: Desk) -> None:
+    store = other(fresh)
+    with store.writer() as writer:
+        writer.clip("copy", FileId(f"{1:032x}", 1, 1))  # the content of c1
+    assert "copy" in shown(fresh)
+    before = fresh.catalogue()
+    for who, word in (("ann", "sad"), ("bob", "happy")):
+        for clip in ("c1", "c2"):
+            with fresh.own_commit(fresh.need_store(), clip):
+                write(fresh.need_store(), label_spec(who), Clip(clip), {"label": word, "annotator": who})
+    assert fresh.catalogue() is before
+    assert shown(fresh, annotated=True) == ["c1", "c2", "copy"]
+    given = once(fresh.labels(), fresh.store)
+    assert given == {"ann": {"c1": "sad", "c2": "sad"}, "bob": {"c1": "happy", "c2": "happy"}}
+    assert agreement(given)[0]["clips"] == 2
 
 
 def test_neighbours_are_found_in_memory_until_their_feature_changes(fresh: Desk) -> None:
@@ -145,6 +163,15 @@ def test_a_clip_that_failed_in_two_ways_is_found_by_each(fresh: Desk) -> None:
     counts = catalogue.counts(every, "", catalogue.find(every, ""))["failure"]
     assert counts == {"": 6, "no-text": 1, "no-video": 2}
     assert catalogue.show(catalogue.known.row["c9"], "")["failure"] == "no-text, no-video"
+
+
+def test_a_copy_of_a_clip_that_failed_says_why(fresh: Desk) -> None:
+    with other(fresh).writer() as writer:
+        for name in ("c10", "copy"):
+            writer.clip(name, FileId(f"{10:032x}", 1, 1))
+        writer.fail(SPEC, "c10", MediaError("no-face", "c10.mp4 shows no face."))
+    assert shown(fresh, words=(("failure", "no-face"),)) == ["c10", "copy"]
+    assert [each["why"] for each in _features(fresh.need_store(), "copy", set())] == ["no-face: c10.mp4 shows no face."]
 
 
 def test_words_are_found_as_a_plain_loop_finds_them() -> None:

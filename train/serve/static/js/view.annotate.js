@@ -41,7 +41,7 @@ export async function show(holder, { about, place }) {
     try {
       const found = await post("labels", { clip: clip.id, annotator: state.who, label });
       mark(found.labels);
-      showAgreement(agreed, found.agreement, null);
+      showAgreement(agreed, found.agreement, found.annotators);
       toast(label === null ? t("annotate.taken") : t("annotate.saved", { label: emotion(label) }));
     } catch (error) {
       fill(others, failure(error));
@@ -104,8 +104,7 @@ function showAgreement(card, agreement, people) {
   );
   const head = ["annotate.pair", "annotate.kappa", "annotate.same", "clips.title"].map((key, i) => h("th", { class: i ? "number" : null }, t(key)));
   const table = h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
-  if (people) card.people = people;
-  const done = Object.entries(card.people || {}).map(([person, each]) => h("span", { class: "tag" }, `${person} ${count(each.clips)}`));
+  const done = Object.entries(people).map(([person, each]) => h("span", { class: "tag" }, `${person} ${count(each.clips)}`));
   fill(card, h("h2", {}, t("annotate.agreement")), done.length ? h("div", { class: "row" }, ...done) : null, rows.length ? table : h("p", { class: "soft" }, t("annotate.two")));
 }
 
