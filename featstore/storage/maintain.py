@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,6 +16,7 @@ import numpy as np
 from emo.featstore import names
 from emo.featstore.errors import StoreCorrupt, StoreError, UsageError
 from emo.featstore.reading import parse_own
+from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage import durable, journal, snapshot
 from emo.featstore.storage.index import (
     DTYPES,
@@ -415,11 +416,14 @@ def _merge(store: Reader, commit: Commit, table: Table, sources: dict[int, Array
 
 
 def _base_lines(
-    index: Index, moved: dict[str, _Moved] | None = None, new: list[Segment] | None = None, without: str = ""
+    index: Index,
+    moved: dict[str, _Moved] | None = None,
+    new: list[Segment] | None = None,
+    without: Collection[str] = (),
 ) -> list[Line]:
-    """Body of a base: everything live, with the moved records in their new places, and without one feature."""
+    """Body of a base: everything live, with the moved records in their new places, and without some features."""
     lines: list[Line] = [{"environments": index.environments}]
-    tables = {fingerprint: table for fingerprint, table in index.tables.items() if fingerprint != without}
+    tables = {fingerprint: table for fingerprint, table in index.tables.items() if fingerprint not in without}
     if tables:
         lines.append(features_line(table.spec for table in tables.values()))
     if index.clips:
@@ -449,7 +453,8 @@ def _base_lines(
 def drop(store: Reader, fingerprint: str) -> int:
     """Publish a base commit without one feature or kind of records, failures included; `gc` frees the space.
 
-    A commit like any other: who adds to that feature later begins it anew.
+    What is kept beside a feature, as the hash of the text that it was made of, goes with it. A commit like any other:
+    who adds to that feature later begins it anew.
 
     Returns:
         How many records it had.
@@ -469,7 +474,8 @@ def drop(store: Reader, fingerprint: str) -> int:
                     f"{store.path} has no feature {fingerprint[:8]} any more.", "Another process dropped it."
                 )
             before = len(store.index.tables[fingerprint].live())
-            return _base_lines(store.index, without=fingerprint)
+            of_it = [each for each, table in store.index.tables.items() if _is_beside(table.spec, fingerprint)]
+            return _base_lines(store.index, without=(fingerprint, *of_it))
 
         try:
             commit.publish(store, body, base=True)
@@ -477,6 +483,11 @@ def drop(store: Reader, fingerprint: str) -> int:
         finally:
             commit.close()
     return before
+
+
+def _is_beside(spec: EncoderSpec, fingerprint: str) -> bool:
+    """Say whether something is kept beside the feature of this fingerprint."""
+    return spec.encoder in BESIDE and fingerprint in (spec.recipe.get("of"), spec.recipe.get("inputs", {}).get("of"))
 
 
 # --- the dataset card ------------------------------------------------------------------------------------------------

@@ -141,6 +141,12 @@ def test_a_transcript_that_is_gone_is_said_at_every_pass(work: Path) -> None:
         assert "stays: b. Training refuses it; `emo store drop" in told
         assert not any("is replaced" in line for line in session(work).says())
         assert {(each.clip, each.kind) for each in extract(work).failures} == {("b", "no-text"), ("c", "no-text")}
+    store = Store.open(work / "features.emo")
+    store.drop(store.resolve(NAME))
+    assert store.features(records=True) == []  # what says of which text it was made goes with it
+    extract(work)
+    todo = session(work).plan
+    assert (todo.done, todo.hopeless, todo.jobs, todo.no_text) == (1, 2, [], {})
 
 
 def test_an_english_model_does_not_read_chinese(work: Path) -> None:
