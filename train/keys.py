@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 if TYPE_CHECKING:
     from emo.featstore.spec import EncoderSpec
@@ -17,6 +17,24 @@ class Keys(BaseModel):
     """A table of recipe keys that knows all of them; the docstring behind a key is its help text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches(cls, table: Any) -> Any:
+        """Refuse true and false where a number or a word is wanted, which pydantic takes for 1 and 0.
+
+        YAML reads the word off as false; where a key has that word, it is meant.
+        """
+        if not isinstance(table, Mapping):
+            return table
+        read = dict(table)
+        for name in [name for name, value in table.items() if isinstance(value, bool) and name in cls.model_fields]:
+            kind, value = cls.model_fields[name].annotation, table[name]
+            if value is False and "off" in get_args(kind):
+                read[name] = "off"
+            elif get_origin(kind) is not Literal and bool not in (kind, *get_args(kind)) and kind is not Any:
+                raise ValueError(f"{name}: {str(value).lower()} is no value of it, and no number")
+        return read
 
     @classmethod
     def text_of(cls, key: str) -> str:

@@ -122,3 +122,14 @@ def test_a_head_takes_the_features_that_are_there() -> None:
     assert taken("mult", held[:1]) is None
     assert taken("attention", []) is None
     assert load_recipe("tiny").on_what_is_there(held) is None  # a language model's features have their places
+
+
+@pytest.mark.parametrize("pair", ["hidden=true", "lr=true", "dropout=false", "train_splits=true"])
+def test_true_is_no_number(pair: str) -> None:
+    with pytest.raises(UsageError, match=rf"{pair.partition('=')[0]}: "):
+        load_recipe("attention", [pair])
+
+
+def test_off_is_a_word_though_yaml_reads_it_as_false() -> None:
+    assert load_recipe("attention", ["valence=off"]).valence == "off"
+    assert load_recipe("attention", ["standardise=true", "grad_clip=null"]).standardise is True
