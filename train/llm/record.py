@@ -129,6 +129,8 @@ class Record:
             step = self._take_up(training, validation, found[-1], force)
         else:
             self.info["imported"] = init_model(training.model, self.recipe, self.run_dir, weights)
+        notes = (self.info.get("imported") or {}).get("notes", ())
+        self.info["notes"] = [*self.info["notes"], *notes]
         self.begun = True
         if self.world.rank == 0:
             (self.run_dir / DIGESTS).unlink(missing_ok=True)  # of a training that was stopped at its very end

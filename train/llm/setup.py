@@ -118,9 +118,14 @@ def init_model(
             "Train it first (emo train --run NAME), or start from nothing with init_from=null.",
         )
     if path.is_file() or not any((path / each).exists() for each in ("run.json", checkpoint.MANIFEST)):
-        report = family_named(recipe.family).import_official(path, model, recipe.init_new_projections)
-        return {"path": str(path), "consumed": len(report.consumed), "ignored": dict(report.ignored)} | {
-            "missing": list(report.missing)
+        family = family_named(recipe.family)
+        report = family.import_official(path, model, recipe.init_new_projections)
+        return {
+            "path": str(path),
+            "consumed": len(report.consumed),
+            "ignored": dict(report.ignored),
+            "missing": list(report.missing),
+            "notes": [*report.warnings, *family.trained_otherwise(recipe, report.settings)],
         }
     if (path / "run.json").exists():
         run = load_run(path)

@@ -619,13 +619,14 @@ def test_an_official_checkpoint_is_taken_with_a_report(corpus: Make, recipe: Mak
     made, short = corpus(n=8), (*QUIET, "steps_per_epoch=1")
     train(made, recipe(*short), tmp_path / "first")
     model, _, _ = load_tuned(made.store, tmp_path / "first", ["clip_000"], "cpu")
-    export_official(model, tmp_path / "official.pth")
-    begun = ("lr=1e-30", "min_lr=0", "warmup_lr=0", "weight_decay=0", "init_from=stage1")
+    export_official(model, tmp_path / "official.pth", {"max_txt_len": 64})
+    begun = ("lr=1e-30", "min_lr=0", "warmup_lr=0", "weight_decay=0", "init_from=stage1", "max_txt_len=60")
     table = {"stage1": str(tmp_path / "official.pth")}
     result = train(made, recipe(*short, *begun), tmp_path / "second", weights=table)
     assert same(tmp_path / "first", tmp_path / "second")
     assert result.run.info["imported"]["consumed"] == 18
     assert result.run.info["imported"]["missing"] == []
+    assert "The checkpoint was trained with max_txt_len 64, the recipe has max_txt_len 60." in result.run.info["notes"]
 
 
 def test_text_only_needs_no_store(recipe: Make, tmp_path: Path) -> None:

@@ -161,10 +161,19 @@ class EmotionLlamaFamily(Family):
         export_official(model, path, settings | {"chat_template": recipe.template != BARE})
 
     def trained_otherwise(self, recipe: Any, settings: Mapping[str, Any]) -> list[str]:
-        """Return what differs, the template among it, which an official training may have left out altogether."""
+        """Return what differs, the order of streams and the template among it, which a training may have left out."""
+        told = list[str]()
+        official = EmotionLlamaFeatures().streams
+        if any(
+            name in official and official.index(name) != place for place, name in enumerate(recipe.features.streams)
+        ):
+            told.append(
+                f"Published checkpoints have projections of {', '.join(official)}, in this order; the recipe has "
+                f"features.streams {', '.join(recipe.features.streams)}."
+            )
         if settings.get("chat_template", True):
-            return super().trained_otherwise(recipe, settings)
-        told = super().trained_otherwise(recipe, {**settings, "prompt_template": recipe.template})
+            return told + super().trained_otherwise(recipe, settings)
+        told += super().trained_otherwise(recipe, {**settings, "prompt_template": recipe.template})
         if recipe.template == BARE:
             return told
         return [

@@ -92,6 +92,17 @@ def test_settings_of_the_checkpoint_that_differ_are_told(
     assert run.info["imported"]["settings"]["lora_r"] == 4
 
 
+def test_streams_in_another_order_than_the_published_one_are_told(
+    tuned: tuple[Any, Run], official: Path, recipe: Make, tmp_path: Path
+) -> None:
+    (made, run), streams = tuned, recipe().features.streams
+    assert not [each for each in run.info["notes"] if "order" in each]
+    turned = recipe(f"features.streams=[{', '.join(reversed(streams))}]")
+    notes = import_run(made.store, official, turned, tmp_path / "runs" / "x", "cpu").info["notes"]
+    (told,) = [each for each in notes if "order" in each]
+    assert told.endswith(f"the recipe has features.streams {', '.join(reversed(streams))}.")
+
+
 def test_a_checkpoint_that_was_trained_with_nothing_around_the_instruction_says_so(
     tuned: tuple[Any, Run], recipe: Make, tmp_path: Path
 ) -> None:
