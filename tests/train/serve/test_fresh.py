@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from serving import CLIPS, SPEC, Idle, add_clips
+from serving import CLIPS, LOCAL, SPEC, Idle, add_clips
+from starlette.testclient import TestClient
 
 from emo.featstore.clip import Clip, FileId
 from emo.featstore.errors import MediaError
 from emo.featstore.storage.store import Store, open_store
 from emo.featstore.workspace import Workspace
+from emo.train.features import checksums_of, media_of
+from emo.train.predictor import Predictor
 from emo.train.serve import desk as module
+from emo.train.serve.app import make_app
 from emo.train.serve.catalogue import Filter, Known, make_catalogue
 from emo.train.serve.desk import Desk
 from emo.train.serve.labels import agreement, label_spec, once, write
@@ -146,6 +151,71 @@ def test_answers_are_those_of_the_run_that_has_the_name_now(fresh: Desk) -> None
     rows = [{"name": "c0", "answer": "happy", "probabilities": {"happy": 1.0}}]  # another process has answered
     (folder / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert answers() == ["", "happy"]
+
+
+def put_head(desk: Desk, name: str, word: str, at: str) -> None:
+    """Write the folder of a finished head that has answered all clips with one word, from the features of now."""
+    folder, store = desk.workspace.root / "runs" / name, desk.need_store()
+    folder.mkdir(parents=True)
+    said = {"status": "finished", "finished_at": at, "kind": "head", "labels": ["happy", "sad"], "members": []}
+    (folder / "run.json").write_text(json.dumps(said | {"dataset": "few", "features": [{"key": SPEC.key}]}))
+    seen = {"train": CLIPS[:1], "media": media_of(store, CLIPS), "made": checksums_of(store, [SPEC.key], CLIPS)}
+    (folder / "clips.json").write_text(json.dumps(seen))
+    rows = [{"name": name, "answer": word, "probabilities": {word: 1.0}} for name in CLIPS]
+    (folder / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_an_answer_counts_as_none_while_the_features_are_others_than_it_was_given_on(fresh: Desk) -> None:
+    put_head(fresh, "one", "happy", "2026-01-02")
+    put_head(fresh, "two", "sad", "2026-01-01")
+    api = TestClient(make_app(fresh), base_url=LOCAL)
+
+    def listed() -> tuple[list[str], list[str]]:
+        """Clips with an answer, and those that have none because they were made anew."""
+        lines = api.get("/api/clips").json()["clips"]
+        assert all((line["prediction"] is None) is (line["confidence"] is None) for line in lines)
+        answered = [line["id"] for line in lines if line["prediction"]]
+        return answered, [line["id"] for line in lines if line.get("outdated")]
+
+    def set_vector(name: str, vector: np.ndarray) -> None:
+        with other(fresh).writer() as writer:
+            writer.add(SPEC, other(fresh).clip_row(name)[0], vector)  # type: ignore[index]
+
+    before = np.asarray(fresh.need_store().get(SPEC.key, "c1").array)
+    assert listed() == (CLIPS, [])
+    set_vector("c1", -before)
+    assert listed() == (["c0", "c2", "c3", "c4", "c5"], ["c1"])
+    found = api.get("/api/confusion").json()
+    assert (found["n"], found["unanswered"], found["outdated"], found["reliability"]["n"]) == (5, 1, 1, 5)
+    found = api.get("/api/compare", params={"differs": "two"}).json()
+    assert (found["answered"], found["outdated"]) == (5, 1)
+    assert api.get("/api/clips", params={"disagree": True}).json()["total"] == 2  # c3 and c5
+    with other(fresh).writer() as writer:  # the file of c2 was replaced by another
+        writer.clip("c2", FileId(f"{77:032x}", 1, 1))
+    assert listed() == (["c0", "c3", "c4", "c5"], ["c1", "c2"])
+    with other(fresh).writer() as writer:
+        writer.clip("c2", FileId(f"{2:032x}", 1, 1))
+    set_vector("c1", before)
+    assert listed() == (CLIPS, [])
+
+
+def test_answers_are_compared_with_their_features_only_when_these_have_changed(
+    fresh: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_head(fresh, "one", "happy", "2026-01-02")
+    asked: list[int] = []
+    real = Predictor.outdated
+    monkeypatch.setattr(Predictor, "outdated", lambda *given: asked.append(1) or real(*given))
+    monkeypatch.setattr(Predictor, "kept", (lambda kept: lambda self: asked.append(2) or kept(self))(Predictor.kept))
+    for _ in range(3):
+        fresh.catalogue("one")
+    write(other(fresh), label_spec("eve"), Clip("c3"), {"label": "sad", "annotator": "eve"})
+    fresh.catalogue("one")
+    assert asked == [2, 1]
+    with other(fresh).writer() as writer:
+        writer.add(SPEC, f"{1:032x}", np.ones((1, 4), np.float32))
+    fresh.catalogue("one")
+    assert asked == [2, 1, 1]  # what the run has answered is not read again
 
 
 def test_a_clip_that_failed_in_two_ways_is_found_by_each(fresh: Desk) -> None:
