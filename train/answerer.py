@@ -103,7 +103,7 @@ class Answerer(ABC):
 
     def made(self, store: Any, clip_ids: Sequence[str]) -> dict[str, str]:
         """Return the checksums of the clips' features that the run reads, see `checksums_of`."""
-        return checksums_of(store, [feature["key"] for feature in self.run.info["features"]], clip_ids)
+        return checksums_of(store, [feature["key"] for feature in self.run.info.get("features") or ()], clip_ids)
 
     def made_anew(self, store: Any, clip_ids: Sequence[str]) -> list[str]:
         """Return those of the clips that the run was trained on with other features than they have now."""
@@ -118,6 +118,17 @@ class Answerer(ABC):
             TrainError: A file of the run is damaged.
         """
         return {}
+
+    def outdated(self, store: Any, clips: Sequence[Clip]) -> set[str]:
+        """Return those of the clips whose kept answer no longer holds, and about which `answer` says something new.
+
+        Another clip has the name by now, or the clip's features were made anew since.
+
+        Args:
+            store: A `FeatureSource`; `None` for a run that reads no feature.
+            clips: Clips that the run has answered.
+        """
+        return set()
 
     def zeroed(self, policy: str, clip_ids: Sequence[str], task: str = "emotion") -> list[str]:
         """Return those of the clips whose kept answers were given with zeros for features that they lack."""

@@ -138,6 +138,10 @@ class Predictor:
         """Return the answers that are in the run folder, by clip."""
         return self._answerer.kept()
 
+    def outdated(self, clips: Sequence[Clip]) -> set[str]:
+        """Return those of the clips whose kept answer no longer holds: `predict` answers them anew."""
+        return self._answerer.outdated(self.store if self.features else None, clips)
+
     @property
     def evidence(self) -> tuple[str, ...]:
         """Policies whose answers say most about a clip; the first is its answer."""

@@ -123,6 +123,8 @@ def test_a_clip_whose_features_were_made_anew_is_answered_anew(workspace: Worksp
         for name in (answered, trained):
             writer.add(spec, f"{int(name[5:]):032x}", -2 * np.asarray(store.get(spec.key, name).array))
     again = open_predictor(workspace, "first", "cpu")
+    assert again.outdated([*clips, Clip("clip_004", dataset="mine")]) == {answered, trained}
+    assert again.outdated([Clip("clip_004", dataset="another")]) == set()  # of the content that the run knows
     after = again.predict(clips)
     assert after[answered].probabilities != before[answered].probabilities
     path = workspace.root / "runs/first/predictions.jsonl"

@@ -102,11 +102,8 @@ class HeadAnswerer(Answerer):
     ) -> dict[str, Prediction]:
         known = self._known_of([clip.id for clip in clips]) if keep else {}
         named = [clip for clip in clips if clip.id in known]
-        media = media_of(store, [clip.id for clip in named])
-        answers = {c.id: known[c.id] for c in named if self.trained.knows(c, media.get(c.id))}
-        made = self.made(store, list(answers))
-        anew = {each for each in answers if made_anew(self.trained.made.get(each), made.get(each))}
-        answers = {each: said for each, said in answers.items() if each not in anew}
+        others, anew = self._changed(store, named)
+        answers = {clip.id: known[clip.id] for clip in named if clip.id not in others | anew}
         new = [clip.id for clip in clips if clip.id not in answers]
         features = self.run.info["features"]
         if missing == "skip" and new:
@@ -130,6 +127,17 @@ class HeadAnswerer(Answerer):
 
     def kept(self) -> dict[str, Prediction]:
         return self.known
+
+    def outdated(self, store: FeatureSource | None, clips: Sequence[Clip]) -> set[str]:
+        return set.union(*self._changed(store, clips))
+
+    def _changed(self, store: FeatureSource | None, clips: Sequence[Clip]) -> tuple[set[str], set[str]]:
+        """Return which clips are others than those that the run knows by these names, and which have other features."""
+        names = [clip.id for clip in clips]
+        media, made = media_of(store, names), self.made(store, names)
+        others = {clip.id for clip in clips if not self.trained.knows(clip, media.get(clip.id))}
+        anew = {each for each in names if made_anew(self.trained.made.get(each), made.get(each))}
+        return others, anew - others
 
     def _speakers(self, names: Sequence[str], anew: Collection[str]) -> Iterator[np.ndarray]:
         """Yield for each head which clips it answers, `(N,)` bool: all but those of `anew` that it was trained on."""

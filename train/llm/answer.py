@@ -135,7 +135,7 @@ class TunedAnswerer(Answerer):
             c.id
             for c in clips
             if self._is_known(c, media.get(c.id), kept.get(c.id), asked[c.id])
-            and not made_anew(kept[c.id].get("made") or self.trained.made.get(c.id), made.get(c.id))
+            and not self._made_anew(kept[c.id], made.get(c.id))
         }
         if new := [clip.id for clip in clips if clip.id not in known]:
             features = self.features(store, new, missing)
@@ -176,10 +176,23 @@ class TunedAnswerer(Answerer):
         return spoken_of(clip, self.recipe.data.language, written)
 
     def kept(self) -> dict[str, Prediction]:
-        rows = next(
-            (found for each in reversed(self.evidence) if (found := _rows(predictions_path(self.run, each)))), {}
-        )
+        rows = self._kept_rows()
         return {name: Prediction(row["answer"], None, row.get("probabilities")) for name, row in rows.items()}
+
+    def _kept_rows(self) -> dict[str, dict[str, Any]]:
+        """Return the kept rows about `emotion` by name; of several policies, of the one that says most."""
+        paths = (predictions_path(self.run, each) for each in reversed(self.evidence))
+        return next((found for path in paths if (found := _rows(path))), {})
+
+    def outdated(self, store: Any, clips: Sequence[Clip]) -> set[str]:
+        rows, names = self._kept_rows(), [clip.id for clip in clips]
+        media, made = media_of(store, names), self.made(store, names)
+        return {
+            clip.id
+            for clip in clips
+            if (row := rows.get(clip.id)) is not None
+            and (not self._is_of(clip, media.get(clip.id), row) or self._made_anew(row, made.get(clip.id)))
+        }
 
     def _pairs(self, names: Iterable[str]) -> dict[str, Pair]:
         """Return the two descriptions of each clip, from the files that the run learned preferences from.
@@ -202,8 +215,16 @@ class TunedAnswerer(Answerer):
         """
         if row is None or row.get("asked") != asked or row.get("zeros"):
             return False
+        return self._is_of(clip, media, row)
+
+    def _is_of(self, clip: Clip, media: str | None, row: Mapping[str, Any]) -> bool:
+        """Say whether a kept row may be about this very clip."""
         then = row.get("media") or self.trained.contents.get(clip.id)
         return same_clip(clip, media, row.get("dataset") or self.trained.dataset, then)
+
+    def _made_anew(self, row: Mapping[str, Any], made: str | None) -> bool:
+        """Say whether the clip of a kept row has other features than when it was given."""
+        return made_anew(row.get("made") or self.trained.made.get(row["name"]), made)
 
     def zeroed(self, policy: str, clip_ids: Sequence[str], task: str = "emotion") -> list[str]:
         rows = _rows(predictions_path(self.run, policy, task=task))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,10 @@ class Column:
         words = tuple(sorted(set(values)))
         code = {word: i for i, word in enumerate(words)}
         return cls(words, np.fromiter(map(code.__getitem__, values), np.int64, len(values)))
+
+    def without(self, rows: np.ndarray) -> Column:
+        """Return the column with no word in some rows, (N,) bool."""
+        return Column.of(np.where(rows, NONE, np.array(self.words, dtype=object)[self.codes]).tolist())
 
     def code(self, word: str) -> int:
         """Return the code of a word; -2 for one that no clip has."""
@@ -84,13 +88,40 @@ class Filter:
             raise UsageError(f"Clips cannot be sorted by {self.sort!r}.", f"Known: {', '.join(SORTS)}.")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answers:
-    """Answers of a run in columns: words, and confidence (N,), NaN where there is none."""
+    """Answers of a run in columns: words, and confidence (N,), NaN where there is none.
 
-    column: Column
-    confidence: np.ndarray
+    Attributes:
+        kept: Words of all that the run has kept.
+        sure: Their confidence (N,).
+        labels: That the run chooses from.
+        outdated: Which of them no longer hold, as the features were made anew since, (N,) bool: they count as none.
+        made: Checksums of the features, and media, that this was found by, (F, N); `None` before it was.
+    """
+
+    kept: Column
+    sure: np.ndarray
     labels: tuple[str, ...]
+    outdated: np.ndarray
+    made: np.ndarray | None = None
+
+    def changed(self, made: np.ndarray) -> np.ndarray:
+        """Return the rows of kept answers whose clips have other features, or media, than when last looked at."""
+        kept = (self.kept.codes != self.kept.code(NONE)) | ~np.isnan(self.sure)
+        if self.made is not None and self.made.shape == made.shape:
+            kept &= (self.made != made).any(axis=0)
+        return np.flatnonzero(kept)
+
+    @cached_property
+    def column(self) -> Column:
+        """Words of the answers that hold."""
+        return self.kept.without(self.outdated) if self.outdated.any() else self.kept
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """Confidence of the answers that hold (N,)."""
+        return np.where(self.outdated, np.nan, self.sure)
 
 
 @dataclass(frozen=True)
@@ -165,7 +196,7 @@ class Catalogue:
         annotators: How many have labelled each clip here (N,).
         version: Of the store that this is of.
         answers: By run.
-        stamps: What was seen of the files that these are of, by run.
+        stamps: What was seen of the files that these are of, and of the features that they were given on, by run.
     """
 
     known: Known
@@ -204,10 +235,32 @@ class Catalogue:
         parsed = parse_answers(words, "strict", labels) if labels else {}
         values = [parsed.get(said[name].answer) or NONE if name in said else NONE for name in self.ids]
         sure = [_confidence(said.get(name)) for name in self.ids]
-        found = Answers(Column.of(values), np.array(sure, dtype=np.float64), tuple(labels))
+        none = np.zeros(len(self.ids), bool)
+        found = Answers(Column.of(values), np.array(sure, dtype=np.float64), tuple(labels), none)
         self.answers[run] = found
         self.forget()
         return found
+
+    def outdate(self, run: str, made: np.ndarray, rows: np.ndarray, ids: Collection[str]) -> None:
+        """Say which kept answers of a run no longer hold.
+
+        Args:
+            run: The run.
+            made: See `Answers`.
+            rows: Clips that were looked at again; what was found of others stays.
+            ids: Those of them whose answer does not hold.
+        """
+        held = self.answers[run]
+        outdated = held.outdated.copy()
+        outdated[rows] = False
+        outdated[self.rows_of(sorted(ids))] = True
+        self.answers[run] = replace(held, outdated=outdated, made=made)
+        if (outdated != held.outdated).any():
+            self.forget()
+
+    def outdated(self, run: str) -> np.ndarray:
+        """Return the clips whose kept answer of a run no longer holds, (N,) bool."""
+        return self.answers[run].outdated if run in self.answers else np.zeros(len(self.ids), bool)
 
     def forget(self) -> None:
         """Forget the results of filters, and orders: a column has changed."""
@@ -322,6 +375,7 @@ class Catalogue:
             column = self.column(each, run)
             shown[each] = column.words[column.codes[row]] or None
         shown["annotators"] = int(self.annotators[row])
+        shown["outdated"] = bool(self.outdated(run)[row])
         numbers = {"length_s": self.length_s}
         if run in self.answers:
             numbers["confidence"] = self.answers[run].confidence

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emo.featstore.address import Url
 from emo.featstore.clip import Clip
 from emo.featstore.datasets.lookup import SUFFIXES, clips_of
@@ -196,10 +198,47 @@ class Desk:
                 self._catalogue = make_catalogue(self.clips(), store, labelled(self.labels()), before)
             assert self._catalogue is not None
             for run in runs:
-                if run is not None and self._catalogue.stamps.get(run) != (stamp := self._stamp(run)):
-                    self._hold(self._catalogue, run)
-                    self._catalogue.stamps[run] = stamp
+                if run is not None:
+                    self._update(self._catalogue, run)
             return self._catalogue
+
+    def _update(self, catalogue: Catalogue, run: str) -> None:
+        """Read the answers of a run where there are others by now; see which hold where its features have changed."""
+        files, specs, store = self._stamp(run), self._specs(run), self.store
+        seen = files, [store.version(spec) for spec in specs] if store is not None else []
+        before = catalogue.stamps.get(run)
+        if before == seen:
+            return
+        if before is None or before[0] != files:
+            self._hold(catalogue, run)
+        columns = [store.checksums(spec, catalogue.ids) for spec in specs] if store is not None else []
+        if store is not None and columns:
+            columns.append(store.index.media_of_clips(catalogue.ids))
+        made = np.array(columns, np.int64).reshape(len(columns), len(catalogue.ids))
+        rows = catalogue.answers[run].changed(made)
+        clips = [catalogue.clips[catalogue.ids[row]] for row in rows.tolist()]
+        try:
+            catalogue.outdate(run, made, rows, self._asked(run).outdated(clips) if clips else set())
+        except EmoError:  # damaged: `emo run verify` tells
+            catalogue.hold(run, {}, catalogue.answers[run].labels)
+        catalogue.stamps[run] = seen
+
+    def _specs(self, run: str) -> list[EncoderSpec]:
+        """Return the features that a run reads, as far as the store has them."""
+        found = list[EncoderSpec]()
+        info = next((each.info for each in self.runs() if each.name == run), {})
+        for feature in info.get("features") or ():
+            with suppress(FeatureMissing):  # it was dropped
+                if self.store is not None:
+                    found.append(self.store.resolve(feature["key"]))
+        return found
+
+    def _asked(self, run: str) -> Predictor:
+        """Return a predictor of a run: the one that is open, or another, which does not take its place."""
+        with self._lock:
+            if self._opened is not None and any(each is self._opened[0] for each in self.runs() if each.name == run):
+                return self._opened[1]
+        return open_predictor(self.workspace, run, self.device, self.store)
 
     def _stamp(self, run: str) -> list[tuple[str, int, int, int]]:
         """Return what was seen of a run and of its answers; others of that name, or more answers, have another."""

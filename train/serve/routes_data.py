@@ -88,6 +88,7 @@ def _confusion(catalogue: Catalogue, run: str, rows: np.ndarray) -> dict[str, An
         "counts": counts.tolist(),
         "n": n,
         "unanswered": int(((truth >= 0) & (said < 0)).sum()),
+        "outdated": int((catalogue.outdated(run)[rows] & (truth >= 0)).sum()),
         "accuracy": float(hits.sum() / n) if n else None,
         "f1_weighted": float(f1 @ support / n) if n else None,
         "per_class": [
@@ -128,6 +129,7 @@ def _compare(catalogue: Catalogue, run: str, other: str, rows: np.ndarray) -> di
         "other": other,
         "answered": int(both.sum()),
         "same": int((one == two)[both].sum()),
+        "outdated": int((catalogue.outdated(run) | catalogue.outdated(other))[rows].sum()),
         "n": int(known.sum()),
         "note": too_few(int(known.sum())),
         "test": None,

@@ -193,8 +193,10 @@ def test_a_clip_whose_features_were_made_anew_is_asked_anew(tuned: tuple[Any, Ru
     spec = made.store.resolve("mae_340_UTT")
     with made.store.writer() as writer:
         writer.add(spec, made.store.clip_row(clips[1].id)[0], -made.memory["mae_340_UTT"][clips[1].id])
+    assert TunedAnswerer(run, "cpu").outdated(made.store, clips) == {clips[1].id}
     ask()
     assert asked == [1]
+    assert TunedAnswerer(run, "cpu").outdated(made.store, clips) == set()
     ask()
     assert asked == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -203,19 +203,32 @@ def test_answers_are_compared_with_their_features_only_when_these_have_changed(
     fresh: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_head(fresh, "one", "happy", "2026-01-02")
-    asked: list[int] = []
-    real = Predictor.outdated
-    monkeypatch.setattr(Predictor, "outdated", lambda *given: asked.append(1) or real(*given))
-    monkeypatch.setattr(Predictor, "kept", (lambda kept: lambda self: asked.append(2) or kept(self))(Predictor.kept))
+    asked: list[Any] = []
+    kept, outdated = Predictor.kept, Predictor.outdated
+
+    def look(self: Predictor, clips: Sequence[Clip]) -> set[str]:
+        asked.append([clip.id for clip in clips])
+        return outdated(self, clips)
+
+    monkeypatch.setattr(Predictor, "kept", lambda self: asked.append("kept") or kept(self))
+    monkeypatch.setattr(Predictor, "outdated", look)
     for _ in range(3):
         fresh.catalogue("one")
     write(other(fresh), label_spec("eve"), Clip("c3"), {"label": "sad", "annotator": "eve"})
     fresh.catalogue("one")
-    assert asked == [2, 1]
-    with other(fresh).writer() as writer:
-        writer.add(SPEC, f"{1:032x}", np.ones((1, 4), np.float32))
-    fresh.catalogue("one")
-    assert asked == [2, 1, 1]  # what the run has answered is not read again
+    assert asked == ["kept", CLIPS]
+    for number in (1, 4):
+        with other(fresh).writer() as writer:
+            writer.add(SPEC, f"{number:032x}", np.ones((1, 4), np.float32))
+        catalogue = fresh.catalogue("one")
+    assert asked == ["kept", CLIPS, ["c1"], ["c4"]]  # what the run has answered is not read again
+    assert np.flatnonzero(catalogue.outdated("one")).tolist() == [1, 4]
+
+
+def test_a_run_that_does_not_say_what_it_was_trained_on_any_more_has_no_answers(fresh: Desk) -> None:
+    put_head(fresh, "one", "happy", "2026-01-02")
+    (fresh.workspace.root / "runs" / "one" / "clips.json").write_text("[]")
+    assert np.isnan(fresh.catalogue("one").answers["one"].confidence).all()
 
 
 def test_a_clip_that_failed_in_two_ways_is_found_by_each(fresh: Desk) -> None:

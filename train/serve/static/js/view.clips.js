@@ -54,7 +54,7 @@ const to = (clip) => href({ view: "ask", clip: clip.id, t: null }, true);
 
 function list(found, place) {
   const columns = ["name", "label", "prediction", "confidence", "split", "speaker", "length_s", "failure", "annotators"].filter(
-    (name) => ["name", "label"].includes(name) || found.clips.some((clip) => clip[name]),
+    (name) => ["name", "label"].includes(name) || found.clips.some((clip) => clip[name] || (name === "prediction" && clip.outdated)),
   );
   const sort = place.sort || "order";
   const head = columns.map((name) => {
@@ -64,7 +64,7 @@ function list(found, place) {
   const cell = {
     name: (clip) => [h("a", { href: to(clip) }, ...broken(clip.id)), clip.text ? h("div", { class: "soft" }, clip.text) : null],
     label: (clip) => emotion(clip.label),
-    prediction: (clip) => h("span", { class: clip.disagrees ? "bad" : clip.label && clip.prediction ? "good" : null }, emotion(clip.prediction), clip.other ? ` / ${clip.other}` : ""),
+    prediction: (clip) => clip.outdated ? h("span", { class: "soft" }, t("answer.outdated")) : h("span", { class: clip.disagrees ? "bad" : clip.label && clip.prediction ? "good" : null }, emotion(clip.prediction), clip.other ? ` / ${clip.other}` : ""),
     confidence: (clip) => share(clip.confidence),
     length_s: (clip) => seconds(clip.length_s),
     failure: (clip) => failures(clip.failure ?? ""),
@@ -85,7 +85,7 @@ function tiles(found) {
     h("a", { class: "tile", href: to(clip), "data-id": clip.id },
       clip.media ? h("video", { src: `${link("clip/media", { id: clip.id })}#t=0.5`, preload: "metadata", muted: true, tabindex: "-1", "aria-hidden": "true" }) : null,
       h("strong", {}, ...broken(clip.id)),
-      h("span", {}, emotion(clip.label), clip.prediction ? h("span", { class: clip.disagrees ? "bad" : "good" }, ` → ${emotion(clip.prediction)} ${share(clip.confidence)}`) : null),
+      h("span", {}, emotion(clip.label), clip.prediction ? h("span", { class: clip.disagrees ? "bad" : "good" }, ` → ${emotion(clip.prediction)} ${share(clip.confidence)}`) : clip.outdated ? h("span", { class: "soft" }, ` → ${t("answer.outdated")}`) : null),
       h("span", { class: "soft" }, clip.text)),
   ));
 }

@@ -23,6 +23,7 @@ export async function show(holder, { about, place }) {
     return;
   }
   card.append(h("p", {}, t("compare.said", { n: count(found.answered), same: count(found.same) })));
+  if (found.outdated) card.append(h("p", { class: "soft" }, t("compare.outdated", { n: count(found.outdated) })));
   const note = served(found.note);
   if (found.note) card.append(h("p", { class: "warning", lang: note.lang }, note.words));
   if (found.test) card.append(h("div", { class: "scroll" }, table(found)), h("p", { class: "soft" }, t("compare.test", { p: found.test.p.toPrecision(3), n: count(found.test.n) })));

@@ -19,6 +19,7 @@ export async function show(holder, { about, place }) {
   ].filter(Boolean);
   const note = served(found.note);
   const main = h("section", { class: "card" }, head, h("p", {}, scores.join(" · ")), found.note ? h("p", { class: "warning", lang: note.lang }, note.words) : null);
+  if (found.outdated) main.append(h("p", { class: "soft" }, t("matrix.outdated", { n: count(found.outdated) })));
   if (found.n) main.append(h("div", { class: "scroll" }, matrix(found, place)), h("p", { class: "soft" }, t("matrix.help")));
   else main.append(h("p", { class: "soft" }, t("matrix.none")));
   const side = h("section", { class: "card" }, h("h2", {}, t("reliability")));
