@@ -100,7 +100,7 @@ def compare(
     scores, answers = [], []
     for said in (a, b):
         said = {name: said[name] for name in shared}
-        scores.append(score(both, said, policy, labels))
+        scores.append(score(both, said, policy, labels, allow_missing=True))  # valence is not compared
         parsed = parse_answers(said, policy, labels)
         answers.append(np.array([index.get(parsed[name] or "", -1) for name in shared]))  # (N,)
     right = [answer == y for answer in answers]

@@ -24,6 +24,7 @@ __all__ = ["POLICIES", "Prediction", "Score", "read_labels", "read_predictions",
 VALENCE_WEIGHT = 0.25  # combined = F1 - 0.25 * MSE, MERBench toolkit/utils/metric.py:9-11
 FEW_CLIPS = 100  # below this the 95 % interval of an accuracy is wider than +-8 points
 EXAMPLES = 10
+LEAVE_OUT = "leave out --require-all (in Python: allow_missing=True)"
 
 
 def parse_official(answer: str, labels: Sequence[str]) -> str | None:
@@ -58,6 +59,7 @@ class Score:
         missing: Clips of the truth without a prediction, left out of every number.
         extra: Predictions for clips that the truth does not hold, ignored.
         mse: Of valence, over the `n_valence` clips whose truth has one; `None` where either side has none.
+        missing_valence: Clips whose truth has a valence and whose prediction has none, where others have; not in `mse`.
         combined: `f1_weighted - 0.25 * mse`.
     """
 
@@ -81,6 +83,7 @@ class Score:
     n_valence: int = 0
     mse: float | None = None
     combined: float | None = None
+    missing_valence: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values, floats unrounded."""
@@ -144,7 +147,8 @@ def score(
             parse, unparsed answers are wrong and counted apart), `nearest` (near words too), `likelihood` (most
             probable label).
         labels: Words that an answer may be. Default: as `answer_set`.
-        allow_missing: Score the clips that have a prediction although others of the truth have none.
+        allow_missing: Score the clips that have a prediction although others of the truth have none; likewise those
+            whose prediction has a valence.
 
     Raises:
         UsageError: Nothing to score, a clip without a prediction, an unknown policy or label, or a partial valence.
@@ -169,7 +173,7 @@ def score(
     index = {label: i for i, label in enumerate(classes)}
     y = np.array([index[emotions[name]] for name in names])  # (N,)
     p = np.array([index.get(answers[name] or "", -1) for name in names])  # (N,)
-    mse, n_valence = _valence_error({name: truth[name] for name in names}, predictions)
+    mse, n_valence, silent = _valence_error({name: truth[name] for name in names}, predictions, allow_missing)
     numbers = _numbers(y, p, classes)
     return Score(
         n=len(names),
@@ -184,6 +188,7 @@ def score(
         n_valence=n_valence,
         mse=mse,
         combined=None if mse is None else combined_metric(numbers["f1_weighted"], mse),
+        missing_valence=silent,
     )
 
 
@@ -236,7 +241,7 @@ def shared_clips(
     if missing and not allow_missing:
         raise UsageError(
             f"{len(missing)} of {len(labelled)} labelled clips have no prediction: {some_of(missing)}.",
-            "Predict them, or ask for missing ones to be left out.",
+            f"Predict them, or score the rest: {LEAVE_OUT}.",
         )
     return names, missing
 
@@ -295,18 +300,24 @@ def _parse(predictions: Mapping[str, Prediction], policy: str, labels: Sequence[
     return best
 
 
-def _valence_error(truth: Mapping[str, Label], predictions: Mapping[str, Prediction]) -> tuple[float | None, int]:
-    """Mean squared error over the clips whose truth has a valence, and their number."""
+def _valence_error(
+    truth: Mapping[str, Label], predictions: Mapping[str, Prediction], allow_missing: bool
+) -> tuple[float | None, int, int]:
+    """Mean squared error over the clips where both sides have a valence, their number, and clips with the truth's only.
+
+    Where no prediction has a valence, none was asked for: no error, and no such clips.
+    """
     pairs = {n: (label.valence, predictions[n].valence) for n, label in truth.items() if label.valence is not None}
     silent = [name for name, (_, answer) in pairs.items() if answer is None]
     if len(silent) == len(pairs):
-        return None, 0
-    if silent:
+        return None, 0, 0
+    if silent and not allow_missing:
         raise UsageError(
-            f"{len(silent)} of {len(pairs)} predictions lack a valence: {some_of(silent)}.",
-            "Give every prediction a valence, or none.",
+            f"{len(silent):,} of {len(pairs):,} predictions lack a valence: {some_of(silent)}.",
+            f"Give every prediction a valence, or none; or score the rest: {LEAVE_OUT}.",
         )
-    return float(np.mean([(t - p) ** 2 for t, p in pairs.values() if t is not None and p is not None])), len(pairs)
+    errors = [(t - p) ** 2 for t, p in pairs.values() if t is not None and p is not None]
+    return float(np.mean(errors)), len(errors), len(silent)
 
 
 def _set_hint(labels: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ def verdict(score: Score) -> str:
     line = f"F1 {score.f1_weighted:.4f} (weighted), accuracy {score.accuracy:.4f}, UAR {score.uar:.4f}"
     if score.combined is not None:
         line += f", combined {score.combined:.4f}"
+        if score.missing_valence:
+            line += f" (valence of {score.n_valence:,} of {score.n_valence + score.missing_valence:,} clips)"
     of = f" of {score.n + score.missing:,}" if score.missing else ""
     return f"{line} over {score.n}{of} clips, policy {score.policy}."
 
@@ -41,6 +43,9 @@ def remarks(score: Score) -> list[str]:
     if score.missing:
         have = ("labelled clip has no prediction and is", "labelled clips have no prediction and are")
         lines.append(f"{counted(score.missing, *have)} in no number here.")
+    if score.missing_valence:
+        have = ("prediction lacks a valence and is", "predictions lack a valence and are")
+        lines.append(f"{counted(score.missing_valence, *have)} not in the MSE.")
     if score.extra:
         are = ("prediction is for a clip", "predictions are for clips")
         lines.append(f"{counted(score.extra, *are)} without a label here, and ignored.")

@@ -14,7 +14,7 @@ from emo.featstore.text import counted, some_of
 from emo.train.answers import Answers, Prediction
 from emo.train.metrics.base import Sample, Say
 from emo.train.metrics.classification import Classified, OneLabel
-from emo.train.metrics.labels import score
+from emo.train.metrics.labels import LEAVE_OUT, score
 from emo.train.metrics.regression import regression_table
 
 SIGNS = ("negative", "positive")
@@ -22,7 +22,7 @@ WORDS = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}  # answers to a ques
 
 
 def by_sign(
-    truth: Mapping[str, Label], predictions: Mapping[str, Prediction]
+    truth: Mapping[str, Label], predictions: Mapping[str, Prediction], allow_missing: bool = False
 ) -> tuple[dict[str, Label], dict[str, Prediction], list[str]]:
     """Truth and predictions as positive or negative, ready for `score` with policy `strict`.
 
@@ -32,34 +32,60 @@ def by_sign(
     Args:
         truth: By clip name; clips without a valence are dropped too, and not counted.
         predictions: By clip name.
+        allow_missing: Leave out predictions without a valence, as clips without an answer, although others have one.
 
     Returns:
         Truth, predictions, and what must be said beside the score.
 
     Raises:
-        UsageError: The truth holds no valence but 0, or a prediction for a labelled clip has none.
+        UsageError: The truth holds no valence but 0; no prediction for a labelled clip has one, or some have none and
+            that is not allowed.
     """
     valences = {name: label.valence for name, label in truth.items() if label.valence is not None}
     signs = {name: Label(SIGNS[value > 0]) for name, value in valences.items() if value != 0}
     if not signs:
         raise UsageError("The truth holds no valence other than 0, so there is no sign to score.")
-    said = {name: _valence(each) for name, each in predictions.items() if name not in valences or name in signs}
-    if silent := [name for name, value in said.items() if value is None and name in signs]:
-        raise UsageError(
-            f"{counted(len(silent), 'prediction holds', 'predictions hold')} no valence: {some_of(silent)}.",
-            "Give a column valence, or numbers as answers.",
-        )
+    found = {name: _valence(each) for name, each in predictions.items()}
+    told = _silence({name: found[name] for name in valences if name in found}, signs, predictions, allow_missing)
+    said = {name: value for name, value in found.items() if name not in valences or name in signs}
     answers = {
-        name: replace(predictions[name], answer=SIGNS[value > 0], valence=None, probabilities=None)
+        name: replace(predictions[name], answer=SIGNS[(value or 0) > 0], valence=None, probabilities=None)
         for name, value in said.items()
-        if value is not None
+        if value is not None or name not in signs  # those of other clips are only counted
     }
     zeros = sum(said[name] == 0 for name in said if name in signs)
     notes = [
         "The sign of the valence is scored: a true 0 is dropped, a predicted 0 is negative (MERBench). "
         f"{len(valences) - len(signs)} of {len(valences)} clips dropped, {zeros} predictions of 0."
     ]
-    return signs, answers, notes
+    return signs, answers, [*told, *notes]
+
+
+def _silence(
+    found: Mapping[str, float | None],
+    signs: Mapping[str, Label],
+    predictions: Mapping[str, Prediction],
+    allow_missing: bool,
+) -> list[str]:
+    """Say which of the answers about labelled clips hold no number.
+
+    Raises:
+        UsageError: None of those about clips with a sign does, or some do not and that is not allowed.
+    """
+    silent = [name for name, value in found.items() if value is None]
+    if not silent:
+        return []
+    shown = "; ".join(f"{name} answered {predictions[name].answer[:60]!r}" for name in silent[:3])
+    told = f"{len(silent):,} of {counted(len(found), 'prediction holds', 'predictions hold')} no valence"
+    signed = [value for name, value in found.items() if name in signs]
+    if signed and all(value is None for value in signed):
+        raise UsageError(f"{told}: {shown}.", "Give a column valence, or numbers as answers.")
+    if not allow_missing:
+        raise UsageError(
+            f"{told}: {some_of(silent)}.",
+            f"Give a column valence, or numbers as answers; or score the rest: {LEAVE_OUT}.",
+        )
+    return [f"{told} and count as without an answer, so they are in no number here. For example: {shown}."]
 
 
 def _valence(each: Prediction) -> float | None:
@@ -112,7 +138,8 @@ class Sentiment(OneLabel):
         return replace(found, said=found.said | {name: replace(found.said[name], valence=None) for name in both})
 
     def scored(self, truth: Mapping[str, Label], said: Mapping[str, Prediction]) -> list[str]:
-        return [name for name, label in truth.items() if label.valence and name in said]
+        named = [name for name, label in truth.items() if label.valence and name in said]
+        return [name for name in named if _valence(said[name]) is not None]
 
     def score(
         self,
@@ -121,7 +148,7 @@ class Sentiment(OneLabel):
         allow_missing: bool = False,
         say: Say | None = None,
     ) -> Classified:
-        signs, answers, notes = by_sign(truth, said)
+        signs, answers, notes = by_sign(truth, said, allow_missing)
         found = score(signs, answers, "strict", SIGNS, allow_missing)
         real = {name: label.valence for name, label in truth.items() if label.valence is not None}
         read = {name: value for name in real if name in said and (value := _valence(said[name])) is not None}

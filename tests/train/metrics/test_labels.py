@@ -15,7 +15,9 @@ from sklearn import metrics as sk
 from emo.featstore.clip import Label
 from emo.featstore.errors import UsageError
 from emo.featstore.labels import MER2023_LABELS
+from emo.train.metrics.compare import compare
 from emo.train.metrics.labels import Prediction, parse_nearest, parse_official, read_labels, score
+from emo.train.metrics.report import remarks, verdict
 
 WORDS = list(MER2023_LABELS)
 
@@ -204,6 +206,19 @@ def test_valence_error_is_over_the_clips_that_have_one() -> None:
     with pytest.raises(UsageError, match="1 of 2 predictions lack a valence: c2"):
         score(truth, answers | {"c2": Prediction("sad")})
     assert score(truth, said("sad", "happy", "sad")).combined is None
+
+
+def test_a_prediction_without_a_valence_may_be_left_out_of_the_error_and_is_said() -> None:
+    truth = {"c0": Label("sad", -2.0), "c1": Label("happy", None), "c2": Label("sad", 1.0)}
+    answers = {"c0": Prediction("sad", -1.0), "c1": Prediction("happy", 4.0), "c2": Prediction("sad")}
+    with pytest.raises(UsageError) as caught:
+        score(truth, answers)
+    assert "leave out --require-all" in caught.value.hint
+    result = score(truth, answers, allow_missing=True)
+    assert (result.n, result.mse, result.n_valence, result.missing_valence) == (3, 1.0, 1, 1)
+    assert "combined 0.7500 (valence of 1 of 2 clips)" in verdict(result)
+    assert "1 prediction lacks a valence and is not in the MSE." in remarks(result)
+    assert compare(truth, answers, answers).accuracy == (1.0, 1.0)
 
 
 def test_the_json_has_every_promised_key() -> None:

@@ -45,10 +45,34 @@ def test_a_number_may_be_the_answer_and_what_is_none_is_named() -> None:
     _, answers, _ = by_sign(truth, {"a": Prediction("-0.5"), "b": Prediction("1e-3")})
     assert [each.answer for each in answers.values()] == ["negative", "positive"]
     for nothing in ("nice", "nan"):
-        with pytest.raises(UsageError, match="1 prediction holds no valence: b"):
+        with pytest.raises(UsageError, match="1 of 2 predictions hold no valence: b"):
             by_sign(truth, {"a": Prediction("-0.5"), "b": Prediction(nothing)})
     with pytest.raises(UsageError, match="no valence other than 0"):
         by_sign({"a": Label("sad", 0.0)}, {"a": Prediction("1")})
+
+
+def test_an_answer_without_a_number_counts_as_none_and_is_said() -> None:
+    metric = Sentiment()
+    truth = {"a": Label(valence=1.5), "b": Label(valence=-2.0), "c": Label(valence=0.0), "d": Label(valence=1.0)}
+    said = {name: Prediction(text) for name, text in {"a": "1", "b": "I cannot tell.", "c": "0.5", "d": "-1"}.items()}
+    with pytest.raises(UsageError, match="1 of 4 predictions hold no valence: b") as caught:
+        metric.score(truth, said)
+    assert "leave out --require-all" in caught.value.hint
+    page = metric.page(metric.score(truth, said | {"x": Prediction("nice")}, allow_missing=True), "MOSI")
+    assert "over 2 of 3 clips" in page.verdict
+    assert (page.value["n"], page.value["missing_names"], page.value["extra"]) == (2, ["b"], 1)
+    told = "1 of 4 predictions hold no valence and count as without an answer, so they are in no number here."
+    assert page.value["notes"][0] == f"{told} For example: b answered 'I cannot tell.'."
+    assert page.value["notes"][0] in page.parts
+    assert "(3 clips)" in page.parts[1].title
+    assert metric.scored(truth, said) == ["a", "d"]
+
+
+def test_answers_none_of_which_is_a_number_are_refused_whatever_may_be_missing() -> None:
+    truth = {"a": Label(valence=1.5), "b": Label(valence=-2.0), "c": Label(valence=0.0)}
+    said = {"a": Prediction("happy"), "b": Prediction("sad"), "c": Prediction("0")}
+    with pytest.raises(UsageError, match="2 of 3 predictions hold no valence: a answered 'happy'; b answered 'sad'"):
+        Sentiment().score(truth, said, allow_missing=True)
 
 
 def test_numbers_of_mosi_by_hand() -> None:
