@@ -216,9 +216,29 @@ def test_what_is_not_finite_in_the_reference_is_caught_and_safe_is_finite(name: 
         found.append(best)
         assert all(math.isfinite(epochs[-1].metric) == safe for epochs in told)
         if not safe:
-            with pytest.raises(TrainError, match="diverged at epoch 1"):
+            with pytest.raises(TrainError, match="diverged at epoch 1") as caught:
                 material.train(heads, together)
+            assert ("gradient of a batch of one clip is not finite" in caught.value.message) == (name == "misa")
+            helps = "22 clips in batches of 21 leave one for the last: --set batch_size=23 leaves no batch of one."
+            assert caught.value.hint == (helps if name == "misa" else "Lower lr, or look for broken features.")
     assert found == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_batch_of_one_clip_is_named_only_where_it_is_the_cause(together: bool) -> None:
+    """A learning rate that is too high is told as before; and the batch size that is named helps."""
+    material = Material(33)
+    heads = material.heads("attention", [{"hidden": 4, "lr": 1e30, "batch_size": 21}])
+    with pytest.raises(TrainError, match=r"validation metric \w+\. Lower lr") as caught:
+        material.train(heads, together)
+    assert caught.value.hint.startswith("Lower lr")
+    for standardise in (False, True):
+        keys = {"hidden": 16, "epochs": 1, "standardise": standardise}
+        with pytest.raises(TrainError, match="one clip") as caught:
+            material.train(material.heads("misa", [keys | {"batch_size": 1}]), together)
+        assert caught.value.hint == "Batches have one clip each: --set batch_size=6 leaves no batch of one."
+        best, _ = material.train(material.heads("misa", [keys | {"batch_size": 23}]), together)
+        assert best == [1, 1, 1]
 
 
 # ---- what is drawn ---------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ Trained as MERBench does, except that everything is seeded and batches are shuff
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -21,7 +22,16 @@ from emo.featstore.sources.strict import fit_names
 from emo.train.features import Stream, StreamShape
 from emo.train.heads.base import Epoch, Fold, Head, HeadRecipe, Job, Measure, OnEpoch, Outputs, Targets, Units
 from emo.train.heads.noise import BLOCK, draw_noise, drops_of, epoch_order, give_noise, seeded
-from emo.train.heads.objective import check_finite, head_loss, measured, one_thread, scaling_of
+from emo.train.heads.objective import (
+    MANY,
+    check_finite,
+    has_lone_batch,
+    head_loss,
+    lone_hint,
+    measured,
+    one_thread,
+    scaling_of,
+)
 
 EVAL_ROWS = 2048
 SEARCHABLE = ("hidden", "layers", "dropout", "lr", "weight_decay", "grad_clip")
@@ -166,6 +176,11 @@ class GradientHead(Head):
         drops, size = drops_of(self.net), recipe.batch_size
         width, steps = sum(drop.width for drop in drops), -(-len(train) // size)
         best, best_metric, best_state = 0, -math.inf, self.net.state_dict()
+        first = copy.deepcopy(best_state) if has_lone_batch(len(train), size) else None
+
+        def lone() -> str:
+            return "" if first is None else self._lone(first, data, train, emotion, valence)
+
         for epoch in range(1, recipe.epochs + 1):
             order = epoch_order(train, self.seed, epoch)
             total = torch.zeros((), device=self.device)
@@ -187,13 +202,50 @@ class GradientHead(Head):
                     total += loss.detach() * len(rows)
             mean_loss = total.item() / len(order)
             metric = measured(measure, self.predict(data, val))
-            check_finite(epoch, mean_loss, metric)
+            check_finite(epoch, mean_loss, metric, lone)
             if better := metric > best_metric:
                 best, best_metric = epoch, metric
                 best_state = {key: tensor.clone() for key, tensor in self.net.state_dict().items()}
             on_epoch(Epoch(epoch, mean_loss, metric, better))
         self.net.load_state_dict(best_state)
         return best
+
+    def _lone(self, first: Mapping[str, Tensor], data: Any, train: np.ndarray, emotion: Tensor, valence: Tensor) -> str:
+        """Try the first weights on one clip and on many; see `lone_hint`."""
+        self.net.load_state_dict(first)
+
+        def streams(rows: np.ndarray, at: Tensor) -> list[Any]:
+            return self.batch(data, rows, at)
+
+        return self.lone_clip(streams, train, emotion, valence)
+
+    def lone_clip(
+        self,
+        streams: Callable[[np.ndarray, Tensor], Sequence[Any]],
+        train: np.ndarray,
+        emotion: Tensor,
+        valence: Tensor,
+    ) -> str:
+        """`lone_hint` of the network with the weights that it has.
+
+        Args:
+            streams: Gives the network's inputs of clips, by their rows, also given on the device.
+            train: Rows of the training clips.
+            emotion: Of all clips, `(N,)`.
+            valence: Likewise.
+        """
+        drops = drops_of(self.net)
+        noise = draw_noise(self.seed, 1, 0, MANY, sum(drop.width for drop in drops), self.device)
+        self.net.train()
+
+        def loss(count: int) -> Tensor:
+            rows = train[:count]
+            at = torch.from_numpy(rows).to(self.device)
+            give_noise(drops, noise[:count])
+            return head_loss(self.net(streams(rows, at)), emotion[at], valence[at])
+
+        with seeded(self.seed, self.device, 1), torch.enable_grad():
+            return lone_hint(len(train), self.recipe.batch_size, self.net, loss)
 
     @classmethod
     def _stacks(cls, data: Any) -> bool:

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emo.featstore.errors import TrainError
 from emo.train.heads.base import Measure, Outputs
+
+MANY = 32  # clips of the batch that is tried beside one of a single clip; MERBench's size
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,55 @@ class Diverged(TrainError):
     """A training whose numbers are no longer finite."""
 
 
-def check_finite(epoch: int, loss: float, metric: float) -> None:
+def check_finite(epoch: int, loss: float, metric: float, lone: Callable[[], str] = str) -> None:
     """Refuse to go on after an epoch whose numbers are not finite.
+
+    Args:
+        epoch: From 1.
+        loss: Of the epoch.
+        metric: Of its validation clips.
+        lone: Asked only then: what helps where a batch of one clip is the cause (see `lone_hint`), else an empty text.
 
     Raises:
         Diverged: The training has diverged.
     """
-    if not (math.isfinite(loss) and math.isfinite(metric)):
-        raise Diverged(
-            f"Training diverged at epoch {epoch}: loss {loss}, validation metric {metric}.",
-            "Lower lr, or look for broken features.",
-        )
+    if math.isfinite(loss) and math.isfinite(metric):
+        return
+    what = f"Training diverged at epoch {epoch}: loss {loss}, validation metric {metric}"
+    if helps := lone():
+        raise Diverged(f"{what}; the gradient of a batch of one clip is not finite.", helps)
+    raise Diverged(f"{what}.", "Lower lr, or look for broken features.")
+
+
+def has_lone_batch(clips: int, size: int) -> bool:
+    """Whether an epoch over several clips has a batch of one."""
+    return clips > 1 and (size == 1 or clips % size == 1)
+
+
+def lone_hint(clips: int, size: int, net: nn.Module, loss: Callable[[int], Tensor]) -> str:
+    """Say what helps where a batch of one clip has no finite gradient and one of many clips has; else an empty text.
+
+    Args:
+        clips: Training clips.
+        size: Of a batch.
+        net: With finite weights.
+        loss: Gives the loss of a batch of so many clips under these weights.
+    """
+    able = [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+    def finite(count: int) -> bool:
+        found = loss(count)
+        gradients = torch.autograd.grad(found, able, allow_unused=True)
+        return all(bool(each.isfinite().all()) for each in (found, *gradients) if each is not None)
+
+    if not has_lone_batch(clips, size) or finite(1) or not finite(min(clips, MANY)):
+        return ""
+    near = [each for each in (clips - 1, clips, clips + 1) if each > 1]  # folds differ by a clip
+    other = next(n for n in range(size + 1, clips + 3) if not any(has_lone_batch(each, n) for each in near))
+    left = (
+        "Batches have one clip each" if size == 1 else f"{clips:,} clips in batches of {size:,} leave one for the last"
+    )
+    return f"{left}: --set batch_size={other} leaves no batch of one."
 
 
 def scaling_of(tensor: Tensor, offsets: np.ndarray | None, clips: np.ndarray) -> tuple[Tensor, Tensor]:

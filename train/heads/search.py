@@ -100,7 +100,11 @@ def rank(draws: Sequence[Draw], folds: Sequence[Sequence[Mapping[str, Any]]], me
 
 def all_diverged() -> TrainError:
     """Return the error that ends a search without a candidate."""
-    return TrainError("Training diverged under all settings.", "Lower the learning rates of search.")
+    return TrainError(
+        "Training diverged under all settings.",
+        "Lower the learning rates of search; or, where the last batch of an epoch has one clip (misa is not finite "
+        "then), --set batch_size=... of another size.",
+    )
 
 
 def candidates(search: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -250,8 +251,8 @@ class Stack:
             better = alive & (metrics > best)
             best[better] = metrics[better]
             if self.keep:
-                for loss, metric in zip(losses.tolist(), metrics.tolist(), strict=True):
-                    check_finite(epoch, loss, metric)
+                for m, (loss, metric) in enumerate(zip(losses.tolist(), metrics.tolist(), strict=True)):
+                    check_finite(epoch, loss, metric, partial(self._lone, m))
                 at = torch.from_numpy(np.flatnonzero(better)).to(self.device)
                 for kept, now in zip(self.best, self.params, strict=True):
                     kept[at] = now[at]
@@ -271,6 +272,18 @@ class Stack:
         yield from waiting
         if self.keep:
             self._give_back()
+
+    def _lone(self, m: int) -> str:
+        """Try a head's first weights, which it has till it is given its best, on one clip; see `lone_hint`."""
+
+        def streams(_: np.ndarray, at: Tensor) -> list[Tensor]:
+            return [(x - mean) / std for x, (mean, std) in zip([each[at] for each in self.data], scaling, strict=True)]
+
+        u = int(self.of[m])
+        plain: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(self.data)
+        scaling = plain if self.scaling is None else [(mean[u], std[u]) for mean, std in self.scaling]
+        hint: str = self.heads[m].lone_clip(streams, self.trains[u], self.emotion, self.valence)
+        return hint
 
     def _train(self, epoch: int) -> None:
         """One epoch of all heads."""
