@@ -227,7 +227,7 @@ def _read(data: bytes) -> Reply:
         ValueError, LookupError, TypeError, AttributeError: It is no completion.
     """
     value = parse_json(data.decode(), "the reply")
-    choice = value["choices"][0]
+    choice = _answer_among(value["choices"])
     ended = choice.get("finish_reason")
     if ended in BROKEN or choice.get("error"):
         raise ValueError(ended)
@@ -243,6 +243,12 @@ def _read(data: bytes) -> Reply:
     text = "" if content is None else whole_text(content)
     told = value.get("model")
     return Reply(text, ended == "length", tokens, told if isinstance(told, str) else "", ended == FILTERED)
+
+
+def _answer_among(choices: Any) -> Any:
+    """Return the first answer by its `index`, whatever its place in the list; by its place where none has index 0."""
+    first = choices[0]
+    return next((each for each in choices if isinstance(each, dict) and each.get("index") == 0), first)
 
 
 def _together(replies: Sequence[Reply]) -> tuple[int, int] | None:
@@ -264,7 +270,7 @@ def _words(data: bytes) -> str:
 def _first(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the first answer in a reply; nothing where it has none."""
     choices = value.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
+    first = _answer_among(choices) if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else {}
 
 

@@ -263,6 +263,21 @@ def test_threads_do_not_share_a_connection(waits: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("indices", "text"), [((1, 0), "second"), ((0, 1), "first"), ((None, None), "first"), ((2, 1), "first")]
+)
+def test_of_several_answers_the_one_with_index_0_is_taken(indices: tuple[int | None, ...], text: str) -> None:
+    words = [{"message": {"content": each}, "finish_reason": "stop"} for each in ("first", "second")]
+    choices = [each if i is None else {"index": i, **each} for i, each in zip(indices, words, strict=True)]
+    assert _read(json.dumps({"choices": choices}).encode()).text == text
+
+
+def test_an_answer_that_was_broken_off_is_known_by_its_index() -> None:
+    ends = [{"index": 1, "finish_reason": "stop"}, {"index": 0, "finish_reason": "error"}]
+    with pytest.raises(ValueError, match="error"):
+        _read(json.dumps({"choices": [{**each, "message": {"content": "7"}} for each in ends]}).encode())
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [('[{"type": "text", "text": "hap"}, {"type": "text", "text": "py"}]', "happy"), ("5", None), ('[{"a": 1}]', None)],
 )
