@@ -74,6 +74,8 @@ class Light:
 
 def _processed(param: Any, ctx: Any, value: Any) -> Any:
     kind = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    if kind is None:  # another version of typer
+        return type(param).process_value(param, ctx, value)
     values = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     if (not values and param.required) or (kind not in (str, list[str]) and any(type(each) is str for each in values)):
         return type(param).process_value(param, ctx, value)

@@ -120,9 +120,10 @@ class Answerer(ABC):
         return {}
 
     def outdated(self, store: Any, clips: Sequence[Clip]) -> set[str]:
-        """Return those of the clips whose kept answer no longer holds, and about which `answer` says something new.
+        """Return those of the clips whose kept answer no longer holds, by the clip and its features.
 
-        Another clip has the name by now, or the clip's features were made anew since.
+        Another clip has the name by now, or the clip's features were made anew since. That a language model would be
+        asked in other words now is not looked at: `answer` does.
 
         Args:
             store: A `FeatureSource`; `None` for a run that reads no feature.

@@ -59,6 +59,9 @@ def read_predictions(path: str | Path) -> dict[str, Prediction]:
     return read_answers(path).said
 
 
+FEW = 16  # clips whose lines are picked out of a run's answers, before any is parsed
+
+
 def own_predictions(path: Path, names: Collection[str] | None = None) -> dict[str, Prediction]:
     """Return what a run's predictions.jsonl says, taken as it is: its digest says that nobody has changed it.
 
@@ -86,7 +89,8 @@ def held_out_by(path: Path, names: Collection[str]) -> dict[str, list[int]]:
 
 def _own_rows(path: Path, names: Collection[str] | None) -> list[dict[str, Any]]:
     lines = [line for line in read_text(path).split("\n") if line]
-    if names is not None:
+    names = None if names is None else set(names)
+    if names is not None and len(names) <= FEW:
         quoted = [json.dumps(name, ensure_ascii=False) for name in names]  # as `files.write_jsonl` spells them
         lines = [line for line in lines if any(each in line for each in quoted)]
     with many_objects():

@@ -40,7 +40,7 @@ class Sound:
         self._start_s: float | None = None
         self._read_s = 0.0
         self.gaps: list[tuple[float, float]] = []
-        self.loud = False  # whether any channel was, before they were mixed
+        self.loud = False  # whether any of several channels was, before they were mixed
 
     def add(self, frame: av.AudioFrame) -> None:
         """Take a decoded frame.
@@ -49,7 +49,7 @@ class Sound:
             MediaError: `not-finite`, `out-of-range`, or `too-long`.
         """
         self._check(frame)
-        self.loud = self.loud or _is_loud(frame)
+        self.loud = self.loud or (frame.layout.nb_channels > 1 and _is_loud(frame))
         self._fill(frame)
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if source != self._source:  # broadcasts change their layout half-way

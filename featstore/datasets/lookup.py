@@ -20,7 +20,7 @@ from emo.featstore.datasets.tables import (
     read_names,
     without_suffix,
 )
-from emo.featstore.errors import MediaError, UsageError
+from emo.featstore.errors import EmoError, UsageError
 from emo.featstore.fetch import at_hand
 from emo.featstore.looking import GONE, looking
 from emo.featstore.storage.store import Store
@@ -203,7 +203,7 @@ def changed_files(store: Store, clips: Iterable[Clip]) -> Changed:
 
 def _media_of(path: Address) -> MediaId | None:
     """Return the content hash of a file; `None` where it cannot be read now."""
-    with suppress(OSError, MediaError), at_hand(path) as media:
+    with suppress(OSError, EmoError), at_hand(path) as media:
         return media.file_id().media
     return None
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emo.featstore.address import Address, Url, seen
 from emo.featstore.datasets.mirror import listed_media
@@ -127,19 +127,50 @@ class _Found:
 
 def _folders_below(folder: Path, found: _Found) -> Iterator[str]:
     """The folder and those below it, each once: those that links lead to come after all others."""
-    waiting, walked = [str(folder)], set[tuple[int, int]]()
-    for top in waiting:
-        for parent, folders, _ in os.walk(top, onerror=lambda error: found.closed.append(str(error.filename))):
-            about = os.stat(parent)
-            if (about.st_dev, about.st_ino) in walked:
-                folders.clear()
+    links, walked = list[str](), list[str]()
+    for parent in _tree(str(folder), found, links):
+        walked.append(parent)
+        yield parent
+    seen = set(map(_identity, walked if links else ()))
+    for link in links:  # more are met inside
+        yield from _tree(link, found, links, seen)
+
+
+def _tree(top: str, found: _Found, links: list[str], seen: set[Any] | None = None) -> Iterator[str]:
+    """A folder and those below it, but no links, which are added to `links`; none that was seen already."""
+    waiting = [top]
+    while waiting:
+        parent = waiting.pop()
+        if seen is not None:
+            if (here := _identity(parent)) in seen:
                 continue
-            walked.add((about.st_dev, about.st_ino))
-            folders[:] = sorted(
-                name for name in folders if not name.startswith(".") and not name.endswith((".emo", ".zarr"))
-            )
-            waiting += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
-            yield parent
+            seen.add(here)
+        try:
+            with os.scandir(parent) as entries:
+                below = sorted(filter(_is_walked, entries), key=lambda each: each.name)
+        except OSError:
+            found.closed.append(parent)
+            continue
+        yield parent
+        links += [each.path for each in below if each.is_symlink()]
+        waiting += [each.path for each in reversed(below) if not each.is_symlink()]
+
+
+def _is_walked(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or entry.name.endswith((".emo", ".zarr")):
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    try:
+        about = os.stat(path)
+    except OSError:  # whoever opens it is told
+        return path
+    return about.st_dev, about.st_ino
 
 
 def _below(path: Path, folder: Path) -> str:

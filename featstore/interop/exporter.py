@@ -119,7 +119,8 @@ def export_features(
 
 def _out_of_date(store: Store, going: Sequence[Outgoing], clips: Mapping[str, Clip]) -> Iterator[str]:
     """Say which clips of a dataset have features of other files or transcripts than it gives them now."""
-    told = [clip for clip in clips.values() if clip.dataset]
+    names = set().union(*(each.clips for each in going))
+    told = [clip for clip in clips.values() if clip.dataset and clip.id in names]
     if changed := changed_note(store, told):
         yield changed
     for each in going:

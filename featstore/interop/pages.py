@@ -128,7 +128,7 @@ def _strangers(workspace: Workspace, store: Store, report: ImportReport) -> Iter
     if listed and (strange := [id_ for id_ in mine if id_ not in listed]):
         are = counted(len(strange), "clip is", "clips are")
         yield (
-            f"{are} in no dataset of emo.toml, of {len(mine):,} that were imported: {some_of(strange, SHOWN)}. Where "
+            f"{are} in no dataset of emo.toml, of {len(mine):,} with these features: {some_of(strange, SHOWN)}. Where "
             "they are spelt otherwise there, --clips FILE gives them your names."
         )
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from emo.featstore import reading
 from emo.featstore.errors import UsageError
-from emo.train.answers import Prediction, prediction_rows, read_answers, read_predictions
+from emo.train.answers import (
+    FEW,
+    Prediction,
+    held_out_by,
+    own_predictions,
+    prediction_rows,
+    read_answers,
+    read_predictions,
+)
 from emo.train.pages import answers_csv
 
 
@@ -186,3 +195,14 @@ def test_what_no_reader_expects_is_one_sentence(tmp_path: Path, name: str, text:
 def test_half_a_character_becomes_one_that_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"name": "\\ud800a", "answer": "sad \\udfff"}')
     assert read_predictions(tmp_path / "p.jsonl") == {"\ufffda": Prediction("sad \ufffd")}
+
+
+@pytest.mark.parametrize("count", [FEW, 30_000])
+def test_few_and_many_clips_are_picked_out_of_a_runs_own_answers(tmp_path: Path, count: int) -> None:
+    rows = [{"name": f"clip {i}", "answer": "sad", "folds": [i % 5]} for i in range(count + 2)]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [row["name"] for row in rows[:count]]
+    started = time.process_time()
+    assert list(own_predictions(tmp_path / "predictions.jsonl", names)) == names
+    assert held_out_by(tmp_path / "predictions.jsonl", names) == {f"clip {i}": [i % 5] for i in range(count)}
+    assert time.process_time() - started < 5  # and not as the square of their number

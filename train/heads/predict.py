@@ -14,7 +14,7 @@ import numpy as np
 from emo.featstore.clip import Clip
 from emo.featstore.errors import TrainError, UsageError
 from emo.train.answerer import Answerer, check_feature
-from emo.train.answers import Prediction, held_out_by, own_predictions, read_predictions
+from emo.train.answers import FEW, Prediction, held_out_by, own_predictions, read_predictions
 from emo.train.device import resolve_device
 from emo.train.features import FeatureSource, Missing, StreamShape, load_inputs, made_anew, media_of
 from emo.train.metrics.labels import POLICIES
@@ -22,8 +22,6 @@ from emo.train.runs import check
 
 if TYPE_CHECKING:
     from emo.train.heads.base import Head
-
-FEW = 16  # clips whose lines are picked out of the run's answers
 
 
 class HeadAnswerer(Answerer):

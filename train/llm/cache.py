@@ -14,7 +14,8 @@ ROOM = 16  # rows; memory of a prompt of 350 rows grows by a twentieth, and all 
 class RoomyLayer(DynamicLayer):
     """Keys and values of one layer, where a `DynamicLayer` copies all of them for every id that is added.
 
-    `keys` and `values` `(B, heads, T, D)` are the part in use of tensors that have room for more rows.
+    `keys` and `values` `(B, heads, T, D)` are the part in use of tensors that have room for more rows; where another
+    method of transformers has put others in their place, they are copied like those of a `DynamicLayer`.
     """
 
     _keys: Tensor
@@ -25,7 +26,7 @@ class RoomyLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, rows = self.get_seq_length(), key_states.shape[-2]
-        if start == 0 or start + rows > self._keys.shape[-2]:
+        if start == 0 or start + rows > self._keys.shape[-2] or self.keys.data_ptr() != self._keys.data_ptr():
             self._keys = _larger(self.keys, key_states, start + rows)
             self._values = _larger(self.values, value_states, start + rows)
         self._keys.narrow(2, start, rows).copy_(key_states)

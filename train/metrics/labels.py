@@ -58,7 +58,7 @@ class Score:
         unparsed: Answers outside the label set: neutral under `official` and `to-neutral`, else wrong.
         missing: Clips of the truth without a prediction, left out of every number.
         extra: Predictions for clips that the truth does not hold, ignored.
-        mse: Of valence, over the `n_valence` clips whose truth has one; `None` where either side has none.
+        mse: Of valence, over the `n_valence` clips that have one on both sides; `None` where either side has none.
         missing_valence: Clips whose truth has a valence and whose prediction has none, where others have; not in `mse`.
         combined: `f1_weighted - 0.25 * mse`.
     """

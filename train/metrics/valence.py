@@ -80,7 +80,7 @@ def _silence(
     signed = [value for name, value in found.items() if name in signs]
     if signed and all(value is None for value in signed):
         raise UsageError(f"{told}: {shown}.", "Give a column valence, or numbers as answers.")
-    if not allow_missing:
+    if not allow_missing and any(name in signs for name in silent):
         raise UsageError(
             f"{told}: {some_of(silent)}.",
             f"Give a column valence, or numbers as answers; or score the rest: {LEAVE_OUT}.",

@@ -235,8 +235,7 @@ class Catalogue:
         parsed = parse_answers(words, "strict", labels) if labels else {}
         values = [parsed.get(said[name].answer) or NONE if name in said else NONE for name in self.ids]
         sure = [_confidence(said.get(name)) for name in self.ids]
-        none = np.zeros(len(self.ids), bool)
-        found = Answers(Column.of(values), np.array(sure, dtype=np.float64), tuple(labels), none)
+        found = Answers(Column.of(values), np.array(sure), tuple(labels), np.zeros(len(self.ids), bool))
         self.answers[run] = found
         self.forget()
         return found
@@ -375,7 +374,7 @@ class Catalogue:
             column = self.column(each, run)
             shown[each] = column.words[column.codes[row]] or None
         shown["annotators"] = int(self.annotators[row])
-        shown["outdated"] = bool(self.outdated(run)[row])
+        shown["outdated"] = run in self.answers and bool(self.answers[run].outdated[row])
         numbers = {"length_s": self.length_s}
         if run in self.answers:
             numbers["confidence"] = self.answers[run].confidence

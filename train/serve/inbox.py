@@ -29,9 +29,10 @@ class Inbox:
         with self._lock:
             if self._folder is None or not self._folder.is_dir():  # nor was it tidied away
                 self._let_go()
-                self._folder = Path(tempfile.mkdtemp(prefix=UPLOADS))
-                self._held = os.open(self._folder, os.O_RDONLY)
+                folder = Path(tempfile.mkdtemp(prefix=UPLOADS))
+                self._held = os.open(folder, os.O_RDONLY)
                 fcntl.flock(self._held, fcntl.LOCK_EX)
+                self._folder = folder
             return Path(tempfile.mkdtemp(dir=self._folder))
 
     def close(self) -> None:

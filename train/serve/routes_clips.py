@@ -211,10 +211,7 @@ def _clip(desk: Desk, clip_id: str, run: str | None) -> dict[str, Any]:
 
 def _features(store: Store, clip_id: str, wanted: set[str]) -> list[dict[str, Any]]:
     """Return which features a clip has, and of each other one why not, with the stage that failed."""
-    named = [
-        *copies(store, clip_id),
-        clip_id,
-    ]  # a copy of a clip that failed is not tried again; its own reason counts most
+    named = [*copies(store, clip_id), clip_id]  # a copy of what failed is not tried again; its own reason counts most
     whys = {each.feature: each for name in named for each in store.failures(name)}
     rows = []
     for info in store.features():

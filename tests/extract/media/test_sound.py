@@ -189,6 +189,13 @@ class TestTracks:
             media.audio()
             assert not media.notes
 
+    def test_one_channel_beyond_what_encoders_hear_cancels_nothing(self, tmp_path, ffmpeg):
+        path = tmp_path / "high.wav"
+        ffmpeg("-f", "lavfi", "-i", "sine=21000:d=1:r=48000", "-c:a", "pcm_s16le", path)
+        with open_media(path) as media:
+            media.audio()
+            assert "channels-cancel" not in media.notes
+
     def test_constant_sound_that_is_not_silence(self, tmp_path):
         with open_media(float_wav(tmp_path / "dc.wav", np.full(16_000, 0.25))) as media:
             media.audio()

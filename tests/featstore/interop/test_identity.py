@@ -201,6 +201,6 @@ def test_imported_clips_that_no_dataset_lists_are_named(put: Any, tmp_path: Path
     assert "no dataset" not in notes()  # nothing is there to compare with
     (tmp_path / "data").mkdir()
     (tmp_path / "data/labels.csv").write_text("name,label\na,sad\nb,happy\n")
-    assert "1 clip is in no dataset of emo.toml, of 2 that were imported: video_b. Where they are spelt" in notes()
+    assert "1 clip is in no dataset of emo.toml, of 2 with these features: video_b. Where they are spelt" in notes()
     (tmp_path / "data/labels.csv").write_text("name,label\na,sad\nvideo_b,happy\n")
     assert "no dataset" not in notes()

@@ -55,3 +55,14 @@ def test_layers_with_a_window_stay_as_they_are() -> None:
     assert all(type(layer) is RoomyLayer for layer in roomy_cache(CONFIG).layers)
     assert not any(isinstance(layer, RoomyLayer) for layer in roomy_cache(window).layers)
     assert not any(type(layer) is DynamicLayer for layer in roomy_cache(window).layers)
+
+
+def test_rows_that_transformers_itself_repeats_are_taken_as_they_are_now() -> None:
+    roomy, plain = roomy_cache(CONFIG), DynamicCache(config=CONFIG)
+    for count, batch in ((5, 1), (1, 3)):
+        for layer in range(2):
+            new = rows(batch, count)
+            pairs = zip(roomy.update(*new, layer), plain.update(*new, layer), strict=True)
+            assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+        for cache in (roomy, plain) if batch == 1 else ():
+            cache.batch_repeat_interleave(3)
