@@ -203,7 +203,7 @@ def upload_at_once(folder: Path, uploads: int) -> tuple[float, float, int]:
         took, peak = time.perf_counter() - start, server.peak_mib()
     named = zip(files, answers, strict=True)
     right = sum(each["answers"][0]["name"].startswith(f"{path.stem}@") for path, each in named)  # type: ignore[index]
-    left = list(Path(tempfile.gettempdir()).glob("emo-upload-*"))
+    left = list(Path(tempfile.gettempdir()).glob("emo-upload-*/*"))
     if left:
         raise RuntimeError(f"files that were sent are still there: {left}")
     return took, peak, right
