@@ -15,7 +15,7 @@ from emo.featstore.errors import FeatureMissing, UsageError
 from emo.featstore.spec import EncoderSpec
 from emo.featstore.storage.index import NO_MEDIA
 from emo.featstore.storage.maintain import BESIDE
-from emo.featstore.text import some_of
+from emo.featstore.text import counted, some_of
 
 Missing = Literal["error", "skip", "zeros"]
 Pool = Literal["none", "mean"]
@@ -246,6 +246,16 @@ def _stream(
         return Stream(name, np.stack(means), modality=spec.modality)
     kept = list(matrices)
     return Stream(name, np.concatenate(kept), np.cumsum([0, *(len(matrix) for matrix in kept)]), spec.modality)
+
+
+def lacking_notes(skipped: Sequence[str], zeroed: Sequence[str]) -> list[str]:
+    """Return the remarks on clips that lack features: that were left out, and that were filled with zeros."""
+    notes = []
+    for done, names in (("left out", skipped), ("filled with zeros", zeroed)):
+        if names:
+            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
+            notes.append(f"{lack} {done}: {some_of(names)}.")
+    return notes
 
 
 def profile_note(specs: Iterable[EncoderSpec]) -> str | None:

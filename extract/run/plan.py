@@ -158,7 +158,7 @@ def plan(
         present.append(clip)
     result.clips = [clip.id for clip in present]
     if store is not None and specs and not texts and not any(map(chosen_by, specs)):  # what is there is up to date
-        wanted = store.lacking(specs, ((clip.id, clip.media) for clip in present if clip.media is not None))
+        wanted = store.lacking(specs, ((clip.id, clip.media or Path(clip.id)) for clip in present))
         result.done = len(present) - len(wanted)
         present, files = [present[i] for i in wanted], list(wanted.values())
     else:

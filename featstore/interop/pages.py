@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from emo.featstore.clip import Clip
 from emo.featstore.datasets import open_dataset
 from emo.featstore.datasets.lookup import clips_of
@@ -123,8 +125,8 @@ def _strangers(workspace: Workspace, store: Store, report: ImportReport) -> Iter
         listed = clips_of(workspace).keys()
     ids, keys = store.clips(), [each.feature for each in report.features if each.new + each.present]
     records = find_layout(report.layout).records
-    there = [store.has(store.resolve(key, records), ids) for key in keys if key]
-    mine = [id_ for id_, has in zip(ids, zip(*there, strict=True), strict=False) if any(has)]
+    there = np.any([store.has(store.resolve(key, records), ids) for key in keys if key], axis=0)
+    mine = [ids[i] for i in np.flatnonzero(there).tolist()]
     if listed and (strange := [id_ for id_ in mine if id_ not in listed]):
         are = counted(len(strange), "clip is", "clips are")
         yield (

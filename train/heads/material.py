@@ -17,6 +17,7 @@ from emo.train.features import (
     Inputs,
     Stream,
     StreamShape,
+    lacking_notes,
     load_inputs,
     media_of,
     profile_note,
@@ -194,10 +195,7 @@ def plan_notes(material: Material, recipe: HeadRecipe, folds: Sequence[Part]) ->
     if signs and signs == [material.labels[i] for i in targets.emotion[train]]:
         words = ", ".join(material.labels)
         notes.append(f"Classes are the signs of the valence ({words}); `emo score --metric sentiment` scores them.")
-    for done, names in (("left out", inputs.skipped), ("filled with zeros", inputs.zeroed)):
-        if names:
-            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
-            notes.append(f"{lack} {done}: {some_of(names)}.")
+    notes += lacking_notes(inputs.skipped, inputs.zeroed)
     return [note for note in (*notes, unseen_note(material, folds), recipe.remark) if note]
 
 

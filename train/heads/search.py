@@ -18,6 +18,7 @@ from emo.featstore.page import Table
 from emo.featstore.text import counted
 from emo.train.features import StreamShape
 from emo.train.heads.base import HeadRecipe
+from emo.train.metrics.compare import deviation
 from emo.train.recipe import head_class, head_names
 
 RUNS = 6  # of the chosen settings, averaged in the end: MERBench/README.md
@@ -143,11 +144,6 @@ def choose_again(search: dict[str, Any]) -> list[str]:
 def best_of_note(count: int) -> str:
     """Return the sentence that must stand beside a validation score of searched settings."""
     return f"The settings are the best of {counted(count, 'draw')} on the same validation clips."
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Return the sample standard deviation (n - 1), as folds and judges have it; `None` of one value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def average(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from emo.featstore.errors import UsageError
 from emo.featstore.text import counted, some_of
 from emo.train.llm.data import Example, Examples, filled
@@ -43,30 +41,30 @@ def length_notes(examples: Examples, recipe: TuneRecipe, family: Family, model: 
     if answers:
         which = counted(len(answers), "clip has an answer", "clips have answers")
         notes.append(f"{which} of more than {recipe.max_txt_len:,} ids, cut there in training: {some_of(answers, 3)}.")
-    if model.max_context_len is not None:
-        kept_rows = model.max_context_len + 1
-        if long := _longer(kept_rows, examples.train, recipe, model):
-            which = counted(len(long), "clip has a prompt", "clips have prompts")
-            end = "their ends, with the question, are cut off in training"
-            notes.append(f"{which} of more than {kept_rows:,} rows; {end}: {some_of(long, 3)}.")
+    kept = None if model.max_context_len is None else model.max_context_len + 1
     made_for = getattr(model.llm.config, "max_position_embeddings", None)
-    if made_for and (long := _longer(made_for, (*examples.train, *examples.validation), recipe, model)):
+    least = min((limit for limit in (kept, made_for) if limit), default=None)
+    everyone = (*examples.train, *examples.validation)
+    rows = [0 if least is None else _rows(each, least, recipe, model) for each in everyone]
+    sized = [(each.name, size) for each, size in zip(everyone, rows, strict=True)]
+    if kept and (long := [name for name, size in sized[: len(examples.train)] if size > kept]):
+        which = counted(len(long), "clip has a prompt", "clips have prompts")
+        end = "their ends, with the question, are cut off in training"
+        notes.append(f"{which} of more than {kept:,} rows; {end}: {some_of(long, 3)}.")
+    if made_for and (long := [name for name, size in sized if size > made_for]):
         which = counted(len(long), "clip has a prompt", "clips have prompts")
         notes.append(f"{which} of more rows than the {made_for:,} of the language model: {some_of(long, 3)}.")
     return notes
 
 
-def _longer(limit: int, examples: Sequence[Example], recipe: TuneRecipe, model: TunedModel) -> list[str]:
-    """Return the clips that have a prompt of more than `limit` rows with the longest instruction of a task."""
-    longest = {task: max(recipe.prompts[task], key=len) for task in recipe.active}
-
-    def long(example: Example) -> bool:
-        for task in example.answers or ("emotion",):
-            text = filled(longest.get(task, recipe.prompts["emotion"][0]), example.pair)
-            if model.rows + len((text + example.transcript).encode()) + SPARE > limit:
-                prompt = make_prompt(model, recipe, task, text, example.transcript, recipe.layout)
-                if model.length(prompt, max_context_len=None) > limit:
-                    return True
-        return False
-
-    return [example.name for example in examples if long(example)]
+def _rows(example: Example, least: int, recipe: TuneRecipe, model: TunedModel) -> int:
+    """Return the rows of a clip's longest prompt, by the longest instruction of a task; 0 where all fit in `least`."""
+    rows = 0
+    for task in example.answers or ("emotion",):
+        learned = task in recipe.active  # else it is asked as scoring asks
+        asked = max(recipe.prompts[task], key=len) if learned else recipe.prompts["emotion"][0]
+        text = filled(asked, example.pair)
+        if model.rows + len((text + example.transcript).encode()) + SPARE > least:
+            prompt = make_prompt(model, recipe, task, text, example.transcript, recipe.layout)
+            rows = max(rows, model.length(prompt, max_context_len=None))
+    return rows

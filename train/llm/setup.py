@@ -22,7 +22,7 @@ from emo.featstore.sources.hub import cached
 from emo.featstore.storage.store import Store
 from emo.featstore.text import counted, some_of
 from emo.featstore.workspace import HUB_ID
-from emo.train.features import checksums_of, media_of, profile_note
+from emo.train.features import checksums_of, lacking_notes, media_of, profile_note
 from emo.train.llm import checkpoint
 from emo.train.llm.data import Example, Examples, Records, Sample, Sampler, TaskMix, load_examples
 from emo.train.llm.distributed import World, shard
@@ -212,11 +212,7 @@ def describe(
         notes.append(f"The language model {what}: no number here is an accuracy on people.")
     if recipe.text_only:
         notes.append("Text only: the model reads transcripts; it neither sees nor hears anything.")
-    notes += [*examples.notes, *further]
-    for what, names in (("left out", features.skipped), ("filled with zeros", features.zeroed)):
-        if names:
-            lack = counted(len(names), "clip lacks features and was", "clips lack features and were")
-            notes.append(f"{lack} {what}: {some_of(names)}.")
+    notes += [*examples.notes, *further, *lacking_notes(features.skipped, features.zeroed)]
     if differ := other_labels(examples, recipe):
         which = counted(len(differ), "clip is", "clips are")
         than = "its label" if len(differ) == 1 else "their labels"

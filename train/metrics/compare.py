@@ -27,6 +27,11 @@ class Interval:
     high: float
 
 
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation (n - 1) of numbers of several runs, folds or judges; `None` of one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Predictions `a` and `b` of the same clips.

@@ -21,6 +21,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.page import Page, Table
 from emo.train.answers import ANSWER_COLUMNS, NAMES, Answers, Prediction, read_answers, read_predictions
 from emo.train.metrics.base import Metric, Option, Sample, Say
+from emo.train.metrics.compare import deviation
 from emo.train.metrics.judges import Chat, find_chat
 from emo.train.metrics.labels import shared_clips, too_few
 
@@ -221,7 +222,7 @@ def judge_all(
     return Judged(
         mean=float(table.mean()),
         per_repeat=means.tolist(),
-        spread=float(means.std(ddof=1)) if repeats > 1 else None,
+        spread=deviation(means),
         n=len(scores),
         rejected=len(rejected),
         rejected_examples=examples,

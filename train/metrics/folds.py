@@ -17,7 +17,7 @@ from emo.featstore.errors import UsageError
 from emo.featstore.labels import DFEW_LABELS
 from emo.featstore.page import Page, Table
 from emo.train.answers import Prediction
-from emo.train.metrics.compare import intervals
+from emo.train.metrics.compare import deviation, intervals
 from emo.train.metrics.labels import Score, score, shared_clips, too_few
 from emo.train.metrics.report import class_rows, remarks, score_pictures
 
@@ -175,7 +175,7 @@ def score_folds(
         folds=found,
         pooled=score(pooled, known, policy, labels, allow_missing),
         mean={key: float(values.mean()) for key, values in table.items()},
-        spread={key: float(values.std(ddof=1)) for key, values in table.items()} if len(found) > 1 else None,
+        spread={key: spread for key, values in table.items() if (spread := deviation(values)) is not None} or None,
     )
 
 

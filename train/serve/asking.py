@@ -75,8 +75,6 @@ def answer(desk: Desk, asked: Question, ticket: Ticket) -> bytes:
         ticket.tell({"stage": "answer", "text": predictor.run.name})
         keep = asked.transcript is None
         found = predictor.predict([clip], asked.answers, asked.task, keep, lambda _, text: _heard(ticket, text))
-        if keep:
-            desk.answered(predictor.run.name)
         return page_json(predictor.page([clip], found, asked.task)).encode()
     finally:
         if asked.file is not None:

@@ -210,7 +210,10 @@ class Desk:
         if before == seen:
             return
         if before is None or before[0] != files:
-            self._hold(catalogue, run)
+            asked = open_predictor(self.workspace, run, self.device, self.store)  # the one that is open may know others
+            self._hold(catalogue, asked)
+        else:
+            asked = self._asked(run)
         columns = [store.checksums(spec, catalogue.ids) for spec in specs] if store is not None else []
         if store is not None and columns:
             columns.append(store.index.media_of_clips(catalogue.ids))
@@ -218,7 +221,7 @@ class Desk:
         rows = catalogue.answers[run].changed(made)
         clips = [catalogue.clips[catalogue.ids[row]] for row in rows.tolist()]
         try:
-            catalogue.outdate(run, made, rows, self._asked(run).outdated(clips) if clips else set())
+            catalogue.outdate(run, made, rows, asked.outdated(clips) if clips else set())
         except EmoError:  # damaged: `emo run verify` tells
             catalogue.hold(run, {}, catalogue.answers[run].labels)
         catalogue.stamps[run] = seen
@@ -264,21 +267,14 @@ class Desk:
                 held = Neighbourhood(store, spec)
             return self.remember(self._neighbourhoods, spec.fingerprint, held, NEIGHBOURHOODS)
 
-    def _hold(self, catalogue: Catalogue, run: str) -> None:
-        found = open_predictor(self.workspace, run, self.device, self.store)
+    def _hold(self, catalogue: Catalogue, asked: Predictor) -> None:
         try:
-            said = found.kept()
+            said = asked.kept()
         except EmoError:  # damaged: `emo run verify` tells; the other columns can be looked at
             said = {}
         words = catalogue.columns["label"].words
-        labels = found.run.info.get("labels") or sorted({*words, *_answers(said)} - {""})
-        catalogue.hold(run, said, labels)
-
-    def answered(self, run: str) -> None:
-        """Note that a run has kept new answers."""
-        with self._making:
-            if self._catalogue is not None:
-                self._catalogue.stamps.pop(run, None)
+        labels = asked.run.info.get("labels") or sorted({*words, *_answers(said)} - {""})
+        catalogue.hold(asked.run.name, said, labels)
 
     @contextmanager
     def own_commit(self, store: Store, clip_id: str) -> Iterator[None]:

@@ -42,7 +42,7 @@ def router(desk: Desk) -> APIRouter:
     @api.get("/labels")
     def labels() -> dict[str, Any]:
         """Return the label set, who has labelled how many clips, and the agreement of every two."""
-        return {"labels": _labels(desk), **_given(desk)}
+        return {"labels": _labels(desk), **_given(desk, desk.labels())}
 
     @api.post("/labels")
     def label(given: Annotated[Given, Body()]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def router(desk: Desk) -> APIRouter:
                 new = write(store, spec, clip, {"label": given.label, "annotator": given.annotator})
             seen = desk.labels()
         mine = {who: each[clip.id] for who, each in seen.items() if clip.id in each}
-        return {"clip": clip.id, "value": new, "labels": mine, **_given(desk)}
+        return {"clip": clip.id, "value": new, "labels": mine, **_given(desk, seen)}
 
     @api.get("/record")
     def record(id: Text, annotator: Text) -> dict[str, Any]:
@@ -83,9 +83,9 @@ def router(desk: Desk) -> APIRouter:
     return api
 
 
-def _given(desk: Desk) -> dict[str, Any]:
+def _given(desk: Desk, labels: dict[str, dict[str, str]]) -> dict[str, Any]:
     """Return who has labelled how many clips, and the agreement of every two; copies of a file are one clip."""
-    given = once(desk.labels(), desk.store)
+    given = once(labels, desk.store)
     counts = {who: {"clips": len(each), "labels": dict(Counter(each.values()))} for who, each in given.items()}
     return {"annotators": counts, "agreement": agreement(given)}
 

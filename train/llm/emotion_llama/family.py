@@ -171,16 +171,16 @@ class EmotionLlamaFamily(Family):
                 f"Published checkpoints have projections of {', '.join(official)}, in this order; the recipe has "
                 f"features.streams {', '.join(recipe.features.streams)}."
             )
-        if settings.get("chat_template", True):
-            return told + super().trained_otherwise(recipe, settings)
-        told += super().trained_otherwise(recipe, {**settings, "prompt_template": recipe.template})
-        if recipe.template == BARE:
-            return told
-        return [
-            *told,
-            "The checkpoint was trained with chat_template False, which is template '{}' here, the recipe has template "
-            f"{recipe.template!r}.",
-        ]
+        bare = not settings.get("chat_template", True)
+        if bare:  # then its prompt_template was not used
+            settings = {name: value for name, value in settings.items() if name != "prompt_template"}
+        told += super().trained_otherwise(recipe, settings)
+        if bare and recipe.template != BARE:
+            told.append(
+                "The checkpoint was trained with chat_template False, which is template '{}' here, the recipe has "
+                f"template {recipe.template!r}."
+            )
+        return told
 
     def clean_answer(self, text: str, task: str) -> str:
         """Return an annotated answer as the official processor leaves it; a number keeps its point."""
